@@ -1,0 +1,1 @@
+"""Lists → store → index in force: the second stream, which meets the media at the index alone."""

@@ -1,0 +1,1 @@
+"""Medium → signals: decoded and hashed in locked child processes."""

@@ -1,0 +1,1 @@
+"""Signals × entries → matches, exactly, on immutable memory-mapped files."""

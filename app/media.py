@@ -1,0 +1,246 @@
+"""The frozen values that all stages speak. No type here can hold media bytes.
+
+Values that fingerprint a medium are masked in ``repr``, so that no log line, traceback or debugger
+view shows them by accident (promise 6).
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+PDQ_BITS: Final = 256
+PDQ_BYTES: Final = 32
+PHASH_BYTES: Final = 8
+
+PDQ_MINIMUM_QUALITY: Final = 50
+"""Below this PDQ quality (0 to 100) a hash says too little to match by (PDQ reference, 'hashing.pdf')."""
+
+PDQ_DEFAULT_THRESHOLD: Final = 31
+"""Largest Hamming distance of 256 bits that still matches (PDQ reference)."""
+
+PHASH_DEFAULT_THRESHOLD: Final = 6
+"""Largest Hamming distance of 64 bits that still matches."""
+
+
+class SignalType(StrEnum):
+    """The kinds of fingerprint that a bank can hold."""
+
+    PDQ = "pdq"
+    PHASH = "phash"
+    MD5 = "md5"
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of a value of this type in bytes."""
+        return _SIZES[self]
+
+    @property
+    def is_digest(self) -> bool:
+        """Whether only the very same bytes match."""
+        return self in DIGEST_TYPES
+
+
+_SIZES: Final = {
+    SignalType.PDQ: PDQ_BYTES,
+    SignalType.PHASH: PHASH_BYTES,
+    SignalType.MD5: 16,
+    SignalType.SHA1: 20,
+    SignalType.SHA256: 32,
+}
+DIGEST_TYPES: Final = frozenset({SignalType.MD5, SignalType.SHA1, SignalType.SHA256})
+DEFAULT_THRESHOLDS: Final = {
+    SignalType.PDQ: PDQ_DEFAULT_THRESHOLD,
+    SignalType.PHASH: PHASH_DEFAULT_THRESHOLD,
+}
+
+
+class BankKind(StrEnum):
+    """The kind of harm a bank lists, most severe first; ``test`` matches can never be filed."""
+
+    CSAM = "csam"
+    NCII = "ncii"
+    TERRORISM = "terrorism"
+    OTHER = "other"
+    TEST = "test"
+
+
+class BankAction(StrEnum):
+    """What a match in a bank does: drop and report, drop only, or only count."""
+
+    REPORT = "report"
+    BLOCK = "block"
+    OBSERVE = "observe"
+
+
+class Verdict(StrEnum):
+    """What was concluded of a medium."""
+
+    UNDECIDABLE = "undecidable"
+    MATCH = "match"
+    CLEAR = "clear"
+
+
+class Disposition(StrEnum):
+    """What was done with the bytes."""
+
+    WITHHELD = "withheld"
+    DROPPED = "dropped"
+    RELEASED = "released"
+
+
+class Reason(StrEnum):
+    """Why a medium is undecidable."""
+
+    EMPTY = "empty"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_FRAMES = "too_many_frames"
+    LOW_QUALITY = "low_quality"
+    DECODE_TIMEOUT = "decode_timeout"
+    SCAN_TIMEOUT = "scan_timeout"
+    DECODER_FAILED = "decoder_failed"
+    NO_BANK = "no_bank"
+
+
+class Background(StrEnum):
+    """What stood behind a rendering's transparent pixels."""
+
+    NONE = "none"
+    WHITE = "white"
+    BLACK = "black"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """The digests of all bytes of a medium: raw values of 16, 20 and 32 bytes."""
+
+    md5: bytes = field(repr=False)
+    sha1: bytes = field(repr=False)
+    sha256: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The perceptual hashes of one frame or page, upright, as seen on one background.
+
+    Attributes:
+        frame: 0-based index of the frame or page.
+        background: what transparent pixels were laid on.
+        pdq: 32 bytes, the first holding bits 255 to 248, as PDQ's hex text reads.
+        quality: PDQ quality, 0 to 100.
+        phash: 8 bytes, imagehash's 64-bit pHash.
+    """
+
+    frame: int
+    background: Background
+    pdq: bytes = field(repr=False)
+    quality: int
+    phash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a medium is, as told from its bytes: kind ``image`` or ``video``, sizes in pixels as seen."""
+
+    kind: str
+    format: str
+    width: int
+    height: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the sandbox found in a medium.
+
+    Attributes:
+        shape: None if nothing could be decoded.
+        renderings: hashes of all frames that differ, in order; possibly partial if ``undecidable`` is set.
+        undecidable: None only if the medium was fully scanned.
+    """
+
+    shape: Shape | None
+    renderings: tuple[Rendering, ...]
+    undecidable: Reason | None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """All fingerprints of one medium."""
+
+    digests: Digests
+    renderings: tuple[Rendering, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """One bank entry within its bank's threshold of one of the medium's signals.
+
+    Attributes:
+        bank: name of the bank.
+        kind: the bank's kind.
+        action: the bank's action.
+        entry_id: id of the entry in the store.
+        type: the signal's type.
+        entry_value: the bank's value, raw.
+        query_value: the medium's value, raw.
+        distance: Hamming distance in bits; 0 for digests.
+        threshold: the largest distance at which the bank still matches; 0 for digests.
+        rendering: the rendering that matched; None for digests.
+    """
+
+    bank: str
+    kind: BankKind
+    action: BankAction
+    entry_id: int
+    type: SignalType
+    entry_value: bytes = field(repr=False)
+    query_value: bytes = field(repr=False)
+    distance: int
+    threshold: int
+    rendering: Rendering | None = None
+
+
+@dataclass(frozen=True)
+class Consulted:
+    """Which banks were asked about a medium: how many, and whether one of them holds PDQ entries."""
+
+    banks: int
+    holds_pdq: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict on a medium, with the reason if it is undecidable and the matches that made it."""
+
+    verdict: Verdict = Verdict.UNDECIDABLE
+    reason: Reason | None = None
+    matches: tuple[Match, ...] = ()
+
+    @property
+    def to_report(self) -> tuple[Match, ...]:
+        """The matches that oblige someone to act."""
+        return tuple(match for match in self.matches if match.action is BankAction.REPORT)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a medium came from and when it arrived (UTC).
+
+    An upload has only ``received_at``. A fetched medium tells its whole journey. ``headers`` holds the
+    answer's Date, Last-Modified, ETag, Content-Type and Content-Length as sent, untrusted.
+    """
+
+    received_at: datetime
+    requested_url: str | None = field(default=None, repr=False)
+    redirects: tuple[str, ...] = field(default=(), repr=False)
+    final_url: str | None = field(default=None, repr=False)
+    resolved_address: str | None = field(default=None, repr=False)
+    resolved_port: int | None = field(default=None, repr=False)
+    via_proxy: bool = False
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -1,0 +1,274 @@
+"""The one path of every medium, top to bottom; it reads as the specification.
+
+Every entrance calls ``ingest``. The stages do not know each other; this module alone knows their order:
+admit → arrive → hash → match → decide → report → release.
+
+From the moment the last byte has arrived, the rest runs in a task of its own, so that a caller who goes
+away cannot cancel a report (promise 4).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.context import Context
+from app.decide import decide
+from app.errors import ReportNotStoredError
+from app.media import (
+    Consulted,
+    Decision,
+    Disposition,
+    Match,
+    Provenance,
+    Reason,
+    Scan,
+    Shape,
+    Signals,
+    Verdict,
+)
+from app.quarantine import Quarantine, QuarantinedMedia
+from app.report.draft import Stub, draft
+from app.settings import LowQualityPolicy, Profile
+
+Arrival = Callable[[QuarantinedMedia], Awaitable[Provenance]]
+"""Pours untrusted bytes into the quarantine, from a request body, a URL or a file, and tells their origin."""
+
+
+class Hasher(Protocol):
+    """Decodes and hashes in locked child processes."""
+
+    async def scan(self, media: QuarantinedMedia) -> Scan:
+        """Hash all renderings of a whole medium; what fails is told in the scan, not raised."""
+
+
+class LoadedBanks(Protocol):
+    """One immutable generation of all banks."""
+
+    def consult(self, signals: Signals, names: frozenset[str] | None) -> tuple[Consulted, tuple[Match, ...]]:
+        """Ask the named banks, or all, about a medium. Blocking, pure computation."""
+
+
+class Banks(Protocol):
+    """The generation in force."""
+
+    def ready(self, names: frozenset[str] | None) -> LoadedBanks:
+        """The banks now in force.
+
+        Raises:
+            NotReadyError: none counts, or one that counts is not loaded, was emptied, or is too old.
+        """
+
+
+@dataclass(frozen=True)
+class ReportReference:
+    """The report that a match was stored in."""
+
+    id: str
+    joined: bool
+
+
+class Outbox(Protocol):
+    """Seals and stores reports."""
+
+    async def check_ready(self) -> None:
+        """Return only if a report could be sealed now.
+
+        Raises:
+            NotReadyError: no custodian is known.
+        """
+
+    async def commit(self, stub: Stub) -> ReportReference:
+        """Store a report durably, once.
+
+        Raises:
+            ReportNotStoredError: it could not be stored.
+        """
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Who hands a medium in, and what they say of it.
+
+    Attributes:
+        id: ULID of this ingest, told in the answer and the log.
+        entrance: ``http``, ``batch`` or ``cli``.
+        key_id: id of the token's key; None for a run without a server.
+    """
+
+    id: str
+    entrance: str
+    key_id: str | None
+    profile: Profile
+    context: Context = field(default_factory=Context)
+    idempotency_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a medium.
+
+    ``signals`` is None unless the verdict is clear. ``released`` is the medium itself, whole and scanned,
+    if its release was asked for and the verdict is clear; whoever gets it wipes it.
+    """
+
+    id: str
+    verdict: Verdict
+    disposition: Disposition
+    reason: Reason | None
+    size: int
+    shape: Shape | None
+    signals: Signals | None
+    matched_banks: tuple[str, ...]
+    report: ReportReference | None
+    provenance: Provenance
+    released: QuarantinedMedia | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The stages, wired, and the limits they share.
+
+    Attributes:
+        begun: media whose last byte has arrived and whose verdict is not stored yet; a process that is
+            asked to stop waits for them.
+    """
+
+    quarantine: Quarantine
+    hasher: Hasher
+    banks: Banks
+    outbox: Outbox | None
+    max_bytes: int
+    max_video_bytes: int
+    low_quality: LowQualityPolicy
+    begun: set["asyncio.Task[Receipt]"] = field(default_factory=set)
+
+
+async def ingest(
+    gate: Gate,
+    submission: Submission,
+    arrive: Arrival,
+    *,
+    expected_bytes: int | None = None,
+    release: bool = False,
+) -> Receipt:
+    """Take one medium through the gate.
+
+    Args:
+        gate: the wired stages.
+        submission: who hands it in.
+        arrive: pours the bytes in.
+        expected_bytes: how many bytes the sender promises, if known.
+        release: hand the medium on if it is clear; else only its verdict is told.
+
+    Raises:
+        NotReadyError, OverloadedError, TooLargeError: before the first byte is read.
+        RefusedError, UnavailableError: what ``arrive`` raises; nothing is left behind.
+        ReportNotStoredError: it matched, was dropped, and the report could not be stored.
+    """
+    profile = submission.profile
+    gate.banks.ready(profile.banks)
+    if gate.outbox is not None:
+        await gate.outbox.check_ready()
+    media = gate.quarantine.admit(
+        max_bytes=min(gate.max_bytes, profile.max_bytes or gate.max_bytes),
+        max_video_bytes=min(gate.max_video_bytes, profile.max_video_bytes or gate.max_video_bytes),
+        expected_bytes=expected_bytes,
+    )
+    try:
+        provenance = await arrive(media)
+        media.finish()
+    except BaseException:
+        media.wipe()
+        raise
+    concluding = asyncio.create_task(_conclude(gate, submission, media, provenance, release=release))
+    gate.begun.add(concluding)
+    concluding.add_done_callback(gate.begun.discard)
+    try:
+        return await asyncio.shield(concluding)
+    except asyncio.CancelledError:
+        concluding.add_done_callback(_wipe_unclaimed)
+        raise
+
+
+async def _conclude(
+    gate: Gate, submission: Submission, media: QuarantinedMedia, provenance: Provenance, *, release: bool
+) -> Receipt:
+    """Hash, match, decide, report. The medium is wiped on every way out but a release."""
+    released = False
+    try:
+        digests = media.digests
+        scan = await gate.hasher.scan(media)
+        signals = Signals(digests, scan.renderings)
+        consulted, matches = await asyncio.to_thread(
+            gate.banks.ready(submission.profile.banks).consult, signals, submission.profile.banks
+        )
+        decision = decide(
+            consulted=consulted,
+            matches=matches,
+            scan=scan,
+            accept_low_quality=(submission.profile.low_quality or gate.low_quality) == "accept",
+        )
+        report = await _report(gate, submission, media, provenance, scan, signals, decision)
+        released = release and decision.verdict is Verdict.CLEAR
+        return Receipt(
+            id=submission.id,
+            verdict=decision.verdict,
+            disposition=_disposition(decision.verdict, released=released),
+            reason=decision.reason,
+            size=media.size,
+            shape=scan.shape,
+            signals=signals if decision.verdict is Verdict.CLEAR else None,
+            matched_banks=tuple(dict.fromkeys(match.bank for match in decision.matches))
+            if decision.verdict is Verdict.MATCH
+            else (),
+            report=report,
+            provenance=provenance,
+            released=media if released else None,
+        )
+    finally:
+        if not released:
+            media.wipe()
+
+
+async def _report(
+    gate: Gate,
+    submission: Submission,
+    media: QuarantinedMedia,
+    provenance: Provenance,
+    scan: Scan,
+    signals: Signals,
+    decision: Decision,
+) -> ReportReference | None:
+    if not decision.to_report:
+        return None
+    if gate.outbox is None:
+        raise ReportNotStoredError("a bank asks for reports, and this run has no store")
+    stub = draft(
+        submission_id=submission.id,
+        entrance=submission.entrance,
+        key_id=submission.key_id,
+        context=submission.context,
+        idempotency_key=submission.idempotency_key,
+        provenance=provenance,
+        size=media.size,
+        shape=scan.shape,
+        signals=signals,
+        matches=decision.matches,
+    )
+    return await gate.outbox.commit(stub)
+
+
+def _disposition(verdict: Verdict, *, released: bool) -> Disposition:
+    if verdict is Verdict.UNDECIDABLE:
+        return Disposition.WITHHELD
+    return Disposition.RELEASED if released else Disposition.DROPPED
+
+
+def _wipe_unclaimed(concluding: "asyncio.Task[Receipt]") -> None:
+    """Overwrite a released medium whose caller went away before it could be handed on."""
+    if concluding.cancelled() or concluding.exception() is not None:
+        return
+    released = concluding.result().released
+    if released is not None:
+        released.wipe()

@@ -1,0 +1,228 @@
+"""The quarantine: media in RAM, bounded, counted, and overwritten when done.
+
+Each medium lives in one anonymous memory file (``memfd_create``) that only Cordon's processes can see.
+Bytes enter it through a memory map, never through ``write``. Its digests are computed as the bytes
+arrive, on this trusting side, so a decoder that was taken over cannot hide an exact match.
+
+It does not promise that no copy stays in RAM: the interpreter, libraries and the kernel make their own.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import weakref
+from types import TracebackType
+from typing import Final, Self
+
+from app import formats
+from app.errors import OverloadedError, TooLargeError
+from app.media import Digests
+
+HEAD_BYTES: Final = 4096
+"""How many leading bytes may tell that a medium is a video."""
+
+_FIRST_CAPACITY: Final = 256 * 1024
+_WIPE_BLOCK: Final = bytes(1024 * 1024)
+
+# linux/fcntl.h; FUTURE_WRITE keeps this process's writable map, so that it can still overwrite the bytes.
+_F_ADD_SEALS: Final = 1033
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_FUTURE_WRITE = 0x1, 0x2, 0x4, 0x10
+
+
+class Quarantine:
+    """The budget of bytes that all media held at once may take."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes: Final = budget_bytes
+        self.reserved_bytes = 0
+        self.held_media = 0
+
+    def admit(
+        self, *, max_bytes: int, max_video_bytes: int, expected_bytes: int | None = None
+    ) -> "QuarantinedMedia":
+        """Make room for one medium before its first byte is read.
+
+        Args:
+            max_bytes: most bytes it may have.
+            max_video_bytes: the same if its first bytes say that it is a video.
+            expected_bytes: how many its sender promises, if known.
+
+        Raises:
+            TooLargeError: more is promised than any medium may have.
+            OverloadedError: the budget is spent.
+        """
+        largest = min(max(max_bytes, max_video_bytes), self.budget_bytes)
+        if expected_bytes is not None and expected_bytes > largest:
+            raise TooLargeError(largest)
+        return QuarantinedMedia(self, max_bytes, max_video_bytes, expected_bytes)
+
+    def reserve(self, count: int) -> None:
+        """Take ``count`` bytes from the budget.
+
+        Raises:
+            OverloadedError: the budget is spent.
+        """
+        if self.reserved_bytes + count > self.budget_bytes:
+            raise OverloadedError("the budget of bytes in flight is spent; see CORDON_MAX_INFLIGHT_BYTES")
+        self.reserved_bytes += count
+
+    def give_back(self, count: int) -> None:
+        """Return ``count`` bytes to the budget."""
+        self.reserved_bytes -= count
+
+
+class QuarantinedMedia:
+    """One medium in RAM, from its first byte until it is overwritten.
+
+    Attributes:
+        size: bytes received so far.
+    """
+
+    def __init__(
+        self, quarantine: Quarantine, max_bytes: int, max_video_bytes: int, expected_bytes: int | None
+    ) -> None:
+        self._quarantine = quarantine
+        self._limit = max_bytes
+        self._video_limit = max_video_bytes
+        self.size = 0
+        self._sealed = False
+        capacity = max(expected_bytes if expected_bytes is not None else _FIRST_CAPACITY, 1)
+        capacity = min(capacity, quarantine.budget_bytes)
+        quarantine.reserve(capacity)
+        try:
+            self._memory = _Memory(capacity)
+        except OSError:
+            quarantine.give_back(capacity)
+            raise
+        self._capacity = capacity
+        quarantine.held_media += 1
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        # A safety net for a medium that is dropped without being wiped; wipe() is the rule.
+        self._finalizer = weakref.finalize(self, _return, quarantine, self._memory)
+
+    def __repr__(self) -> str:
+        return "<QuarantinedMedia>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.wipe()
+
+    def write(self, untrusted_chunk: bytes | bytearray | memoryview) -> None:
+        """Append bytes as they arrive.
+
+        Raises:
+            TooLargeError: the medium has more bytes than it may.
+            OverloadedError: the budget is spent.
+        """
+        if self._sealed:
+            message = "the medium is already whole"
+            raise RuntimeError(message)
+        count = len(untrusted_chunk)
+        end = self.size + count
+        if end > self._limit:
+            self._raise_limit_for_video(untrusted_chunk)
+        if end > self._limit:
+            raise TooLargeError(self._limit)
+        if end > self._capacity:
+            self._grow(end)
+        # Counted before it is copied, so that no way out leaves a written byte that is not overwritten.
+        self._memory.used = end
+        self._memory.map[self.size : end] = bytes(untrusted_chunk)
+        self.size = end
+        self._md5.update(untrusted_chunk)
+        self._sha1.update(untrusted_chunk)
+        self._sha256.update(untrusted_chunk)
+
+    def finish(self) -> None:
+        """Declare the medium whole. Afterwards nobody can change, grow or shrink it, except to wipe it."""
+        self._sealed = True
+        fcntl.fcntl(
+            self._memory.fd,
+            _F_ADD_SEALS,
+            _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_FUTURE_WRITE,
+        )
+
+    @property
+    def digests(self) -> Digests:
+        """The digests of all bytes so far."""
+        return Digests(self._md5.digest(), self._sha1.digest(), self._sha256.digest())
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, at most 4 KiB."""
+        return self._memory.map[: min(self.size, HEAD_BYTES)]
+
+    @property
+    def fd(self) -> int:
+        """The memory file, to hand to the sandbox; its content is the first ``size`` bytes."""
+        return self._memory.fd
+
+    def read(self, start: int, count: int) -> bytes:
+        """A copy of ``count`` bytes from ``start``, for the release of what is clear."""
+        return self._memory.map[start : min(start + count, self.size)]
+
+    def wipe(self) -> None:
+        """Overwrite the bytes, free them and return them to the budget. Safe to call twice."""
+        self._finalizer()
+
+    def _raise_limit_for_video(self, untrusted_chunk: bytes | bytearray | memoryview) -> None:
+        head = self.head
+        if len(head) < HEAD_BYTES:
+            head += bytes(untrusted_chunk[: HEAD_BYTES - len(head)])
+        told = formats.tell(head)
+        if told is not None and told.kind == "video":
+            self._limit = max(self._limit, self._video_limit)
+
+    def _grow(self, needed: int) -> None:
+        capacity = min(max(self._capacity * 2, needed), max(self._limit, needed))
+        # Doubling is a convenience; when the budget cannot carry it, exactly what is needed may still fit.
+        try:
+            self._quarantine.reserve(capacity - self._capacity)
+        except OverloadedError:
+            capacity = needed
+            self._quarantine.reserve(capacity - self._capacity)
+        try:
+            self._memory.map.resize(capacity)
+        except OSError:
+            self._quarantine.give_back(capacity - self._capacity)
+            raise
+        self._capacity = capacity
+
+
+class _Memory:
+    """An anonymous memory file, its map, and how many of its bytes were ever used."""
+
+    def __init__(self, capacity: int) -> None:
+        self.fd = os.memfd_create("cordon-media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, capacity)
+            self.map = mmap.mmap(self.fd, capacity)
+        except OSError:
+            os.close(self.fd)
+            raise
+        self.used = 0
+
+    def overwrite_and_close(self) -> None:
+        # Pages that were never used hold nothing, and writing zeros would make the kernel allocate them.
+        for start in range(0, self.used, len(_WIPE_BLOCK)):
+            end = min(start + len(_WIPE_BLOCK), self.used)
+            self.map[start:end] = _WIPE_BLOCK[: end - start]
+        self.map.close()
+        os.close(self.fd)
+
+
+def _return(quarantine: Quarantine, memory: _Memory) -> None:
+    capacity = len(memory.map)
+    memory.overwrite_and_close()
+    quarantine.give_back(capacity)
+    quarantine.held_media -= 1

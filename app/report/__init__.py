@@ -1,0 +1,1 @@
+"""A match → a sealed, metadata-only report."""

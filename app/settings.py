@@ -1,0 +1,291 @@
+"""All settings: one frozen class a stage, validated before anything starts.
+
+A setting ``NAME`` comes from ``CORDON_NAME`` in the environment, else from ``name`` in ``cordon.toml``
+(``CORDON_CONFIG`` names another file), else from the default here. Unknown names are refused, so that a
+typo never leaves a limit at its default silently. ``docs/reference/settings.md`` is made from this file.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from app import __version__
+
+MEBIBYTE: Final = 1024 * 1024
+GIBIBYTE: Final = 1024 * MEBIBYTE
+PREFIX: Final = "CORDON_"
+NOT_IN_FILE: Final = frozenset({"CONFIG"})
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it and the mend, and never its value."""
+
+
+def _comma_separated(value: object) -> object:
+    """Let the environment give lists as ``a,b``."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _ports(value: object) -> object:
+    """Read ``80,443`` as a set of ports and ``*`` as None, which stands for any."""
+    if value in ("*", ["*"]):
+        return None
+    return _comma_separated(str(value) if isinstance(value, int) else value)
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Stage(BaseModel):
+    """Base of the stages' settings: frozen, closed, filled by field name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class StoreSettings(_Stage):
+    """Where state is kept."""
+
+    state_dir: Path = Field(
+        Path("./.cordon"), description="Holds the embedded database `cordon.db` and the index snapshots."
+    )
+    database_url: str | None = Field(
+        None,
+        repr=False,
+        description="`postgresql://user:password@host/name`, or `sqlite:///path`. "
+        "Without it, SQLite in `CORDON_STATE_DIR`.",
+    )
+    place_key: str | None = Field(
+        None,
+        repr=False,
+        min_length=32,
+        description="A secret of 32 characters or more, the same for all gates on one database. With it, "
+        "the keyed hashes that join sightings cannot be tested by someone who has the database alone.",
+    )
+
+
+class ServeSettings(_Stage):
+    """How the web process listens, and when it refuses to."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(8080, description="Port to listen on; 0 picks one.")
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file with the private key.")
+    plain_http: bool = Field(
+        False, description="Allow serving beyond loopback without TLS (a proxy in front ends TLS)."
+    )
+    strict: bool = Field(False, description="Refuse to start when a required control is missing.")
+    require_custodian: bool = Field(
+        True,
+        description="Take nothing in while no custodian is known. With `false`, a match that must be "
+        "reported is still dropped, and answered 503 `report_not_stored`.",
+    )
+    drain_seconds: Seconds = Field(30, description="How long SIGTERM waits for work that was begun.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @model_validator(mode="after")
+    def _tls_comes_in_pairs(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            message = "set both CORDON_TLS_CERT and CORDON_TLS_KEY, or neither"
+            raise ValueError(message)
+        return self
+
+
+class IntakeSettings(_Stage):
+    """How much a medium, and all media at once, may take."""
+
+    max_bytes: Count = Field(64 * MEBIBYTE, description="Largest medium, in bytes.")
+    max_video_bytes: Count = Field(
+        GIBIBYTE, description="Largest medium in bytes if its first 4 KiB say that it is a video."
+    )
+    max_inflight_bytes: Count | None = Field(
+        None,
+        description="Bytes of media held at once; beyond it new work is answered 503. "
+        "Default: 1.25 times the largest limit in use.",
+    )
+
+    @property
+    def inflight_bytes(self) -> int:
+        """The budget in force, in bytes."""
+        return self.max_inflight_bytes or max(self.max_bytes, self.max_video_bytes) * 5 // 4
+
+
+class FetchSettings(_Stage):
+    """How URLs are fetched."""
+
+    fetch_connect_seconds: Seconds = Field(5, description="To resolve, connect and agree on TLS, each hop.")
+    fetch_first_byte_seconds: Seconds = Field(10, description="Until an answer starts, each hop.")
+    fetch_total_seconds: Seconds = Field(60, description="For a whole fetch, redirects included.")
+    fetch_allow: Annotated[tuple[Network, ...], BeforeValidator(_comma_separated)] = Field(
+        (), description="CIDRs that may be reached although they are not global; a warning at every start."
+    )
+    fetch_ports: Annotated[frozenset[Port] | None, BeforeValidator(_ports)] = Field(
+        frozenset({80, 443}), description="Ports that may be dialled, `80,443`; `*` for any."
+    )
+    fetch_proxy: str | None = Field(
+        None,
+        repr=False,
+        pattern=r"^(http|socks5h)://",
+        description="The one egress proxy, `http://` or `socks5h://`; names go to it unresolved.",
+    )
+    fetch_resolver: str | None = Field(
+        None, description="`address` or `address:port` of a DNS server to ask instead of the system's."
+    )
+    fetch_user_agent: str = Field(
+        f"Cordon/{__version__}", pattern=r"^[ -~]+$", description="The User-Agent header."
+    )
+
+
+class HashingSettings(_Stage):
+    """What decoding may take."""
+
+    max_pixels: Count = Field(100_000_000, description="Largest width times height of a frame.")
+    max_decode_bytes: Count = Field(640 * MEBIBYTE, description="Memory for all decoding at once, in bytes.")
+    max_frames: Count = Field(500, description="Most frames or pages of one medium.")
+    decode_seconds: Seconds = Field(10, description="Time to decode and hash one medium.")
+    decoders: Count | None = Field(None, description="Decoder processes. Default: one a processor.")
+    decoder_media: Count = Field(256, description="Media a decoder process sees before it is replaced.")
+    disabled_formats: Annotated[frozenset[str], BeforeValidator(_comma_separated)] = Field(
+        frozenset(),
+        description="Formats never decoded, `heic,avif`: a switch for the day a decoder is found vulnerable.",
+    )
+
+
+LowQualityPolicy = Literal["withhold", "accept"]
+
+
+class PolicySettings(_Stage):
+    """What is concluded where the contract leaves a choice."""
+
+    low_quality: LowQualityPolicy = Field(
+        "withhold",
+        description="`withhold` what no PDQ of quality 50 or more can speak for, or `accept` it as clear.",
+    )
+
+
+class ReportSettings(_Stage):
+    """Who reports, and what is kept."""
+
+    reporter_role: Literal["provider", "voluntary"] | None = Field(
+        None, description="`provider` or `voluntary`; needed to file."
+    )
+    preservation: Literal["metadata_only"] | None = Field(
+        None, description="`metadata_only`; must be set by hand where the role is `provider`."
+    )
+
+
+class Profile(_Stage):
+    """A named intake policy that keys are bound to; ``default`` always exists."""
+
+    banks: frozenset[str] | None = Field(None, description="Banks consulted; all if absent.")
+    disclose_banks: bool = Field(False, description="Tell callers the names of the banks that matched.")
+    low_quality: LowQualityPolicy | None = Field(None, description="Overrides `CORDON_LOW_QUALITY`.")
+    max_bytes: Count | None = Field(None, description="Overrides `CORDON_MAX_BYTES`, downwards only.")
+    max_video_bytes: Count | None = Field(
+        None, description="Overrides `CORDON_MAX_VIDEO_BYTES`, downwards only."
+    )
+
+
+class Settings(_Stage):
+    """All stages' settings and the profiles."""
+
+    store: StoreSettings = StoreSettings()
+    serve: ServeSettings = ServeSettings()
+    intake: IntakeSettings = IntakeSettings()
+    fetch: FetchSettings = FetchSettings()
+    hashing: HashingSettings = HashingSettings()
+    policy: PolicySettings = PolicySettings()
+    report: ReportSettings = ReportSettings()
+    profiles: Mapping[str, Profile] = {"default": Profile()}
+
+
+STAGES: Final[Mapping[str, type[_Stage]]] = {
+    "store": StoreSettings,
+    "serve": ServeSettings,
+    "intake": IntakeSettings,
+    "fetch": FetchSettings,
+    "hashing": HashingSettings,
+    "policy": PolicySettings,
+    "report": ReportSettings,
+}
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment, the configuration file and the defaults.
+
+    Args:
+        environment: variables to read; those of the process if None.
+
+    Raises:
+        SettingsError: a name is unknown, a value is wrong, or the file cannot be read.
+    """
+    variables = os.environ if environment is None else environment
+    given = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in variables.items()
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NOT_IN_FILE
+    }
+    from_file, profiles = _read_file(variables.get(f"{PREFIX}CONFIG"))
+    values: dict[str, Any] = {**from_file, **given}
+    known = {field: stage for stage, model in STAGES.items() for field in model.model_fields}
+    for name in values:
+        if name not in known:
+            where = f"{PREFIX}{name.upper()}" if name in given else f"'{name}' in the configuration file"
+            message = f"unknown setting {where}; 'docs/reference/settings.md' lists them all"
+            raise SettingsError(message)
+    stages = {
+        stage: _validated(model, {name: values[name] for name in values if known[name] == stage}, PREFIX)
+        for stage, model in STAGES.items()
+    }
+    return Settings.model_validate(
+        {
+            **stages,
+            "profiles": {"default": Profile()}
+            | {
+                name: _validated(Profile, table, f"[profile.{name}] in the configuration file: ")
+                for name, table in profiles.items()
+            },
+        }
+    )
+
+
+def _read_file(named: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The file's settings and its profile tables; nothing if no file was named and none is there."""
+    path = Path(named or "cordon.toml")
+    if named is None and not path.is_file():
+        return {}, {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"cannot read the configuration file {path}: {type(error).__name__}"
+        raise SettingsError(message) from error
+    profiles = table.pop("profile", {})
+    if not isinstance(profiles, dict) or not all(isinstance(value, dict) for value in profiles.values()):
+        message = f"{path}: write profiles as tables, '[profile.NAME]'"
+        raise SettingsError(message)
+    return table, profiles
+
+
+StageModel = TypeVar("StageModel", bound=_Stage)
+
+
+def _validated(model: type[StageModel], values: Mapping[str, Any], prefix: str) -> StageModel:
+    """Validate one stage, naming the setting as its writer knows it."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        shown = prefix + (name.upper() if prefix == PREFIX else name) if name else ""
+        message = f"{shown}: {first['msg']}" if shown else str(first["msg"])
+        raise SettingsError(message) from error

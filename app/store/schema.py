@@ -1,0 +1,219 @@
+"""The tables, for SQLite and PostgreSQL alike. ``migrations/`` makes them; a test holds both together.
+
+What stands here in the clear is all that a thief of the database reads: ids, times, states, kinds,
+keyed hashes and fingerprints, beside the banks themselves. Context, URLs and hashes of matches stand only
+inside the sealed columns.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, timezone-aware on both databases; naive values are refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Refuse naive times and bring the others to UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            message = "a time without a timezone cannot be stored"
+            raise ValueError(message)
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give back aware times; SQLite forgets the zone, which is always UTC here."""
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+# SQLite only counts up by itself on INTEGER PRIMARY KEY.
+_AutoId = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row. Every change of a bank or an entry takes the next generation in its own transaction.
+index_state = Table(
+    "index_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+    # Removed entries up to here are gone for good: a snapshot older than this must be built anew.
+    Column("pruned_generation", BigInteger, nullable=False),
+)
+
+banks = Table(
+    "banks",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    # Why a csam bank only blocks; shown in the status.
+    Column("no_report_reason", Text),
+    # {"pdq": 31, "phash": 6}; absent types use the defaults.
+    Column("thresholds", JSON, nullable=False),
+    Column("max_age_seconds", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    # The generation of its first import. A bank counts once that is in force.
+    Column("first_generation", BigInteger),
+    Column("changed_at", UtcDateTime),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("bank_id", BigInteger, ForeignKey("banks.id", ondelete="CASCADE"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("note", Text),
+    Column("added_generation", BigInteger, nullable=False),
+    Column("removed_generation", BigInteger),
+    Index(
+        "uq_entries_present",
+        "bank_id",
+        "type",
+        "value",
+        unique=True,
+        sqlite_where=text("removed_generation IS NULL"),
+        postgresql_where=text("removed_generation IS NULL"),
+    ),
+    Index("ix_entries_added_generation", "added_generation"),
+    Index("ix_entries_removed_generation", "removed_generation"),
+)
+
+custodians = Table(
+    "custodians",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("name", Text, nullable=False),
+    # The age recipient and the Ed25519 verification key, both public.
+    Column("public_key", Text, nullable=False),
+    Column("signing_key", Text),
+    Column("fingerprint", Text, nullable=False),
+    Column("added_at", UtcDateTime, nullable=False),
+    Column("removed_at", UtcDateTime),
+    Index(
+        "uq_custodians_active_name",
+        "name",
+        unique=True,
+        sqlite_where=text("removed_at IS NULL"),
+        postgresql_where=text("removed_at IS NULL"),
+    ),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    # SHA-256 of the token, which is random and long: nothing to guess, so no slow hash is needed.
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("on_hold", Boolean, nullable=False),
+    Column("bank_kind", Text, nullable=False),
+    # Keyed hash of medium and place while the report is queued; NULL afterwards and for uploads
+    # without a place.
+    Column("place_hash", LargeBinary, unique=True),
+    # Fingerprints of the custodians it is sealed to.
+    Column("custodians", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sealed_sha256", LargeBinary, nullable=False),
+    Index("ix_reports_state", "state", "created_at"),
+)
+
+# Later sightings of the same medium at the same place, each with a sealed stub of its own.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("report_id", Text, ForeignKey("reports.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("custodians", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sealed_sha256", LargeBinary, nullable=False),
+)
+
+# Matches made under an Idempotency-Key: a keyed hash of token, key, medium and place.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("keyed_hash", LargeBinary, primary_key=True),
+    Column("report_id", Text, ForeignKey("reports.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# Append-only and hash-chained: each digest covers the entry and the digest before it.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+
+# Running processes and the index generation each has in force; the row is also the write that proves
+# that the database can be written.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
