@@ -31,8 +31,17 @@ from app.quarantine import Quarantine, QuarantinedMedia
 from app.report.draft import Stub, draft
 from app.settings import LowQualityPolicy, Profile
 
-Arrival = Callable[[QuarantinedMedia], Awaitable[Provenance]]
-"""Pours untrusted bytes into the quarantine, from a request body, a URL or a file, and tells their origin."""
+
+@dataclass(frozen=True)
+class Arrived:
+    """What is known of a medium once its last byte has arrived: where it came from and what was said of it."""
+
+    provenance: Provenance
+    context: Context = field(default_factory=Context)
+
+
+Arrival = Callable[[QuarantinedMedia], Awaitable[Arrived]]
+"""Pours untrusted bytes into the quarantine, from a request body, a URL or a file."""
 
 
 class Hasher(Protocol):
@@ -88,7 +97,7 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True)
 class Submission:
-    """Who hands a medium in, and what they say of it.
+    """Who hands a medium in, and by which way.
 
     Attributes:
         id: ULID of this ingest, told in the answer and the log.
@@ -100,7 +109,6 @@ class Submission:
     entrance: str
     key_id: str | None
     profile: Profile
-    context: Context = field(default_factory=Context)
     idempotency_key: str | None = field(default=None, repr=False)
 
 
@@ -144,6 +152,17 @@ class Gate:
     begun: set["asyncio.Task[Receipt]"] = field(default_factory=set)
 
 
+async def check_ready(gate: Gate, profile: Profile) -> None:
+    """Return only if a match would be caught and stored now.
+
+    Raises:
+        NotReadyError: otherwise.
+    """
+    gate.banks.ready(profile.banks)
+    if gate.outbox is not None:
+        await gate.outbox.check_ready()
+
+
 async def ingest(
     gate: Gate,
     submission: Submission,
@@ -167,21 +186,19 @@ async def ingest(
         ReportNotStoredError: it matched, was dropped, and the report could not be stored.
     """
     profile = submission.profile
-    gate.banks.ready(profile.banks)
-    if gate.outbox is not None:
-        await gate.outbox.check_ready()
+    await check_ready(gate, profile)
     media = gate.quarantine.admit(
         max_bytes=min(gate.max_bytes, profile.max_bytes or gate.max_bytes),
         max_video_bytes=min(gate.max_video_bytes, profile.max_video_bytes or gate.max_video_bytes),
         expected_bytes=expected_bytes,
     )
     try:
-        provenance = await arrive(media)
+        arrived = await arrive(media)
         media.finish()
     except BaseException:
         media.wipe()
         raise
-    concluding = asyncio.create_task(_conclude(gate, submission, media, provenance, release=release))
+    concluding = asyncio.create_task(_conclude(gate, submission, media, arrived, release=release))
     gate.begun.add(concluding)
     concluding.add_done_callback(gate.begun.discard)
     try:
@@ -192,7 +209,7 @@ async def ingest(
 
 
 async def _conclude(
-    gate: Gate, submission: Submission, media: QuarantinedMedia, provenance: Provenance, *, release: bool
+    gate: Gate, submission: Submission, media: QuarantinedMedia, arrived: Arrived, *, release: bool
 ) -> Receipt:
     """Hash, match, decide, report. The medium is wiped on every way out but a release."""
     released = False
@@ -209,7 +226,7 @@ async def _conclude(
             scan=scan,
             accept_low_quality=(submission.profile.low_quality or gate.low_quality) == "accept",
         )
-        report = await _report(gate, submission, media, provenance, scan, signals, decision)
+        report = await _report(gate, submission, media.size, arrived, scan, signals, decision)
         released = release and decision.verdict is Verdict.CLEAR
         return Receipt(
             id=submission.id,
@@ -223,7 +240,7 @@ async def _conclude(
             if decision.verdict is Verdict.MATCH
             else (),
             report=report,
-            provenance=provenance,
+            provenance=arrived.provenance,
             released=media if released else None,
         )
     finally:
@@ -231,11 +248,11 @@ async def _conclude(
             media.wipe()
 
 
-async def _report(
+async def _report(  # noqa: PLR0917 - each stage's result, in the order of the stages
     gate: Gate,
     submission: Submission,
-    media: QuarantinedMedia,
-    provenance: Provenance,
+    size: int,
+    arrived: Arrived,
     scan: Scan,
     signals: Signals,
     decision: Decision,
@@ -248,10 +265,10 @@ async def _report(
         submission_id=submission.id,
         entrance=submission.entrance,
         key_id=submission.key_id,
-        context=submission.context,
+        context=arrived.context,
         idempotency_key=submission.idempotency_key,
-        provenance=provenance,
-        size=media.size,
+        provenance=arrived.provenance,
+        size=size,
         shape=scan.shape,
         signals=signals,
         matches=decision.matches,
