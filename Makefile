@@ -1,0 +1,71 @@
+# Everything a developer repeats; `make` alone lists it. What it needs: python3 (3.11 or newer) with its
+# venv module, and a C++ compiler, since the reference PDQ comes as source on some platforms.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo serve test check docs bench lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+
+help:  ## list these tasks
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' Makefile \
+	  | while read -r task text; do printf 'make %-6s %s\n' "$$task" "$$text"; done
+
+setup: .venv/.runtime  ## make .venv with the cordon command in it
+	@echo "Ready: $(BIN)/cordon"
+
+demo: .venv/.runtime  ## watch pictures and URLs go through a gate, with a state of its own
+	@$(BIN)/python demo/run.py
+
+serve: .venv/.runtime  ## run the gate on this machine
+	@$(BIN)/cordon serve
+
+test: .venv/.dev  ## prove it: lint, types, import rules, then every test, with coverage
+	@scripts/test-tools
+	@$(MAKE) check
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov
+
+check: .venv/.dev  ## lint, formatting, types, import rules; whether the generated reference is current
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python scripts/reference.py --check
+
+docs: .venv/.dev  ## write docs/reference anew from the code
+	@$(BIN)/python scripts/reference.py
+
+bench: .venv/.dev  ## measure speed against the named peers
+	@$(BIN)/python -m bench
+
+lock: .venv/.runtime  ## lock the dependencies of pyproject.toml; newest versions with UPGRADE=1
+	@scripts/lock $(if $(UPGRADE),--upgrade)
+
+clean:  ## remove what these tasks made; never a state directory
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Cordon needs Python 3.11 or newer as '$(PYTHON)'; name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+
+# Two steps, so that what is built from source is built with locked tools too, not with the newest.
+.venv/.runtime: $(BIN)/python requirements-build.lock requirements.lock pyproject.toml
+	@echo "Installing the locked dependencies into .venv (a minute or two the first time)"
+	@$(INSTALL) --require-hashes --only-binary :all: --requirement requirements-build.lock
+	@$(INSTALL) --require-hashes --no-build-isolation --requirement requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@echo "Installing the locked tools for developers into .venv"
+	@$(INSTALL) --require-hashes --no-build-isolation --requirement requirements-dev.lock
+	@touch $@
