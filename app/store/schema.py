@@ -6,7 +6,6 @@ inside the sealed columns.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -33,7 +32,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Refuse naive times and bring the others to UTC."""
         if value is None:
             return None
@@ -42,12 +41,11 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError(message)
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Give back aware times; SQLite forgets the zone, which is always UTC here."""
         if value is None:
             return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 # SQLite only counts up by itself on INTEGER PRIMARY KEY.
@@ -62,7 +60,8 @@ metadata = MetaData(
     }
 )
 
-# One row. Every change of a bank or an entry takes the next generation in its own transaction.
+# One row, made by the first migration. Every change of a bank or an entry takes the next generation in its
+# own transaction.
 index_state = Table(
     "index_state",
     metadata,
@@ -211,6 +210,7 @@ processes = Table(
     Column("generation", BigInteger, nullable=False),
 )
 
+# Random values that the first migration makes.
 secrets = Table(
     "secrets",
     metadata,

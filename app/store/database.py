@@ -1,0 +1,315 @@
+"""The database: SQLite beside the process, or PostgreSQL by URL, opened so that a commit is durable.
+
+SQLite runs in WAL mode with ``synchronous=FULL`` and overwrites what is deleted; its file is 0600 in a
+directory of 0700. On PostgreSQL each write transaction asks for ``synchronous_commit``. Neither the URL
+nor any value that goes to the database appears in an error or a log.
+
+It does not promise what the server beneath PostgreSQL does with its disks (``fsync=off``), nor what a
+disk does that lies about its cache.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.errors import NotReadyError
+from app.settings import SettingsError, StoreSettings
+
+DATABASE_NAME: Final = "cordon.db"
+
+LOCK_WAIT_SECONDS: Final = 5.0
+"""How long one statement waits for another process's write on SQLite."""
+
+STATEMENT_SECONDS: Final = 10.0
+"""How long PostgreSQL, or a free connection of the pool, is waited for."""
+
+MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
+
+# Any number will do, if no other use of advisory locks in the same database takes it too.
+_MIGRATION_LOCK: Final = 0x436F72646F6E01
+
+_WRITES: Final = "cordon_writes"
+
+# At DEBUG these log statements with their values, and rows.
+_TALKATIVE_LOGGERS: Final = ("sqlalchemy", "aiosqlite", "alembic")
+
+# What a connection attempt raises is not always wrapped by SQLAlchemy.
+DATABASE_ERRORS: Final = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    sqlite3.Error,
+    OSError,
+    TimeoutError,
+)
+
+Answer = TypeVar("Answer")
+
+
+class SchemaError(Exception):
+    """The tables are not those that this Cordon speaks; the message names the mend."""
+
+
+class Database:
+    """One database, its connections, and its schema.
+
+    Attributes:
+        engine: for reading; writers use ``begin``.
+        is_sqlite: whether it is a file of this machine.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, is_sqlite: bool) -> None:
+        self.engine = engine
+        self.is_sqlite = is_sqlite
+        self._writing_engine = engine.execution_options(**{_WRITES: True})
+        # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
+        self._turn: contextlib.AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if is_sqlite else contextlib.nullcontext()
+        )
+
+    @classmethod
+    def open(cls, settings: StoreSettings) -> Self:
+        """Open the database that the settings name; the tables are not looked at yet.
+
+        Raises:
+            SettingsError: ``CORDON_DATABASE_URL`` is of no known form, or the directory cannot be used.
+        """
+        for name in _TALKATIVE_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        url = settings.database_url
+        if url is None:
+            make_private_directory(settings.state_dir)
+            return cls(_open_sqlite(settings.state_dir / DATABASE_NAME), is_sqlite=True)
+        path = _sqlite_path(url)
+        if path is None:
+            return cls(_open_postgresql(url), is_sqlite=False)
+        if not path.parent.exists():
+            make_private_directory(path.parent)
+        return cls(_open_sqlite(path), is_sqlite=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with; all reads of one ``async with`` see one state on SQLite.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        with _told_as_not_ready():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A durable write transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises:
+            NotReadyError: the database does not answer or cannot be written.
+            sqlalchemy.exc.IntegrityError: a constraint was hurt; functions of the store deal with it.
+        """
+        with _told_as_not_ready():
+            async with self._turn, self._writing_engine.begin() as connection:
+                if not self.is_sqlite:
+                    # Stronger than whatever the role or the database was configured to.
+                    await connection.execute(text("SET LOCAL synchronous_commit = on"))
+                yield connection
+
+    async def migrate_if_empty(self) -> None:
+        """Make the tables if there are none. Several processes may do so at once."""
+        await self._change_schema(lambda connection: None if _revisions(connection) else _upgrade(connection))
+
+    async def upgrade(self) -> None:
+        """Bring the tables to this Cordon's schema."""
+        await self._change_schema(_upgrade)
+
+    async def check_current(self) -> None:
+        """Return only if the tables are those that this Cordon speaks.
+
+        Raises:
+            SchemaError: they are missing, older or newer.
+            NotReadyError: the database does not answer.
+        """
+        async with self.connect() as connection:
+            there = await connection.run_sync(_revisions)
+        scripts = ScriptDirectory.from_config(_alembic_config())
+        if there == set(scripts.get_heads()):
+            return
+        if there - {script.revision for script in scripts.walk_revisions()}:
+            raise SchemaError("the database was made by a newer Cordon; install that, or restore a backup")
+        was = "is older than this Cordon" if there else "has no tables yet"
+        raise SchemaError(f"the database {was}; run 'cordon db upgrade'")
+
+    async def _change_schema(self, change: Callable[[Connection], None]) -> None:
+        async with self.begin() as connection:
+            if not self.is_sqlite:
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
+                )
+            await connection.run_sync(change)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only this user can enter, or make an existing one so.
+
+    Raises:
+        SettingsError: it cannot be made, or it is one that others write to as well, like ``/tmp``.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & stat.S_IWOTH:
+            raise SettingsError(f"{path}: others may write there; name a directory of its own")
+        if mode & 0o077:
+            path.chmod(0o700)
+    except OSError as error:
+        message = f"{path}: cannot be used as a directory of state: {error.strerror}"
+        raise SettingsError(message) from error
+
+
+def describe(error: BaseException) -> str:
+    """What kind of database error it is, for operators: never its text, which may hold values."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    code = (
+        getattr(origin, "sqlite_errorname", None)
+        or getattr(origin, "sqlstate", None)
+        or (os.strerror(origin.errno) if isinstance(origin, OSError) and origin.errno else None)
+    )
+    return type(error).__name__ + (f", {code}" if code else "")
+
+
+@contextlib.contextmanager
+def _told_as_not_ready() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DATABASE_ERRORS as error:
+        raise NotReadyError(f"database ({describe(error)})") from None
+
+
+def _sqlite_path(database_url: str) -> Path | None:
+    """The file of an SQLite URL; None for a PostgreSQL one. The URL may hold a password: never show it."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise SettingsError("CORDON_DATABASE_URL: cannot be read as a URL") from None
+    if url.drivername in {"postgresql", "postgres"}:
+        return None
+    if url.drivername != "sqlite":
+        raise SettingsError("CORDON_DATABASE_URL: write 'postgresql://...' or 'sqlite:///path'")
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:") or url.query:
+        raise SettingsError("CORDON_DATABASE_URL: write the path of a file, 'sqlite:///path'")
+    return Path(url.database)
+
+
+def _open_sqlite(path: Path) -> AsyncEngine:
+    try:
+        _prepare_sqlite(path)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(f"{path}: cannot be opened as a database: {describe(error)}") from None
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        # The driver's own transactions begin late and deferred; the listener below begins them instead.
+        connect_args={"isolation_level": None, "timeout": LOCK_WAIT_SECONDS},
+        hide_parameters=True,
+        pool_timeout=STATEMENT_SECONDS,
+    )
+    event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(path: Path) -> None:
+    """Make the file private before SQLite sees it; its ``-wal`` and ``-shm`` take over its mode.
+
+    Turning to WAL fails when two processes do it at once, whatever the busy timeout: hence the lock.
+    """
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            # Opening and closing it here would drop the locks of this process's other connections.
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        os.close(directory)
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - an untyped driver
+    cursor = connection.cursor()
+    for pragma in (
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        # Large sorts would go to a file in the temp directory otherwise.
+        "temp_store=MEMORY",
+        "trusted_schema=OFF",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that begins as a reader cannot always become a writer: it would fail at once as busy.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _open_postgresql(database_url: str) -> AsyncEngine:
+    # asyncpg reads the URL itself, so libpq's own parameters (host, sslmode, ...) work as people know
+    # them, and the engine, whose repr ends up in logs, never holds the password.
+    async def dial() -> Any:  # noqa: ANN401 - asyncpg brings no types
+        return await asyncpg.connect(
+            database_url,
+            timeout=STATEMENT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            server_settings={"application_name": "cordon"},
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=dial,
+        hide_parameters=True,
+        pool_timeout=STATEMENT_SECONDS,
+        pool_pre_ping=True,
+    )
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _revisions(connection: Connection) -> set[str]:
+    return set(MigrationContext.configure(connection).get_current_heads())
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
