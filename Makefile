@@ -1,5 +1,5 @@
-# Everything a developer repeats; `make` alone lists it. What it needs: python3 (3.11 or newer) with its
-# venv module, and a C++ compiler, since the reference PDQ comes as source on some platforms.
+# Everything a developer repeats; `make` alone lists it. It needs python3 (3.11 or newer) with its venv
+# module and headers, and a C++ compiler.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
 help:  ## list these tasks
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' Makefile \
@@ -51,10 +51,7 @@ clean:  ## remove what these tasks made; never a state directory
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "Cordon needs Python 3.11 or newer as '$(PYTHON)'; name another: make setup PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-	  || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@scripts/preflight "$(PYTHON)"
 	@$(PYTHON) -m venv --clear .venv
 
 # Two steps, so that what is built from source is built with locked tools too, not with the newest.
