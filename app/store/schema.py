@@ -71,6 +71,23 @@ index_state = Table(
     Column("pruned_generation", BigInteger, nullable=False),
 )
 
+# The history of the banks, one row a generation.
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    # NULL while a large import is on its way: nothing it brought is visible until it takes a generation.
+    Column("generation", BigInteger, unique=True),
+    # Random. Tells the snapshots of this history from those of another database that came to the same
+    # number, or of this one before a backup was restored.
+    Column("nonce", LargeBinary, nullable=False),
+    Column("bank_id", BigInteger, nullable=False),
+    Column("added", Integer, nullable=False),
+    Column("removed", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 banks = Table(
     "banks",
     metadata,
@@ -87,17 +104,22 @@ banks = Table(
     # The generation of its first import. A bank counts once that is in force.
     Column("first_generation", BigInteger),
     Column("changed_at", UtcDateTime),
+    # A snapshot may still hold entries of a deleted bank: its id must never come back for another.
+    sqlite_autoincrement=True,
 )
 
+# An entry stands while its bank and its change do. Neither is a foreign key, so that a bank of millions is
+# deleted, or an import given up, at once; what is left over is swept away in small transactions.
 entries = Table(
     "entries",
     metadata,
     Column("id", _AutoId, primary_key=True),
-    Column("bank_id", BigInteger, ForeignKey("banks.id", ondelete="CASCADE"), nullable=False),
+    Column("bank_id", BigInteger, nullable=False),
     Column("type", Text, nullable=False),
     Column("value", LargeBinary, nullable=False),
     Column("note", Text),
-    Column("added_generation", BigInteger, nullable=False),
+    # The change that brought it; visible once that has a generation.
+    Column("change_id", BigInteger, nullable=False, index=True),
     Column("removed_generation", BigInteger),
     Index(
         "uq_entries_present",
@@ -108,8 +130,13 @@ entries = Table(
         sqlite_where=text("removed_generation IS NULL"),
         postgresql_where=text("removed_generation IS NULL"),
     ),
-    Index("ix_entries_added_generation", "added_generation"),
-    Index("ix_entries_removed_generation", "removed_generation"),
+    Index(
+        "ix_entries_removed_generation",
+        "removed_generation",
+        sqlite_where=text("removed_generation IS NOT NULL"),
+        postgresql_where=text("removed_generation IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
 )
 
 custodians = Table(

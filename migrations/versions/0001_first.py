@@ -39,6 +39,20 @@ def upgrade() -> None:
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_banks"),
         sa.UniqueConstraint("name", name="uq_banks_name"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "changes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=True),
+        sa.Column("nonce", sa.LargeBinary(), nullable=False),
+        sa.Column("bank_id", sa.BigInteger(), nullable=False),
+        sa.Column("added", sa.Integer(), nullable=False),
+        sa.Column("removed", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_changes"),
+        sa.UniqueConstraint("generation", name="uq_changes_generation"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "custodians",
@@ -118,15 +132,20 @@ def upgrade() -> None:
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("added_generation", sa.BigInteger(), nullable=False),
+        sa.Column("change_id", sa.BigInteger(), nullable=False),
         sa.Column("removed_generation", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["bank_id"], ["banks.id"], name="fk_entries_bank_id_banks", ondelete="CASCADE"
-        ),
         sa.PrimaryKeyConstraint("id", name="pk_entries"),
+        sqlite_autoincrement=True,
     )
-    op.create_index("ix_entries_added_generation", "entries", ["added_generation"], unique=False)
-    op.create_index("ix_entries_removed_generation", "entries", ["removed_generation"], unique=False)
+    op.create_index("ix_entries_change_id", "entries", ["change_id"], unique=False)
+    op.create_index(
+        "ix_entries_removed_generation",
+        "entries",
+        ["removed_generation"],
+        unique=False,
+        sqlite_where=sa.text("removed_generation IS NOT NULL"),
+        postgresql_where=sa.text("removed_generation IS NOT NULL"),
+    )
     op.create_index(
         "uq_entries_present",
         "entries",
