@@ -244,3 +244,15 @@ class Provenance:
     via_proxy: bool = False
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class ReportReference:
+    """The report that a match was stored in.
+
+    Attributes:
+        joined: whether the report was there before: this is a later sighting, or a caller's retry.
+    """
+
+    id: str
+    joined: bool

@@ -1,0 +1,185 @@
+"""Tokens and what they may do. A token is shown once, when it is made; only its SHA-256 is stored."""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import RowMapping, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from ulid import ULID
+
+from app.errors import NotFoundError
+from app.store import audit
+from app.store.database import Database
+from app.store.schema import keys
+
+TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - how tokens begin, so that scanners for leaked secrets know them
+TOKEN_BYTES: Final = 32
+
+KEYS_LIFE_SECONDS: Final = 1.0
+"""How long a process trusts what it read of the keys: a revocation is in force everywhere after it."""
+
+_PAUSE_SECONDS: Final = 0.05
+
+
+class Scope(StrEnum):
+    """What a key may be allowed to do."""
+
+    INGEST = "ingest"
+    BANK = "bank"
+    REPORT = "report"
+    OPS = "ops"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A token's other half.
+
+    Attributes:
+        id: ULID, safe to log and show.
+        scopes: what it may do.
+        profile: name of the intake policy it is bound to.
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    profile: str
+    created_at: datetime
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+async def create(
+    connection: AsyncConnection, *, name: str, scopes: frozenset[Scope], profile: str = "default"
+) -> tuple[Key, str]:
+    """Make a key; the token beside it is nowhere else and cannot be shown again."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    key = Key(str(ULID()), name, scopes, profile, datetime.now(UTC))
+    named = sorted(scope.value for scope in scopes)
+    await connection.execute(
+        insert(keys).values(
+            id=key.id,
+            name=name,
+            token_hash=_hash(token),
+            scopes=named,
+            profile=profile,
+            created_at=key.created_at,
+        )
+    )
+    await audit.append(connection, "key.created", key.id, {"name": name, "scopes": named, "profile": profile})
+    return key, token
+
+
+async def list_keys(connection: AsyncConnection) -> tuple[Key, ...]:
+    """All keys ever made, oldest first, the revoked ones too."""
+    rows = await connection.execute(select(keys).order_by(keys.c.id))
+    return tuple(_key(row) for row in rows.mappings())
+
+
+async def revoke(connection: AsyncConnection, key_id: str) -> None:
+    """End a key; every running process refuses it within a few seconds. Revoking twice is no error.
+
+    Raises:
+        NotFoundError: there is no such key.
+    """
+    revoked_at = (
+        await connection.execute(select(keys.c.revoked_at).where(keys.c.id == key_id).with_for_update())
+    ).one_or_none()
+    if revoked_at is None:
+        raise NotFoundError("There is no such key.")
+    if revoked_at[0] is not None:
+        return
+    await connection.execute(update(keys).where(keys.c.id == key_id).values(revoked_at=datetime.now(UTC)))
+    await audit.append(connection, "key.revoked", key_id, {})
+
+
+async def touch(connection: AsyncConnection, used: Mapping[str, datetime]) -> None:
+    """Note when keys, by id, were last used."""
+    await connection.execute(
+        update(keys).where(keys.c.id == bindparam("key_id")).values(last_used_at=bindparam("used_at")),
+        # In one order everywhere, so that two processes cannot wait for each other.
+        [{"key_id": key_id, "used_at": used[key_id]} for key_id in sorted(used)],
+    )
+
+
+class KeyRing:
+    """The active keys as one process knows them, read anew each second, and on an unknown token.
+
+    It holds as many keys as there are. However many wrong tokens come in, the database is asked one
+    question at a time, and not more often than twenty times a second.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys: dict[bytes, Key] = {}
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._used: dict[str, datetime] = {}
+
+    async def authenticate(self, untrusted_token: str) -> Key | None:
+        """The active key of a token, or None.
+
+        Raises:
+            NotReadyError: the keys cannot be read, and what is known of them is too old to trust.
+        """
+        token_hash = _hash(untrusted_token)
+        asked_at = time.monotonic()
+        key = self._keys.get(token_hash)
+        if key is None or asked_at - self._read_at > KEYS_LIFE_SECONDS:
+            await self._read(asked_at)
+            key = self._keys.get(token_hash)
+        if key is not None:
+            self._used[key.id] = datetime.now(UTC)
+        return key
+
+    async def write_last_use(self) -> None:
+        """Store when keys were used since the last call; for a task that runs every few seconds.
+
+        Raises:
+            NotReadyError: the database cannot be written; the next call tries again.
+        """
+        if not self._used:
+            return
+        used, self._used = self._used, {}
+        try:
+            async with self._database.begin() as connection:
+                await touch(connection, used)
+        except BaseException:
+            self._used = used | self._used
+            raise
+
+    async def _read(self, asked_at: float) -> None:
+        """Read all keys, unless somebody did since ``asked_at``."""
+        async with self._reading:
+            if self._read_at > asked_at:
+                return
+            await asyncio.sleep(max(0.0, self._read_at + _PAUSE_SECONDS - time.monotonic()))
+            began = time.monotonic()
+            async with self._database.connect() as connection:
+                rows = await connection.execute(select(keys).where(keys.c.revoked_at.is_(None)))
+                known = {row["token_hash"]: _key(row) for row in rows.mappings()}
+            self._keys, self._read_at = known, began
+
+
+def _hash(token: str) -> bytes:
+    # A lone surrogate cannot be in a token, but can be in a header.
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _key(row: RowMapping) -> Key:
+    return Key(
+        id=row["id"],
+        name=row["name"],
+        scopes=frozenset(Scope(scope) for scope in row["scopes"]),
+        profile=row["profile"],
+        created_at=row["created_at"],
+        last_used_at=row["last_used_at"],
+        revoked_at=row["revoked_at"],
+    )

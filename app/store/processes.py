@@ -1,0 +1,87 @@
+"""The processes that run on one database, and the index generation that each has in force.
+
+The row of a process is also the write that proves that the database can be written.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from ulid import ULID
+
+from app.errors import NotReadyError
+from app.store.database import Database
+from app.store.schema import processes
+
+LIVE_SECONDS: Final = 10.0
+"""A process not heard of for so long is taken for dead; each is to be heard of every second or two."""
+
+_FORGOTTEN_AFTER: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that was heard of lately.
+
+    Attributes:
+        role: ``serve``, ``worker`` or ``cli``.
+        generation: the index generation it has in force; 0 if none.
+    """
+
+    id: str
+    role: str
+    started_at: datetime
+    seen_at: datetime
+    generation: int
+
+
+async def register(database: Database, role: str) -> str:
+    """Announce this process and forget those long gone; gives the id that its heartbeats go by.
+
+    Raises:
+        NotReadyError: the database cannot be written.
+    """
+    process_id, now = str(ULID()), datetime.now(UTC)
+    async with database.begin() as connection:
+        await connection.execute(delete(processes).where(processes.c.seen_at < now - _FORGOTTEN_AFTER))
+        await connection.execute(
+            insert(processes).values(id=process_id, role=role, started_at=now, seen_at=now, generation=0)
+        )
+    return process_id
+
+
+async def heartbeat(database: Database, process_id: str, generation: int) -> None:
+    """Tell that this process lives and which generation it has in force; it is a durable write.
+
+    Raises:
+        NotReadyError: the database cannot be written, or this process was forgotten.
+    """
+    async with database.begin() as connection:
+        beat = (
+            update(processes)
+            .where(processes.c.id == process_id)
+            .values(seen_at=datetime.now(UTC), generation=generation)
+        )
+        if (await connection.execute(beat)).rowcount != 1:
+            raise NotReadyError("this process is not registered; it may have been stopped for a day")
+
+
+async def unregister(database: Database, process_id: str) -> None:
+    """Say that this process ends, so that nobody waits for it.
+
+    Raises:
+        NotReadyError: the database cannot be written.
+    """
+    async with database.begin() as connection:
+        await connection.execute(delete(processes).where(processes.c.id == process_id))
+
+
+async def live(connection: AsyncConnection) -> tuple[Process, ...]:
+    """The processes heard of within ``LIVE_SECONDS``, oldest first."""
+    since = datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
+    rows = await connection.execute(
+        select(processes).where(processes.c.seen_at >= since).order_by(processes.c.id)
+    )
+    return tuple(Process(**row) for row in rows.mappings())
