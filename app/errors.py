@@ -89,10 +89,10 @@ class TooLargeError(RefusedError):
 
     code = "too_large"
 
-    def __init__(self, limit_bytes: int, setting: str = "CORDON_MAX_BYTES") -> None:
+    def __init__(self, limit: int, unit: str = "bytes") -> None:
         super().__init__(
-            f"Larger than the {limit_bytes} bytes this service accepts.",
-            f"stopped at {limit_bytes} bytes; raise {setting} to accept more",
+            f"Larger than the {limit} {unit} this service accepts.",
+            f"stopped at {limit} {unit}; CORDON_MAX_BYTES and CORDON_MAX_VIDEO_BYTES limit media",
         )
 
 

@@ -16,12 +16,14 @@ from app.context import Context
 from app.decide import decide
 from app.errors import ReportNotStoredError
 from app.media import (
+    BankAction,
     Consulted,
     Decision,
     Disposition,
     Match,
     Provenance,
     Reason,
+    ReportReference,
     Scan,
     Shape,
     Signals,
@@ -34,7 +36,7 @@ from app.settings import LowQualityPolicy, Profile
 
 @dataclass(frozen=True)
 class Arrived:
-    """What is known of a medium once its last byte has arrived: where it came from and what was said of it."""
+    """What is known once the last byte has arrived: where it came from and what was said of it."""
 
     provenance: Provenance
     context: Context = field(default_factory=Context)
@@ -67,14 +69,6 @@ class Banks(Protocol):
         Raises:
             NotReadyError: none counts, or one that counts is not loaded, was emptied, or is too old.
         """
-
-
-@dataclass(frozen=True)
-class ReportReference:
-    """The report that a match was stored in."""
-
-    id: str
-    joined: bool
 
 
 class Outbox(Protocol):
@@ -236,9 +230,7 @@ async def _conclude(
             size=media.size,
             shape=scan.shape,
             signals=signals if decision.verdict is Verdict.CLEAR else None,
-            matched_banks=tuple(dict.fromkeys(match.bank for match in decision.matches))
-            if decision.verdict is Verdict.MATCH
-            else (),
+            matched_banks=_matched_banks(decision),
             report=report,
             provenance=arrived.provenance,
             released=media if released else None,
@@ -274,6 +266,14 @@ async def _report(  # noqa: PLR0917 - each stage's result, in the order of the s
         matches=decision.matches,
     )
     return await gate.outbox.commit(stub)
+
+
+def _matched_banks(decision: Decision) -> tuple[str, ...]:
+    """The banks that made the verdict a match; those that only observe stay silent."""
+    if decision.verdict is not Verdict.MATCH:
+        return ()
+    deciding = [match.bank for match in decision.matches if match.action is not BankAction.OBSERVE]
+    return tuple(dict.fromkeys(deciding))
 
 
 def _disposition(verdict: Verdict, *, released: bool) -> Disposition:

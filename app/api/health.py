@@ -1,0 +1,161 @@
+"""``/livez``, ``/readyz`` and ``/metrics`` for anyone who watches; ``/v1/status`` for operators."""
+
+import asyncio
+import time
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app import __version__, metrics
+from app.api import problems
+from app.api.edge import Key
+from app.api.services import InServices, Services, scope
+from app.controls import controls
+from app.errors import NotReadyError
+from app.store import custodians, processes, reports
+
+router = APIRouter(tags=["ops"])
+
+_WRITE_SECONDS: Final = 2.0
+_ANSWER_LIFE_SECONDS: Final = 1.0
+
+
+class Readiness:
+    """Whether a match would be caught and stored now; asked at most once a second, however often polled."""
+
+    def __init__(self, at: Services) -> None:
+        self._at = at
+        self._asking = asyncio.Lock()
+        self._failing: tuple[str, ...] = ()
+        self._asked_at = float("-inf")
+
+    async def failing(self) -> tuple[str, ...]:
+        """Names of the checks that fail; empty if the gate is ready."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at > _ANSWER_LIFE_SECONDS:
+                self._failing = await self._ask()
+                self._asked_at = time.monotonic()
+            return self._failing
+
+    async def _ask(self) -> tuple[str, ...]:
+        at = self._at
+        checks = {
+            "database": await self._can_write(),
+            "banks": self._banks_ready(),
+            "sandbox": at.sandbox.alive,
+        }
+        if at.settings.serve.require_custodian:
+            checks["custodian"] = await self._custodian_known()
+        return tuple(name for name, holds in checks.items() if not holds)
+
+    async def _can_write(self) -> bool:
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await processes.heartbeat(self._at.database, self._at.process_id, self._at.banks.generation)
+        except (NotReadyError, TimeoutError):
+            return False
+        return True
+
+    def _banks_ready(self) -> bool:
+        try:
+            self._at.banks.ready(None)
+        except NotReadyError:
+            return False
+        return True
+
+    async def _custodian_known(self) -> bool:
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS), self._at.database.connect() as connection:
+                return bool(await custodians.active(connection))
+        except (NotReadyError, TimeoutError):
+            return False
+
+
+class Ready(BaseModel):
+    """The gate's readiness."""
+
+    status: str = Field(examples=["ready"])
+    failing: list[str] = Field(description="Names of the failing checks, and nothing more.", examples=[[]])
+
+
+@router.get("/livez", name="livez", summary="200 while the process runs")
+@router.head("/livez", name="livez", include_in_schema=False)
+async def livez() -> dict[str, str]:
+    """Say that the process runs; no more."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    name="readyz",
+    response_model=Ready,
+    responses={503: {"model": Ready, "description": "A match would not be caught and stored now."}},
+    summary="200 only if a match would be caught and stored now",
+)
+@router.head("/readyz", name="readyz", include_in_schema=False)
+async def readyz(at: InServices) -> Response:
+    """Database writable, banks loaded, sandbox alive, a custodian known; else 503 naming what fails."""
+    failing = await at.readiness.failing()
+    body = Ready(status="not_ready" if failing else "ready", failing=list(failing))
+    headers = {"retry-after": "5"} if failing else {}
+    return Response(body.model_dump_json(), 503 if failing else 200, headers, "application/json")
+
+
+@router.get(
+    "/metrics",
+    name="metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    summary="Prometheus text",
+)
+@router.head("/metrics", name="metrics", include_in_schema=False)
+async def get_metrics(at: InServices) -> Response:
+    """Counters and gauges; no label tells a URL, host, hash, account, key or bank."""
+    await at.gauges.refresh()
+    return Response(at.metrics.exposition(), 200, media_type=metrics.CONTENT_TYPE)
+
+
+@router.get(
+    "/v1/status",
+    name="status",
+    responses=problems.documented("unauthenticated", "forbidden", "not_ready"),
+    summary="Generations, ages, queue depth and age, controls in force",
+)
+async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str, Any]:
+    """What an operator wants to know of this process and the state it shares."""
+    async with at.database.connect() as connection:
+        queue = await reports.queue(connection)
+        known = await custodians.active(connection)
+        live = await processes.live(connection)
+    warnings = []
+    if len(known) < 2:  # noqa: PLR2004 - the number a reader needs is in the sentence
+        warnings.append("fewer than two custodians: one lost key loses every report")
+    if at.settings.fetch.fetch_allow:
+        warnings.append("CORDON_FETCH_ALLOW is set: addresses that are not global may be reached")
+    return {
+        "version": __version__,
+        "ready": not await at.readiness.failing(),
+        "failing": list(await at.readiness.failing()),
+        "banks": at.banks.status(),
+        "queue": {"depth": queue.depth, "oldest_age_seconds": queue.oldest_age_seconds},
+        "custodians": len(known),
+        "processes": [
+            {"id": process.id, "role": process.role, "generation": process.generation} for process in live
+        ],
+        "intake": {
+            "held_media": at.gate.quarantine.held_media,
+            "reserved_bytes": at.gate.quarantine.reserved_bytes,
+            "budget_bytes": at.gate.quarantine.budget_bytes,
+        },
+        "controls": [
+            {
+                "control": control.control,
+                "required": control.required,
+                "in_force": control.in_force,
+                "detail": control.detail,
+            }
+            for control in controls(at.sandbox)
+        ],
+        "warnings": warnings,
+    }

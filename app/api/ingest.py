@@ -1,0 +1,331 @@
+"""``/v1/ingest`` and ``/v1/media``: one medium in, a verdict or the clear medium out."""
+
+import functools
+import re
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.types import Receive, Scope, Send
+from ulid import ULID
+
+from app import formats, release
+from app.answer import IngestAnswer, answer
+from app.api import bodies, problems
+from app.api.edge import Key
+from app.api.services import InServices, RequestId, Services, scope
+from app.context import parse_context
+from app.errors import (
+    CordonError,
+    InvalidRequestError,
+    MalformedError,
+    NotReadyError,
+    UnsupportedMediaTypeError,
+)
+from app.media import Verdict
+from app.pipeline import Arrival, Arrived, Receipt, Submission, check_ready, ingest
+from app.quarantine import QuarantinedMedia
+from app.settings import Profile
+
+router = APIRouter(tags=["ingest"])
+
+MAX_JSON_BYTES: Final = 64 * 1024
+VERDICT_HEADER: Final = "Cordon-Verdict"
+
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_STATUS_OF_VERDICT: Final = {Verdict.CLEAR: 204, Verdict.MATCH: 451, Verdict.UNDECIDABLE: 422}
+
+_INGEST_PROBLEMS: Final = problems.documented(
+    "malformed",
+    "unauthenticated",
+    "forbidden",
+    "too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "invalid_context",
+    "url_refused",
+    "fetch_failed",
+    "not_ready",
+    "overloaded",
+    "report_not_stored",
+    "fetch_timeout",
+)
+
+_URL_BODY: Final[dict[str, Any]] = {
+    "schema": {"$ref": "#/components/schemas/UrlRequest"},
+    "example": {
+        "url": "https://pictures.example/a.jpg",
+        "context": {"platform": "example", "account_id": "42", "client_ref": "row-17"},
+    },
+}
+_INGEST_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": _URL_BODY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["media"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "media": {"type": "string", "format": "binary"},
+                        "context": {"$ref": "#/components/schemas/Context"},
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "video/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Keeps a retry from making a second report for 24 hours. It replays no verdict.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        }
+    ],
+}
+_VERDICT_HEADER_DOC: Final = {
+    VERDICT_HEADER: {
+        "description": "The verdict. An answer without it is an error.",
+        "schema": {"type": "string", "enum": [verdict.value for verdict in Verdict]},
+    }
+}
+_STATUS_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The verdict.", "headers": _VERDICT_HEADER_DOC},
+    204: {"description": "With `answer=status`: clear.", "headers": _VERDICT_HEADER_DOC},
+    451: {"description": "With `answer=status`: match.", "headers": _VERDICT_HEADER_DOC},
+}
+
+
+@router.post(
+    "/v1/ingest",
+    name="ingest",
+    response_model=IngestAnswer,
+    responses=_INGEST_PROBLEMS | _STATUS_ANSWERS,
+    openapi_extra=_INGEST_BODY,
+    summary="Hand in one medium, as a URL or as bytes, and get its verdict",
+)
+async def post_ingest(
+    request: Request,
+    at: InServices,
+    request_id: RequestId,
+    key: Annotated[Key, scope("ingest")],
+    answer_form: Annotated[Literal["status"] | None, Query(alias="answer")] = None,
+) -> Response:
+    """Hash a medium in memory and match it against the banks. This route gives verdicts, not bytes."""
+    profile = profile_of(at, key)
+    submission = Submission(
+        id=request_id,
+        entrance="http",
+        key_id=key.id,
+        profile=profile,
+        idempotency_key=_idempotency_key(request),
+    )
+    media_type, parameters = bodies.content_type(request)
+    expected = bodies.declared_bytes(request)
+    arrive: Arrival
+    if media_type == "application/json":
+        await check_ready(at.gate, profile)
+        arrive = await _url_arrival(request, at)
+        expected = None
+    elif media_type == "multipart/form-data":
+        arrive = functools.partial(bodies.pour_multipart, request, parameters)
+        # Boundaries and the context come on top of the medium, so the length is only an upper bound.
+        expected = max(expected - bodies.MULTIPART_OVERHEAD_BYTES, 0) if expected is not None else None
+    elif media_type == "application/octet-stream" or media_type.startswith(("image/", "video/")):
+        arrive = functools.partial(bodies.pour_body, request)
+    else:
+        raise UnsupportedMediaTypeError(
+            "Send application/json with a URL, multipart/form-data, or the bytes as image/*, video/* or "
+            "application/octet-stream."
+        )
+    receipt = await counted_ingest(at, submission, arrive, expected_bytes=expected)
+    headers = {VERDICT_HEADER: receipt.verdict.value, "cache-control": "no-store"}
+    if answer_form == "status":
+        return Response(status_code=_STATUS_OF_VERDICT[receipt.verdict], headers=headers)
+    body = answer(receipt, disclose_banks=profile.disclose_banks)
+    return Response(body.model_dump_json(), 200, headers, "application/json")
+
+
+@router.post(
+    "/v1/media",
+    name="media",
+    responses=_INGEST_PROBLEMS
+    | problems.documented(
+        "invalid_request", "invalid_context", "url_refused", "undecidable", "matched"
+    )
+    | {
+        200: {
+            "description": "The very bytes that were scanned, if they are clear.",
+            "headers": _VERDICT_HEADER_DOC,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": _URL_BODY}}},
+    summary="Fetch a URL through the gate: the medium itself, only if it is clear",
+)
+async def post_media(
+    request: Request, at: InServices, request_id: RequestId, key: Annotated[Key, scope("ingest")]
+) -> Response:
+    """The gated download. 451 on a match, 422 if undecidable, with the verdict under `result`."""
+    if bodies.content_type(request)[0] != "application/json":
+        raise UnsupportedMediaTypeError("Send application/json with a URL.")
+    await check_ready(at.gate, profile_of(at, key))
+    return await _gated_download(at, key, request, request_id, await _url_arrival(request, at))
+
+
+@router.get(
+    "/v1/media",
+    name="media",
+    responses=_INGEST_PROBLEMS
+    | problems.documented("invalid_request", "url_refused", "undecidable", "matched")
+    | {
+        200: {
+            "description": "The very bytes that were scanned, if they are clear.",
+            "headers": _VERDICT_HEADER_DOC,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    summary="The same with the URL in the query, for tools that can do no better",
+)
+async def get_media(
+    request: Request,
+    at: InServices,
+    request_id: RequestId,
+    key: Annotated[Key, scope("ingest")],
+    url: Annotated[str, Query(description="The URL to fetch. Proxies on the way may log it: prefer POST.")],
+) -> Response:
+    """The gated download for clients that can only GET."""
+    return await _gated_download(at, key, request, request_id, _fetching(at, url, None))
+
+
+def profile_of(at: Services, key: Key) -> Profile:
+    """The profile that a key is bound to.
+
+    Raises:
+        NotReadyError: the configuration no longer has it; guessing another would change the policy.
+    """
+    try:
+        return at.profiles[key.profile]
+    except KeyError:
+        raise NotReadyError("a key is bound to a profile that the configuration lacks") from None
+
+
+async def counted_ingest(
+    at: Services,
+    submission: Submission,
+    arrive: Arrival,
+    *,
+    expected_bytes: int | None = None,
+    release: bool = False,
+) -> Receipt:
+    """Run the pipeline and count how it ended."""
+    try:
+        receipt = await ingest(at.gate, submission, arrive, expected_bytes=expected_bytes, release=release)
+    except CordonError as error:
+        at.metrics.failed(error.code)
+        raise
+    at.metrics.concluded(receipt)
+    return receipt
+
+
+def url_arrival(at: Services, untrusted: object) -> Arrival:
+    """The arrival that a decoded ``{"url", "context"}`` asks for.
+
+    Raises:
+        InvalidRequestError, InvalidContextError: it is not of that shape.
+    """
+    if not isinstance(untrusted, dict):
+        raise InvalidRequestError("Send a JSON object: {\"url\": \"...\", \"context\": {...}}.")
+    if not {"url", "context"}.issuperset(untrusted):
+        raise InvalidRequestError("Only the keys 'url' and 'context' are known.")
+    untrusted_url = untrusted.get("url")
+    if not isinstance(untrusted_url, str):
+        raise InvalidRequestError("'url' must be there, and a string.")
+    return _fetching(at, untrusted_url, untrusted.get("context"))
+
+
+async def _url_arrival(request: Request, at: Services) -> Arrival:
+    return url_arrival(at, bodies.decode_json(await bodies.read_bounded(request, MAX_JSON_BYTES)))
+
+
+def _fetching(at: Services, untrusted_url: str, untrusted_context: object) -> Arrival:
+    context = parse_context(untrusted_context)
+
+    async def arrive(media: QuarantinedMedia) -> Arrived:
+        return Arrived(await at.fetch(untrusted_url, media), context)
+
+    return arrive
+
+
+async def _gated_download(
+    at: Services, key: Key, request: Request, request_id: str, arrive: Arrival
+) -> Response:
+    profile = profile_of(at, key)
+    submission = Submission(
+        id=request_id,
+        entrance="http",
+        key_id=key.id,
+        profile=profile,
+        idempotency_key=_idempotency_key(request),
+    )
+    receipt = await counted_ingest(at, submission, arrive, release=True)
+    headers = {VERDICT_HEADER: receipt.verdict.value}
+    if receipt.verdict is Verdict.CLEAR:
+        return _ReleasedResponse(receipt)
+    code, detail = (
+        ("matched", "This medium matched a bank and was dropped.")
+        if receipt.verdict is Verdict.MATCH
+        else ("undecidable", "This medium could not be decided, and was withheld.")
+    )
+    result = answer(receipt, disclose_banks=profile.disclose_banks)
+    return problems.response(problems.problem(code, detail, request_id, result=result), headers)
+
+
+class _ReleasedResponse(Response):
+    """Sends a clear medium from the quarantine, and overwrites it whatever becomes of the client."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self._media = release.released_media(receipt)
+        told = formats.tell(self._media.head)
+        super().__init__(
+            None,
+            200,
+            {
+                VERDICT_HEADER: receipt.verdict.value,
+                "content-length": str(self._media.size),
+                "content-disposition": "attachment",
+                "x-content-type-options": "nosniff",
+                "cache-control": "no-store",
+            },
+            told.media_type if told else "application/octet-stream",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            for chunk in release.chunks(self._media):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._media.wipe()
+
+
+def _idempotency_key(request: Request) -> str | None:
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1 or not _IDEMPOTENCY_KEY.fullmatch(given[0]):
+        raise MalformedError("Idempotency-Key must be 1 to 128 visible ASCII characters, once.")
+    return given[0]
+
+
+def new_id() -> str:
+    """A fresh ULID."""
+    return str(ULID())

@@ -1,0 +1,116 @@
+"""Error code → HTTP status: the one table, and the problem documents made from it (RFC 9457)."""
+
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from app.answer import IngestAnswer
+from app.errors import CordonError, FetchFailedError
+
+STATUSES: Final[dict[str, tuple[int, str]]] = {
+    "malformed": (400, "Malformed request"),
+    "unauthenticated": (401, "Not authenticated"),
+    "forbidden": (403, "Forbidden"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "conflict": (409, "Conflict"),
+    "too_large": (413, "Too large"),
+    "unsupported_media_type": (415, "Unsupported media type"),
+    "invalid_request": (422, "Invalid request"),
+    "invalid_context": (422, "Invalid context"),
+    "url_refused": (422, "URL refused"),
+    "undecidable": (422, "Undecidable"),
+    "matched": (451, "Matched"),
+    "internal": (500, "Internal error"),
+    "fetch_failed": (502, "Fetch failed"),
+    "not_ready": (503, "Not ready"),
+    "overloaded": (503, "Overloaded"),
+    "report_not_stored": (503, "Result not stored"),
+    "fetch_timeout": (504, "Fetch timed out"),
+}
+
+MEDIA_TYPE: Final = "application/problem+json"
+_RETRY_AFTER_SECONDS: Final = {"not_ready": 5, "overloaded": 1, "report_not_stored": 5}
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 shapes it."""
+
+    type: str = Field(examples=["urn:cordon:problem:url_refused"])
+    title: str = Field(examples=["URL refused"])
+    status: int = Field(examples=[422])
+    code: str = Field(examples=["url_refused"])
+    detail: str = Field(examples=["This URL cannot be fetched."])
+    id: str = Field(description="The request's id, as in the log.", examples=["01J9ZK3V5T8QX2M4N6P8R0S1T2"])
+    upstream_status: int | None = Field(
+        None, description="With `fetch_failed`: what the permitted host answered, if it did."
+    )
+    result: IngestAnswer | None = Field(
+        None, description="With `matched` and `undecidable` on `/v1/media`: the verdict."
+    )
+
+
+def problem(
+    code: str,
+    detail: str,
+    request_id: str,
+    *,
+    upstream_status: int | None = None,
+    result: IngestAnswer | None = None,
+) -> dict[str, Any]:
+    """The JSON members of one problem."""
+    status, title = STATUSES[code]
+    members: dict[str, Any] = {
+        "type": f"urn:cordon:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "id": request_id,
+    }
+    if upstream_status is not None:
+        members["upstream_status"] = upstream_status
+    if result is not None:
+        members["result"] = result.model_dump(mode="json")
+    return members
+
+
+def problem_of(error: CordonError, request_id: str) -> dict[str, Any]:
+    """The JSON members of the problem that an error stands for."""
+    upstream_status = error.upstream_status if isinstance(error, FetchFailedError) else None
+    return problem(error.code, error.detail, request_id, upstream_status=upstream_status)
+
+
+def response(members: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """The HTTP answer that carries a problem."""
+    all_headers = dict(headers or {})
+    code = members["code"]
+    if code in _RETRY_AFTER_SECONDS:
+        all_headers["retry-after"] = str(_RETRY_AFTER_SECONDS[code])
+    if code == "unauthenticated":
+        all_headers["www-authenticate"] = 'Bearer realm="cordon", Basic realm="cordon"'
+    return Response(json.dumps(members), members["status"], all_headers, MEDIA_TYPE)
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` of a route that can answer these codes."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUSES[code][0], []).append(code)
+    return {
+        status: {
+            "description": " · ".join(STATUSES[code][1] for code in of_status),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {
+                        code: {"value": problem(code, STATUSES[code][1] + ".", "01J9ZK3V5T8QX2M4N6P8R0S1T2")}
+                        for code in of_status
+                    },
+                }
+            },
+        }
+        for status, of_status in sorted(by_status.items())
+    }
