@@ -21,7 +21,7 @@ setup: .venv/.runtime  ## make .venv with the cordon command in it
 	@echo "Ready: $(BIN)/cordon"
 
 demo: .venv/.runtime  ## watch pictures and URLs go through a gate, with a state of its own
-	@$(BIN)/python demo/run.py
+	@$(BIN)/python -m demo.run
 
 serve: .venv/.runtime  ## run the gate on this machine
 	@$(BIN)/cordon serve

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from host import PictureHost
-from pictures import edited, encoded, scene
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+
+from demo.host import PictureHost
+from demo.pictures import edited, encoded, scene
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"

@@ -1,0 +1,1 @@
+"""Watch media go through a gate: ``make demo``."""
