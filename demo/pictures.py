@@ -16,10 +16,11 @@ def scene(seed: int) -> Image.Image:
     sky, ground = random.integers(60, 255, 3), random.integers(0, 160, 3)
     pixels = sky * (1 - 0.5 * rows[..., None]) * np.ones((HEIGHT, WIDTH, 3))
     for layer in range(4):
-        waves = sum(
-            random.uniform(0.02, 0.12) * np.sin(2 * np.pi * (random.uniform(0.5, 4) * x + random.uniform()))
-            for _ in range(4)
-        )
+        waves = np.zeros(WIDTH)
+        for _ in range(4):
+            waves += random.uniform(0.02, 0.12) * np.sin(
+                2 * np.pi * (random.uniform(0.5, 4) * x + random.uniform())
+            )
         ridge = 0.35 + 0.15 * layer + waves
         below = rows > ridge[None, :]
         shade = ground * (1 - 0.2 * layer) + random.integers(-30, 30, 3)

@@ -1,0 +1,150 @@
+"""A real gate for tests: the ``cordon serve`` process on a socket, with custodians, keys and a bank.
+
+with running_gate(await prepare(store_settings)) as gate:
+    gate.client("ingest").post("/v1/ingest", content=picture)
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pyrage
+
+from app.settings import StoreSettings
+from app.store import custodians, keys
+from app.store.database import Database
+
+CORDON = Path(sys.executable).with_name("cordon")
+START_SECONDS = 40
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A database that a gate can start on.
+
+    Attributes:
+        tokens: a token for each scope, and ``all`` for one with every scope.
+        identity: the first custodian's secret key, as ``age`` writes it.
+    """
+
+    store: StoreSettings
+    tokens: Mapping[str, str]
+    identity: str
+
+
+@dataclass(frozen=True)
+class RunningGate:
+    """A ``cordon serve`` process and how to reach it."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    prepared: Prepared
+    log: Path
+
+    def client(self, scope: str = "ingest") -> httpx.Client:
+        """A client that carries the token of a scope."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.prepared.tokens[scope]}"},
+            timeout=60,
+            trust_env=False,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.url.rsplit(":", 1)[1])
+
+
+async def prepare(store: StoreSettings, profile: str = "default") -> Prepared:
+    """Migrate a database; make two custodians and a key for each scope."""
+    identities = [pyrage.x25519.Identity.generate() for _ in range(2)]
+    tokens = {}
+    database = Database.open(store)
+    try:
+        await database.migrate_if_empty()
+        async with database.begin() as connection:
+            for name, identity in zip(("ada", "grace"), identities, strict=True):
+                await custodians.add(connection, name=name, untrusted_public_key=str(identity.to_public()))
+            for scopes in (*((scope,) for scope in keys.Scope), tuple(keys.Scope)):
+                name = scopes[0].value if len(scopes) == 1 else "all"
+                _, tokens[name] = await keys.create(
+                    connection, name=name, scopes=frozenset(scopes), profile=profile
+                )
+    finally:
+        await database.close()
+    return Prepared(store, tokens, str(identities[0]))
+
+
+def environment(store: StoreSettings, **settings: str) -> dict[str, str]:
+    """A child's environment: this machine's, a gate's settings, and no other gate's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CORDON_")}
+    given = {"STATE_DIR": str(store.state_dir), **settings}
+    if store.database_url:
+        given["DATABASE_URL"] = store.database_url
+    return kept | {f"CORDON_{name.upper()}": value for name, value in given.items()}
+
+
+@contextlib.contextmanager
+def running_gate(
+    prepared: Prepared, *, wait_until_ready: bool = False, wrapper: tuple[str, ...] = (), **settings: str
+) -> Iterator[RunningGate]:
+    """Start a gate on a free port of 127.0.0.1, and end it with SIGTERM.
+
+    Args:
+        prepared: what ``prepare`` made.
+        wait_until_ready: wait for ``/readyz`` too, not only for the socket.
+        wrapper: a command to run the gate under, like ``strace``.
+        settings: ``NAME="value"`` without the prefix.
+    """
+    work = prepared.store.state_dir.parent
+    work.mkdir(parents=True, exist_ok=True)
+    number = len(list(work.glob("ready-*")))
+    ready, log = work / f"ready-{number}", work / f"log-{number}"
+    defaults = {"fetch_allow": "127.0.0.0/8", "fetch_ports": "*", "decoders": "1", "log_level": "debug"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*wrapper, str(CORDON), "serve", "--port", "0", "--ready-file", str(ready)],
+            env=environment(prepared.store, **(defaults | settings)),
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_for(lambda: ready.exists() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        gate = RunningGate(ready.read_text().strip(), process, prepared, log)
+        if wait_until_ready:
+            wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == httpx.codes.OK)
+        yield gate
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=45)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it never did.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            message = "what was waited for did not happen"
+            raise TimeoutError(message)
+        time.sleep(0.02)
