@@ -43,7 +43,9 @@ class Stub:
     def to_json(self, report_id: str, *, earlier: str | None = None) -> bytes:
         """The document that is sealed, as UTF-8 JSON, naming its report and, if known, an earlier one."""
         document = {"stub_version": STUB_VERSION, "report_id": report_id, "earlier_report": earlier}
-        return json.dumps(document | self.content, ensure_ascii=False, sort_keys=False).encode()
+        text = json.dumps(document | self.content, ensure_ascii=False, sort_keys=False)
+        # A lone surrogate has no UTF-8; as a backslash escape it is JSON still, and the report stays whole.
+        return text.encode("utf-8", "backslashreplace")
 
 
 def draft(

@@ -15,7 +15,8 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -39,6 +40,14 @@ LOCK_WAIT_SECONDS: Final = 5.0
 
 STATEMENT_SECONDS: Final = 10.0
 """How long PostgreSQL, or a free connection of the pool, is waited for."""
+
+RETRY_SECONDS: Final = 5.0
+"""How long a write is tried again that failed for a reason that passes."""
+
+_FIRST_PAUSE_SECONDS: Final = 0.02
+
+# serialization_failure, deadlock_detected, lock_not_available (PostgreSQL's appendix A).
+_PASSING_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 
 MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -128,11 +137,31 @@ class Database:
             sqlalchemy.exc.IntegrityError: a constraint was hurt; functions of the store deal with it.
         """
         with _told_as_not_ready():
-            async with self._turn, self._writing_engine.begin() as connection:
-                if not self.is_sqlite:
-                    # Stronger than whatever the role or the database was configured to.
-                    await connection.execute(text("SET LOCAL synchronous_commit = on"))
+            async with self._transaction() as connection:
                 yield connection
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+        """Run work in a durable write transaction, and again if it failed for a reason that passes.
+
+        Such are a lock that was waited for too long, two transactions in each other's way, a row that
+        another process made at the same moment, and a lost connection. After the last, nobody knows whether
+        the commit happened: the work must find out what it did already.
+
+        Raises:
+            NotReadyError: the database does not answer, cannot be written, or the reason did not pass.
+        """
+        deadline = time.monotonic() + RETRY_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        with _told_as_not_ready(conflicts=True):
+            while True:
+                try:
+                    async with self._transaction() as connection:
+                        return await work(connection)
+                except SQLAlchemyError as error:
+                    if not _passes(error) or time.monotonic() + pause > deadline:
+                        raise
+                await asyncio.sleep(pause)
+                pause *= 2
 
     async def migrate_if_empty(self) -> None:
         """Make the tables if there are none. Several processes may do so at once."""
@@ -158,6 +187,14 @@ class Database:
             raise SchemaError("the database was made by a newer Cordon; install that, or restore a backup")
         was = "is older than this Cordon" if there else "has no tables yet"
         raise SchemaError(f"the database {was}; run 'cordon db upgrade'")
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._turn, self._writing_engine.begin() as connection:
+            if not self.is_sqlite:
+                # Stronger than whatever the role or the database was configured to.
+                await connection.execute(text("SET LOCAL synchronous_commit = on"))
+            yield connection
 
     async def _change_schema(self, change: Callable[[Connection], None]) -> None:
         async with self.begin() as connection:
@@ -198,13 +235,26 @@ def describe(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _told_as_not_ready() -> Iterator[None]:
+def _told_as_not_ready(*, conflicts: bool = False) -> Iterator[None]:
     try:
         yield
-    except IntegrityError:
-        raise
     except DATABASE_ERRORS as error:
+        if isinstance(error, IntegrityError) and not conflicts:
+            raise
         raise NotReadyError(f"database ({describe(error)})") from None
+
+
+def _passes(error: SQLAlchemyError) -> bool:
+    if isinstance(error, IntegrityError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlite = str(getattr(error.orig, "sqlite_errorname", ""))
+    return (
+        sqlite.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        or getattr(error.orig, "sqlstate", None) in _PASSING_SQLSTATES
+        or error.connection_invalidated
+    )
 
 
 def _sqlite_path(database_url: str) -> Path | None:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_audit"),
     )
+    op.create_index("ix_audit_subject", "audit", ["subject"])
     op.create_table(
         "banks",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -117,7 +118,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_reports"),
         sa.UniqueConstraint("place_hash", name="uq_reports_place_hash"),
     )
-    op.create_index("ix_reports_state", "reports", ["state", "created_at"], unique=False)
+    op.create_index("ix_reports_state", "reports", ["state", "created_at"])
 
     op.create_table(
         "secrets",
@@ -137,7 +138,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_entries"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_entries_change_id", "entries", ["change_id"], unique=False)
+    op.create_index("ix_entries_change_id", "entries", ["change_id"])
     op.create_index(
         "ix_entries_removed_generation",
         "entries",
@@ -165,7 +166,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("keyed_hash", name="pk_idempotency"),
     )
-    op.create_index("ix_idempotency_expires_at", "idempotency", ["expires_at"], unique=False)
+    op.create_index("ix_idempotency_expires_at", "idempotency", ["expires_at"])
 
     op.create_table(
         "sightings",
@@ -180,7 +181,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_sightings"),
     )
-    op.create_index("ix_sightings_report_id", "sightings", ["report_id"], unique=False)
+    op.create_index("ix_sightings_report_id", "sightings", ["report_id"])
 
     # One row; see app/store/schema.py.
     index_state = sa.table(

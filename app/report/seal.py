@@ -1,0 +1,67 @@
+"""Sealing to custodians with age, and opening again. A sealed file is an age file, readable by ``age -d``.
+
+Whoever seals needs public keys alone; nothing here can open a report without a custodian's identity.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyrage
+
+from app.custody import Identity
+from app.errors import ConflictError, InvalidRequestError, ReportNotStoredError
+from app.report.draft import STUB_VERSION
+
+
+def seal(document: bytes, public_keys: Sequence[str]) -> bytes:
+    """Encrypt a document to each of the age recipients.
+
+    Raises:
+        ReportNotStoredError: there is no recipient, or one of them is none.
+    """
+    if not public_keys:
+        raise ReportNotStoredError("no custodian is known to seal to; see 'cordon custodian add'")
+    try:
+        recipients = [pyrage.x25519.Recipient.from_str(key) for key in public_keys]
+        sealed: bytes = pyrage.encrypt(document, recipients)
+    except (pyrage.RecipientError, pyrage.EncryptError):
+        raise ReportNotStoredError("sealing failed; is every custodian's key an age public key?") from None
+    return sealed
+
+
+def digest(sealed: bytes) -> bytes:
+    """SHA-256 of a sealed file, as the audit log records it: 32 bytes."""
+    return hashlib.sha256(sealed).digest()
+
+
+def open_report(
+    untrusted_sealed: bytes, identity: Identity, *, report_id: str | None = None
+) -> dict[str, Any]:
+    """Decrypt a sealed report to its document.
+
+    A good seal does not prove who sealed it: anyone can seal to a public key. For a report of the store,
+    take the file from ``app.store.reports.authentic``, which checks it against the audit log.
+
+    Args:
+        untrusted_sealed: the age file.
+        identity: a custodian's.
+        report_id: the report it must be; None for a file that came by itself.
+
+    Raises:
+        InvalidRequestError: it is no sealed report, or sealed to other custodians.
+        ConflictError: it is another report.
+    """
+    secrets = [pyrage.x25519.Identity.from_str(secret) for secret in identity.secret_keys]
+    try:
+        document = json.loads(pyrage.decrypt(untrusted_sealed, secrets))
+    except (pyrage.DecryptError, ValueError):
+        raise InvalidRequestError("This identity does not open it, or it is no sealed report.") from None
+    if not isinstance(document, dict) or document.get("stub_version") != STUB_VERSION:
+        raise InvalidRequestError(
+            "It is sealed to this identity, but is no report that this Cordon can read."
+        )
+    if report_id is not None and document.get("report_id") != report_id:
+        raise ConflictError("The sealed file is that of another report: the database was tampered with.")
+    return document
