@@ -1,20 +1,21 @@
-"""Wires the stages to their adapters: for the web process, the worker and the command line alike."""
+"""Wires the stages to their adapters, for the web process, the worker and the command line alike."""
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT
 from typing import Final
 
 import uvicorn
-from ulid import ULID
 
 from app import log
 from app.api.application import application
+from app.api.health import Gauges, Readiness
 from app.api.server import MAX_HEADER_BYTES, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
@@ -33,3 +34,257 @@ from app.store.database import Database
 from app.store.keys import KeyRing
 
 logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 1.0
+LAST_USE_SECONDS: Final = 10.0
+INTERRUPTED: Final = 130
+"""Exit code after SIGINT, as shells count it."""
+
+
+class ControlMissingError(Exception):
+    """``CORDON_STRICT`` is set and a required control is not in force; the message names it."""
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A gate and the adapters beneath it."""
+
+    gate: Gate
+    fetcher: Fetcher
+    sandbox: Sandbox
+
+
+@dataclass(frozen=True)
+class WiredWithState(Wired):
+    """A gate on a database, as the web process and ``cordon ingest`` run it."""
+
+    database: Database
+    banks: CurrentBanks
+    process_id: str
+
+
+@contextlib.asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database, migrated if it was empty.
+
+    Raises:
+        SettingsError, NotReadyError, SchemaError: it cannot be used as it is.
+    """
+    database = Database.open(settings.store)
+    try:
+        await database.migrate_if_empty()
+        await database.check_current()
+        yield database
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithState]:
+    """A gate on the database that the settings name, announced there under its role."""
+    async with (
+        open_database(settings) as database,
+        _open_banks(settings, database) as banks,
+        _announced(database, banks, role) as process_id,
+        Sandbox(settings.hashing) as sandbox,
+        _open_fetcher(settings) as fetcher,
+    ):
+        outbox = SealedOutbox(
+            database, settings.store, require_custodian=settings.serve.require_custodian
+        )
+        yield WiredWithState(
+            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, process_id
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_listed_gate(settings: Settings, banks: ListedBanks) -> AsyncIterator[Wired]:
+    """A gate on banks read from list files: no state, no custodian, no report."""
+    async with Sandbox(settings.hashing) as sandbox, _open_fetcher(settings) as fetcher:
+        yield Wired(_gate(settings, sandbox, banks, None), fetcher, sandbox)
+
+
+async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | None) -> int:
+    """Run the web process until a signal ends it; the exit code.
+
+    Raises:
+        SettingsError: it would listen beyond loopback in the clear.
+        ControlMissingError: strict, and a required control is missing.
+    """
+    _refuse_plain_http(settings, host)
+    harden_this_process()
+    async with open_gate(settings, "serve") as wired:
+        _check_controls(settings, wired.sandbox)
+        services = Services(
+            settings=settings,
+            database=wired.database,
+            banks=wired.banks,
+            sandbox=wired.sandbox,
+            gate=wired.gate,
+            fetch=wired.fetcher.fetch,
+            metrics=Metrics(),
+        )
+        services.readiness = Readiness(services, wired.process_id)
+        services.gauges = Gauges(services)
+        keys = KeyRing(wired.database)
+        server = Server(_uvicorn_config(settings, application(services, keys), host, port))
+        async with _repeating(keys.write_last_use, LAST_USE_SECONDS), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve())
+            url = await _listening(server, serving, settings, host)
+            if url is not None:
+                await _say_what_is_in_force(settings, wired, url)
+                if ready_file is not None:
+                    _write_ready_file(ready_file, url)
+        await _drain(settings, wired.gate, services)
+        log.event(logger, logging.INFO, "stopped")
+        return INTERRUPTED if server.ended_by is SIGINT else 0 if server.started else 1
+
+
+def _gate(settings: Settings, sandbox: Sandbox, banks: Banks, outbox: Outbox | None) -> Gate:
+    return Gate(
+        quarantine=Quarantine(settings.intake.inflight_bytes),
+        hasher=sandbox,
+        banks=banks,
+        outbox=outbox,
+        max_bytes=settings.intake.max_bytes,
+        max_video_bytes=settings.intake.max_video_bytes,
+        low_quality=settings.policy.low_quality,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_banks(settings: Settings, database: Database) -> AsyncIterator[CurrentBanks]:
+    banks = CurrentBanks(database, settings.store.state_dir)
+    await banks.start()
+    try:
+        yield banks
+    finally:
+        await banks.close()
+
+
+@contextlib.asynccontextmanager
+async def _open_fetcher(settings: Settings) -> AsyncIterator[Fetcher]:
+    fetcher = Fetcher(settings.fetch)
+    try:
+        yield fetcher
+    finally:
+        await fetcher.close()
+
+
+@contextlib.asynccontextmanager
+async def _announced(database: Database, banks: CurrentBanks, role: str) -> AsyncIterator[str]:
+    """Tell the database that this process lives, and which generation it has in force."""
+    process_id = await processes.register(database, role)
+
+    async def beat() -> None:
+        await processes.heartbeat(database, process_id, banks.generation)
+
+    async with _repeating(beat, HEARTBEAT_SECONDS):
+        try:
+            yield process_id
+        finally:
+            with contextlib.suppress(NotReadyError):
+                await processes.unregister(database, process_id)
+
+
+@contextlib.asynccontextmanager
+async def _repeating(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
+    """Do something every few seconds; what fails for now is tried again."""
+
+    async def repeat() -> None:
+        while True:
+            with contextlib.suppress(NotReadyError):
+                await work()
+            await asyncio.sleep(seconds)
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _refuse_plain_http(settings: Settings, host: str) -> None:
+    if settings.serve.tls_cert is not None or settings.serve.plain_http:
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        message = (
+            "CORDON_HOST is beyond loopback and TLS is off: set CORDON_TLS_CERT and CORDON_TLS_KEY, or "
+            "CORDON_PLAIN_HTTP=true if a proxy in front ends TLS"
+        )
+        raise SettingsError(message)
+
+
+def _check_controls(settings: Settings, sandbox: Sandbox) -> None:
+    missing = [each.control for each in controls(sandbox) if each.required and not each.in_force]
+    if missing and settings.serve.strict:
+        message = f"CORDON_STRICT is set and these controls are missing: {', '.join(missing)}"
+        raise ControlMissingError(message)
+
+
+def _uvicorn_config(settings: Settings, app: object, host: str, port: int) -> uvicorn.Config:
+    tls = settings.serve
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=max(int(settings.serve.drain_seconds), 1),
+        ssl_certfile=str(tls.tls_cert) if tls.tls_cert else None,
+        ssl_keyfile=str(tls.tls_key) if tls.tls_key else None,
+    )
+
+
+async def _listening(
+    server: Server, serving: "asyncio.Task[None]", settings: Settings, host: str
+) -> str | None:
+    """The base URL once the socket listens; None if it never did."""
+    while not server.started:
+        if serving.done():
+            return None
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    scheme = "https" if settings.serve.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, url: str) -> None:
+    """The start-up lines: where it listens, every control, and what an operator should mend."""
+    log.event(logger, logging.INFO, "serving", url=url)
+    states = {each.control: each.in_force for each in controls(wired.sandbox)}
+    log.event(logger, logging.INFO, "controls", **states)
+    if settings.fetch.fetch_allow:
+        log.event(logger, logging.WARNING, "fetch_allow_is_set", networks=len(settings.fetch.fetch_allow))
+    async with wired.database.connect() as connection:
+        known = await custodians.count(connection)
+    if known < custodians.ENOUGH:
+        log.event(logger, logging.WARNING, "too_few_custodians", custodians=known, advice=custodians.TOO_FEW)
+
+
+def _write_ready_file(path: Path, url: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(f"{url}\n")
+    os.replace(partial, path)
+
+
+async def _drain(settings: Settings, gate: Gate, services: Services) -> None:
+    """Finish what was begun: media whose client has gone, and items of abandoned batches."""
+    begun = {*gate.begun, *services.running}
+    if begun:
+        log.event(logger, logging.INFO, "draining", begun=len(begun))
+        _, unfinished = await asyncio.wait(begun, timeout=settings.serve.drain_seconds)
+        if unfinished:
+            log.event(logger, logging.WARNING, "gave_up_draining", unfinished=len(unfinished))

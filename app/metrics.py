@@ -66,9 +66,9 @@ class Metrics:
         """One medium came to no verdict."""
         self._failures.labels(code).inc()
 
-    def gauge(self, name: str, text: str) -> Gauge:
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         """A new gauge in this registry."""
-        return Gauge(name, text, registry=self.registry)
+        return Gauge(name, text, labels, registry=self.registry)
 
     def exposition(self) -> bytes:
         """All metrics as Prometheus text."""

@@ -1,6 +1,7 @@
 """``/livez``, ``/readyz`` and ``/metrics`` for anyone who watches; ``/v1/status`` for operators."""
 
 import asyncio
+import contextlib
 import time
 from typing import Annotated, Any, Final
 
@@ -24,8 +25,9 @@ _ANSWER_LIFE_SECONDS: Final = 1.0
 class Readiness:
     """Whether a match would be caught and stored now; asked at most once a second, however often polled."""
 
-    def __init__(self, at: Services) -> None:
+    def __init__(self, at: Services, process_id: str) -> None:
         self._at = at
+        self._process_id = process_id
         self._asking = asyncio.Lock()
         self._failing: tuple[str, ...] = ()
         self._asked_at = float("-inf")
@@ -52,7 +54,7 @@ class Readiness:
     async def _can_write(self) -> bool:
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
-                await processes.heartbeat(self._at.database, self._at.process_id, self._at.banks.generation)
+                await processes.heartbeat(self._at.database, self._process_id, self._at.banks.generation)
         except (NotReadyError, TimeoutError):
             return False
         return True
@@ -67,9 +69,41 @@ class Readiness:
     async def _custodian_known(self) -> bool:
         try:
             async with asyncio.timeout(_WRITE_SECONDS), self._at.database.connect() as connection:
-                return bool(await custodians.active(connection))
+                return await custodians.count(connection) > 0
         except (NotReadyError, TimeoutError):
             return False
+
+
+class Gauges:
+    """What is measured when somebody looks, not when it happens."""
+
+    def __init__(self, at: Services) -> None:
+        self._at = at
+        gauge = at.metrics.gauge
+        self._ready = gauge("cordon_ready", "1 if a match would be caught and stored now.")
+        self._generation = gauge("cordon_index_generation", "Generation of the banks in force.")
+        self._queue = gauge("cordon_reports_queued", "Reports that wait for a custodian.")
+        self._queue_age = gauge("cordon_reports_queued_oldest_seconds", "Age of the oldest of them.")
+        self._custodians = gauge("cordon_custodians", "Active custodians.")
+        self._held = gauge("cordon_media_held", "Media in the quarantine.")
+        self._reserved = gauge("cordon_media_reserved_bytes", "Bytes of the budget that they take.")
+        self._controls = at.metrics.gauge("cordon_control", "1 if the control is in force.", "control")
+
+    async def refresh(self) -> None:
+        """Read all of it anew; what the database cannot tell keeps its last value."""
+        at = self._at
+        self._ready.set(not await at.readiness.failing())
+        self._generation.set(at.banks.generation)
+        self._held.set(at.gate.quarantine.held_media)
+        self._reserved.set(at.gate.quarantine.reserved_bytes)
+        for control in controls(at.sandbox):
+            self._controls.labels(control.control).set(control.in_force)
+        with contextlib.suppress(NotReadyError):
+            async with at.database.connect() as connection:
+                queue = await reports.queue(connection)
+                self._queue.set(queue.depth)
+                self._queue_age.set(queue.oldest_age_seconds or 0)
+                self._custodians.set(await custodians.count(connection))
 
 
 class Ready(BaseModel):
@@ -126,11 +160,11 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str,
     """What an operator wants to know of this process and the state it shares."""
     async with at.database.connect() as connection:
         queue = await reports.queue(connection)
-        known = await custodians.active(connection)
+        known = await custodians.count(connection)
         live = await processes.live(connection)
     warnings = []
-    if len(known) < 2:  # noqa: PLR2004 - the number a reader needs is in the sentence
-        warnings.append("fewer than two custodians: one lost key loses every report")
+    if known < custodians.ENOUGH:
+        warnings.append(custodians.TOO_FEW)
     if at.settings.fetch.fetch_allow:
         warnings.append("CORDON_FETCH_ALLOW is set: addresses that are not global may be reached")
     return {
@@ -139,7 +173,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str,
         "failing": list(await at.readiness.failing()),
         "banks": at.banks.status(),
         "queue": {"depth": queue.depth, "oldest_age_seconds": queue.oldest_age_seconds},
-        "custodians": len(known),
+        "custodians": known,
         "processes": [
             {"id": process.id, "role": process.role, "generation": process.generation} for process in live
         ],

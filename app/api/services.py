@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Depends, Request
 
@@ -17,12 +17,19 @@ from app.quarantine import QuarantinedMedia
 from app.settings import Profile, Settings
 from app.store.database import Database
 
+if TYPE_CHECKING:
+    from app.api.health import Gauges, Readiness
+
 Fetch = Callable[[str, QuarantinedMedia], Awaitable[Provenance]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Services:
-    """The stages and adapters of one web process."""
+    """The stages and adapters of one web process.
+
+    Attributes:
+        running: tasks of batches, which outlive the answers they feed.
+    """
 
     settings: Settings
     database: Database
@@ -31,7 +38,8 @@ class Services:
     gate: Gate
     fetch: Fetch
     metrics: Metrics
-    process_id: str
+    readiness: "Readiness" = field(init=False)
+    gauges: "Gauges" = field(init=False)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property

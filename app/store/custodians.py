@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +12,9 @@ from app import custody
 from app.errors import ConflictError, NotFoundError
 from app.store import audit
 from app.store.schema import custodians
+
+ENOUGH: Final = 2
+TOO_FEW: Final = "fewer than two custodians: one lost key loses every report"
 
 
 @dataclass(frozen=True)

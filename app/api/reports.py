@@ -1,0 +1,139 @@
+"""Sealed reports over HTTP: listed, fetched as they stand, held. Nothing here can open one."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from app.api import problems
+from app.api.edge import Key
+from app.api.services import InServices, Services, scope
+from app.media import BankKind
+from app.store import reports
+
+router = APIRouter(tags=["reports"])
+
+ReportId = Annotated[str, Path(pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="The report's ULID.")]
+ReportKey = Annotated[Key, scope("report")]
+
+_PROBLEMS = problems.documented("unauthenticated", "forbidden", "invalid_request", "not_ready")
+_PROBLEMS_OF_ONE = problems.documented(
+    "unauthenticated", "forbidden", "not_found", "invalid_request", "not_ready"
+)
+
+
+class SightingSummary(BaseModel):
+    """A later sighting of the same medium at the same place, sealed on its own."""
+
+    id: str
+    seen_at: datetime
+    sealed_sha256: str
+
+
+class ReportSummary(BaseModel):
+    """What stands beside a sealed report in the clear."""
+
+    id: str
+    created_at: datetime
+    state: str = Field(examples=["queued"])
+    on_hold: bool
+    bank_kind: BankKind
+    custodians: list[str] = Field(description="Fingerprints of the keys that it is sealed to.")
+    sealed_sha256: str
+    sightings: list[SightingSummary]
+
+
+class ReportList(BaseModel):
+    """Reports, newest first."""
+
+    reports: list[ReportSummary]
+
+
+@router.get("/v1/reports", name="reports", responses=_PROBLEMS, summary="Reports, newest first")
+async def list_reports(
+    at: InServices,
+    key: ReportKey,  # noqa: ARG001 - checked by its dependency
+    state: Annotated[Literal["queued"] | None, Query(description="Only those in this state.")] = None,
+    before: Annotated[
+        str | None,
+        Query(pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="Only those older than this id: the next page."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=reports.MAX_LISTED)] = 100,
+) -> ReportList:
+    """What can be told of each without opening it."""
+    async with at.database.connect() as connection:
+        found = await reports.list_reports(connection, state=state, before=before, limit=limit)
+    return ReportList(reports=[_summary(report) for report in found])
+
+
+@router.get("/v1/reports/{report_id}", name="report", responses=_PROBLEMS_OF_ONE, summary="One report")
+async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:  # noqa: ARG001
+    """What can be told of it without opening it."""
+    async with at.database.connect() as connection:
+        return _summary(await reports.get(connection, report_id))
+
+
+@router.get(
+    "/v1/reports/{report_id}/sealed",
+    name="report_sealed",
+    responses=_PROBLEMS_OF_ONE
+    | {
+        200: {
+            "description": "The sealed stub, which `age -d` opens with a custodian's key.",
+            "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    response_class=Response,
+    summary="The sealed stub as it stands",
+)
+async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Response:  # noqa: ARG001
+    """An age file, sealed to the custodians listed with the report."""
+    async with at.database.connect() as connection:
+        file = await reports.sealed(connection, report_id)
+    headers = {
+        "content-disposition": f'attachment; filename="{report_id}.age"',
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    return Response(file, 200, headers, "application/age")
+
+
+@router.post(
+    "/v1/reports/{report_id}/hold",
+    name="report_hold",
+    responses=_PROBLEMS_OF_ONE,
+    summary="Keep a report from ever being removed",
+)
+async def hold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """A flag on any state; asking twice is no error."""
+    return await _set_hold(at, key, report_id, on_hold=True)
+
+
+@router.post(
+    "/v1/reports/{report_id}/unhold", name="report_unhold", responses=_PROBLEMS_OF_ONE, summary="End a hold"
+)
+async def unhold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """Asking twice is no error."""
+    return await _set_hold(at, key, report_id, on_hold=False)
+
+
+async def _set_hold(at: Services, key: Key, report_id: str, *, on_hold: bool) -> ReportSummary:
+    async with at.database.begin() as connection:
+        return _summary(await reports.set_hold(connection, report_id, on_hold=on_hold, by=key.id))
+
+
+def _summary(report: reports.Report) -> ReportSummary:
+    return ReportSummary(
+        id=report.id,
+        created_at=report.created_at,
+        state=report.state,
+        on_hold=report.on_hold,
+        bank_kind=report.bank_kind,
+        custodians=list(report.custodians),
+        sealed_sha256=report.sealed_sha256,
+        sightings=[
+            SightingSummary(id=later.id, seen_at=later.seen_at, sealed_sha256=later.sealed_sha256)
+            for later in report.sightings
+        ],
+    )
