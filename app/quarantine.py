@@ -52,10 +52,14 @@ class Quarantine:
             TooLargeError: more is promised than any medium may have.
             OverloadedError: the budget is spent.
         """
-        largest = min(max(max_bytes, max_video_bytes), self.budget_bytes)
+        largest = self.largest(max_bytes, max_video_bytes)
         if expected_bytes is not None and expected_bytes > largest:
             raise TooLargeError(largest)
         return QuarantinedMedia(self, max_bytes, max_video_bytes, expected_bytes)
+
+    def largest(self, max_bytes: int, max_video_bytes: int) -> int:
+        """Most bytes that any medium under these limits may have."""
+        return min(max(max_bytes, max_video_bytes), self.budget_bytes)
 
     def reserve(self, count: int) -> None:
         """Take ``count`` bytes from the budget.
@@ -85,6 +89,7 @@ class QuarantinedMedia:
         self._quarantine = quarantine
         self._limit = max_bytes
         self._video_limit = max_video_bytes
+        self._promised = 0
         self.size = 0
         self._sealed = False
         capacity = max(expected_bytes if expected_bytes is not None else _FIRST_CAPACITY, 1)
@@ -117,6 +122,23 @@ class QuarantinedMedia:
     ) -> None:
         self.wipe()
 
+    def expect(self, untrusted_count: int) -> None:
+        """Check how many bytes are promised before they are read.
+
+        It reserves nothing: a promise is free, and a host that only promises must not hold memory.
+
+        Raises:
+            TooLargeError: no medium may have as many.
+            OverloadedError: the budget could not hold them now.
+        """
+        largest = self._quarantine.largest(self._limit, self._video_limit)
+        if untrusted_count > largest:
+            raise TooLargeError(largest)
+        missing = max(0, untrusted_count - self._capacity)
+        self._quarantine.reserve(missing)
+        self._quarantine.give_back(missing)
+        self._promised = untrusted_count
+
     def write(self, untrusted_chunk: bytes | bytearray | memoryview) -> None:
         """Append bytes as they arrive.
 
@@ -129,9 +151,11 @@ class QuarantinedMedia:
             raise RuntimeError(message)
         count = len(untrusted_chunk)
         end = self.size + count
-        if end > self._limit:
+        # Once the head has come and told what it is, a promise of too much is enough to stop.
+        counted = max(end, self._promised) if end >= HEAD_BYTES else end
+        if counted > self._limit:
             self._raise_limit_for_video(untrusted_chunk)
-        if end > self._limit:
+        if counted > self._limit:
             raise TooLargeError(self._limit)
         if end > self._capacity:
             self._grow(end)
