@@ -5,6 +5,8 @@ with running_gate(await prepare(store_settings)) as gate:
 """
 
 import contextlib
+import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -15,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pdqhash
 import pyrage
+from PIL import Image
 
 from app.settings import StoreSettings
 from app.store import custodians, keys
@@ -81,6 +86,32 @@ async def prepare(store: StoreSettings, profile: str = "default") -> Prepared:
     finally:
         await database.close()
     return Prepared(store, tokens, str(identities[0]))
+
+
+def fill_bank(
+    gate: RunningGate, name: str, *pictures: bytes, kind: str = "csam", action: str = "report"
+) -> None:
+    """Make a bank over HTTP, put the pictures' PDQ and SHA-256 in it, and wait until it is in force."""
+    bank = gate.client("bank")
+    bank.put(f"/v1/banks/{name}", json={"kind": kind, "action": action}).raise_for_status()
+    signals = [signal for picture in pictures for signal in signals_of(picture)]
+    bank.post(f"/v1/banks/{name}/signals", json={"signals": signals}).raise_for_status()
+
+    def in_force() -> bool:
+        told = gate.client("ops").get("/v1/status").json()
+        return told["banks"]["in_force"] and name in [each["name"] for each in told["banks"]["banks"]]
+
+    wait_for(in_force, 10)
+
+
+def signals_of(picture: bytes) -> list[dict[str, str]]:
+    """A picture's SHA-256 and PDQ, by the reference implementation."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    bits, _ = pdqhash.compute(pixels)
+    return [
+        {"type": "sha256", "value": hashlib.sha256(picture).hexdigest()},
+        {"type": "pdq", "value": np.packbits(bits).tobytes().hex()},
+    ]
 
 
 def environment(store: StoreSettings, **settings: str) -> dict[str, str]:

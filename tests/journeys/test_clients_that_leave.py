@@ -1,0 +1,72 @@
+"""Clients that hang up: before the last byte nothing is left behind; after it, a match is reported."""
+
+import socket
+import time
+
+import pytest
+
+from tests.gates import RunningGate, wait_for
+from tests.journeys.conftest import EDITED
+
+
+def connect(gate: RunningGate) -> socket.socket:
+    """A raw connection to the gate."""
+    return socket.create_connection(("127.0.0.1", gate.port), timeout=10)
+
+
+def head(gate: RunningGate, length: int) -> bytes:
+    """The head of an upload of so many bytes."""
+    token = gate.prepared.tokens["ingest"]
+    return (
+        f"POST /v1/ingest HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def stored(gate: RunningGate) -> int:
+    """How many reports there are."""
+    return len(gate.client("report").get("/v1/reports").json()["reports"])
+
+
+def held(gate: RunningGate) -> int:
+    """How many media are in the quarantine."""
+    return int(gate.client("ops").get("/v1/status").json()["intake"]["held_media"])
+
+
+@pytest.mark.parametrize("pause_seconds", [0, 0.001, 0.005, 0.02, 0.1])
+def test_a_client_that_leaves_after_the_last_byte_cannot_cancel_a_report(
+    gate: RunningGate, pause_seconds: float
+) -> None:
+    """Whether it leaves in the same instant or while the medium is being hashed."""
+    for _ in range(3):
+        before = stored(gate)
+        connection = connect(gate)
+        connection.sendall(head(gate, len(EDITED)) + EDITED)
+        time.sleep(pause_seconds)
+        connection.close()
+        wait_for(lambda: stored(gate) == before + 1, 10)  # noqa: B023 - called within this turn
+        wait_for(lambda: held(gate) == 0, 10)
+
+
+def test_a_reset_right_after_the_last_byte_cannot_cancel_a_report(gate: RunningGate) -> None:
+    """SO_LINGER of zero makes close a reset, and a large body takes several reads."""
+    padded, before = EDITED + bytes(3 * 1024 * 1024), stored(gate)
+    connection = connect(gate)
+    connection.sendall(head(gate, len(padded)) + padded)
+    time.sleep(0.5)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
+    wait_for(lambda: stored(gate) == before + 1, 10)
+
+
+def test_a_client_that_leaves_before_the_last_byte_leaves_nothing(gate: RunningGate) -> None:
+    """No report, no medium held, no reserved byte."""
+    before = stored(gate)
+    for part in (0, 1, len(EDITED) // 2, len(EDITED) - 1):
+        connection = connect(gate)
+        connection.sendall(head(gate, len(EDITED)) + EDITED[:part])
+        time.sleep(0.05)
+        connection.close()
+    wait_for(lambda: held(gate) == 0, 10)
+    assert gate.client("ops").get("/v1/status").json()["intake"]["reserved_bytes"] == 0
+    assert stored(gate) == before

@@ -1,0 +1,146 @@
+"""What operators meet: readiness, status, metrics, logs, draining."""
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import StoreSettings
+from tests.gates import Prepared, RunningGate, fill_bank, prepare, running_gate, signals_of, wait_for
+from tests.journeys.conftest import BANKED, EDITED, HARMLESS
+from tests.worlds import MediaHost
+
+
+def test_a_gate_without_a_bank_takes_nothing_in(store: StoreSettings, tmp_path: Path) -> None:
+    """503 before the body is read, also while a bank was made but nothing is in it; then it is ready."""
+    with running_gate(asyncio.run(prepare(store))) as gate:
+
+        def ingest() -> httpx.Response:
+            return gate.client().post("/v1/ingest", content=HARMLESS, headers={"Content-Type": "image/jpeg"})
+
+        assert httpx.get(f"{gate.url}/livez", trust_env=False).status_code == 200
+        ready = httpx.get(f"{gate.url}/readyz", trust_env=False)
+        assert (ready.status_code, ready.json()["failing"]) == (503, ["banks"])
+        answer = ingest()
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert int(answer.headers["retry-after"]) > 0
+        made = gate.client("bank").put("/v1/banks/list", json={"kind": "csam", "action": "report"})
+        assert made.status_code == 201
+        assert ingest().status_code == 503
+        fill_bank(gate, "list", BANKED)
+        wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == 200, 5)
+        assert ingest().json()["verdict"] == "clear"
+        emptied = gate.client("bank").post(
+            "/v1/banks/list/signals/remove", json={"signals": signals_of(BANKED)}
+        )
+        assert emptied.status_code == 200
+        wait_for(lambda: ingest().status_code == 503, 5)
+
+
+def test_a_change_of_a_bank_is_in_force_within_five_seconds(gate: RunningGate) -> None:
+    """Added, it matches; removed, it does not; without a restart."""
+
+    def verdict() -> str:
+        answer = gate.client().post("/v1/ingest", content=HARMLESS, headers={"Content-Type": "image/jpeg"})
+        return str(answer.json()["verdict"])
+
+    bank = gate.client("bank")
+    assert verdict() == "clear"
+    bank.put("/v1/banks/later", json={"kind": "other", "action": "block"}).raise_for_status()
+    bank.post("/v1/banks/later/signals", json={"signals": signals_of(HARMLESS)}).raise_for_status()
+    wait_for(lambda: verdict() == "match", 5)
+    bank.post("/v1/banks/later/signals/remove", json={"signals": signals_of(HARMLESS)[1:]}).raise_for_status()
+    assert verdict() == "match"
+    bank.put("/v1/banks/later", json={"kind": "other", "action": "observe"}).raise_for_status()
+    wait_for(lambda: verdict() == "clear", 5)
+
+
+def test_the_status_tells_what_is_in_force(gate: RunningGate) -> None:
+    """Generations, the queue, custodians, controls; no hash, no URL."""
+    status = gate.client("ops").get("/v1/status").json()
+    assert status["ready"]
+    assert status["custodians"] == 2
+    assert [bank["name"] for bank in status["banks"]["banks"]][0]
+    assert {"control", "required", "in_force", "detail"} == set(status["controls"][0])
+    assert len(status["processes"]) >= 1
+
+
+def test_metrics_count_without_telling(gate: RunningGate, host: MediaHost) -> None:
+    """Prometheus text, with no label that holds a URL, a host, a key or a bank."""
+    gate.client().post("/v1/ingest", json={"url": host.url("/edited.jpg")})
+    text = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+    assert 'cordon_ingests_total{disposition="dropped",reason="",verdict="match"}' in text
+    for secret in ("127.0.0.1", "edited", "mock-list", gate.prepared.tokens["ingest"][:16]):
+        assert secret not in text
+
+
+def test_no_log_line_tells_what_it_must_not(gate: RunningGate, host: MediaHost) -> None:
+    """At debug level: no URL, host, path, query, token, account, or hash; each line is JSON with an id."""
+    client = gate.client()
+    client.post(
+        "/v1/ingest",
+        json={"url": host.url("/edited.jpg?canary-query"), "context": {"account_id": "canary-account"}},
+    )
+    client.get("/v1/media", params={"url": host.url("/harmless.jpg?canary-query")})
+    client.post("/v1/ingest", json={"url": "http://canary-host.invalid/canary-path"})
+    client.get("/canary-path?canary-query")
+    lines = [json.loads(line) for line in gate.log.read_text().splitlines()]
+    answered = [line for line in lines if line["event"] == "answered"]
+    assert all(len(line["request_id"]) == 26 for line in answered)
+    text = gate.log.read_text()
+    secrets = ["canary", "edited", "harmless", signals_of(BANKED)[0]["value"], signals_of(BANKED)[1]["value"]]
+    for secret in (*secrets, gate.prepared.tokens["ingest"], host.url("/")):
+        assert secret not in text
+
+
+def test_sigterm_finishes_what_was_begun(prepared: Prepared, host: MediaHost) -> None:
+    """A request in flight gets its answer; the process ends with exit code 0."""
+    with running_gate(prepared) as gate:
+        fill_bank(gate, "mock-list", BANKED)
+        answers = []
+
+        def ask() -> None:
+            answers.append(gate.client().post("/v1/ingest", json={"url": host.url("/slow/edited.jpg")}))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.3)
+        gate.process.send_signal(signal.SIGTERM)
+        asking.join(timeout=30)
+        assert gate.process.wait(timeout=30) == 0
+        assert answers[0].json()["verdict"] == "match"
+
+
+def test_beyond_loopback_in_the_clear_is_refused(prepared: Prepared) -> None:
+    """Unless TLS is on, or an operator says that a proxy ends it."""
+    with (
+        pytest.raises(AssertionError, match="CORDON_PLAIN_HTTP"),
+        running_gate(prepared, host="0.0.0.0"),  # noqa: S104 - that is the point
+    ):
+        pass
+
+
+def test_two_gates_on_one_database_agree(prepared: Prepared) -> None:
+    """A bank filled through one is in force in both; a match at one is listed at the other."""
+    with running_gate(prepared) as one, running_gate(prepared) as other:
+        fill_bank(one, "mock-list", BANKED)
+        wait_for(
+            lambda: (
+                other.client()
+                .post("/v1/ingest", content=EDITED, headers={"Content-Type": "image/jpeg"})
+                .json()
+                .get("verdict")
+                == "match"
+            ),
+            5,
+        )
+        ids = [
+            {report["id"] for report in each.client("report").get("/v1/reports").json()["reports"]}
+            for each in (one, other)
+        ]
+        assert ids[0] == ids[1] != set()
