@@ -102,18 +102,17 @@ def read_identity(path: Path) -> Identity:
         InvalidRequestError: others may read it, or it holds no identity.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123 - Path takes no opener
+            status = os.fstat(file.fileno())
+            untrusted = file.read(MAX_IDENTITY_FILE_BYTES) if stat.S_ISREG(status.st_mode) else b""
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}.") from None
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be read: {error.strerror}.") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidRequestError(f"{path} is not a file.")
-        if stat.S_IMODE(status.st_mode) & _OTHERS:
-            raise InvalidRequestError(f"Others may read {path}; run 'chmod 600 {path}' first.")
-        untrusted = file.read(MAX_IDENTITY_FILE_BYTES)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidRequestError(f"{path} is not a file.")
+    if stat.S_IMODE(status.st_mode) & _OTHERS:
+        raise InvalidRequestError(f"Others may read {path}; run 'chmod 600 {path}' first.")
     return _parse(untrusted, path)
 
 
@@ -124,9 +123,7 @@ def checked_public_key(untrusted: str) -> str:
         InvalidRequestError: it is none. The value is not repeated: it may be a private key.
     """
     if untrusted.strip().upper().startswith("AGE-SECRET-KEY-"):
-        raise InvalidRequestError(
-            "This is a private key. Give the public one, 'age1...'."
-        )
+        raise InvalidRequestError("This is a private key. Give the public one, 'age1...'.")
     try:
         return str(x25519.Recipient.from_str(untrusted.strip()))
     except RecipientError:
@@ -147,6 +144,11 @@ def checked_signing_key(untrusted: str) -> str:
 def fingerprint(public_key: str) -> str:
     """A short name for a public key: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(public_key.encode()).hexdigest()[:16]
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A named pipe without a writer would be waited for.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parse(untrusted: bytes, path: Path) -> Identity:

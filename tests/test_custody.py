@@ -1,0 +1,138 @@
+"""Custodians' keys: one private file that age accepts too, never overwritten, never readable by others."""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.custody import (
+    checked_public_key,
+    checked_signing_key,
+    fingerprint,
+    generate,
+    read_identity,
+    write_identity,
+)
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
+
+
+def test_an_identity_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    identity, path = generate(), tmp_path / "identity.txt"
+    write_identity(identity, path)
+    assert read_identity(path) == identity
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_age_itself_derives_the_same_public_key_from_the_file(tmp_path: Path) -> None:
+    identity, path = generate(), tmp_path / "identity.txt"
+    write_identity(identity, path)
+    told = subprocess.run(["age-keygen", "-y", path], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == identity.public_key
+
+
+def test_a_file_of_age_keygen_is_an_identity_without_a_signing_key(tmp_path: Path) -> None:
+    path = tmp_path / "identity.txt"
+    subprocess.run(["age-keygen", "-o", path], capture_output=True, check=True)
+    identity = read_identity(path)
+    assert f"# public key: {identity.public_key}" in path.read_text(encoding="ascii")
+    assert (identity.signing_seed, identity.signing_public_key) == (None, None)
+
+
+def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "identity.txt"
+    path.write_text("somebody's only key")
+    with pytest.raises(ConflictError, match="not overwritten"):
+        write_identity(generate(), path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nothing-yet")
+    with pytest.raises(ConflictError):
+        write_identity(generate(), link)
+    assert path.read_text() == "somebody's only key"
+    assert not (tmp_path / "nothing-yet").exists()
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
+        write_identity(generate(), tmp_path / "nowhere" / "identity.txt")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610, 0o644])
+def test_an_identity_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "identity.txt"
+    write_identity(generate(), path)
+    path.chmod(mode)
+    with pytest.raises(InvalidRequestError, match="chmod 600"):
+        read_identity(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"# only a comment\n",
+        b"AGE-SECRET-KEY-1NOTBECH32\n",
+        b"\xff\xfe binary",
+        b"age-encryption.org/v1\n-> scrypt abc 18\n",
+    ],
+)
+def test_a_file_without_an_identity_is_refused_and_not_repeated(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "identity.txt"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(InvalidRequestError, match="identity") as refusal:
+        read_identity(path)
+    assert "NOTBECH32" not in str(refusal.value)
+
+
+def test_what_is_not_there_or_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        read_identity(tmp_path / "nothing")
+    with pytest.raises(InvalidRequestError, match="directory"):
+        read_identity(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(InvalidRequestError, match="not a file"):
+        read_identity(tmp_path / "pipe")
+
+
+def test_private_keys_stand_in_no_repr() -> None:
+    identity = generate()
+    assert identity.secret_keys[0] not in repr(identity)
+    assert "signing_seed" not in repr(identity)
+
+
+def test_a_private_key_given_for_a_public_one_is_refused_and_not_repeated() -> None:
+    secret = generate().secret_keys[0]
+    for given in (secret, secret.lower(), f" {secret}\n"):
+        with pytest.raises(InvalidRequestError, match="private key") as refusal:
+            checked_public_key(given)
+        assert secret[20:30].lower() not in str(refusal.value).lower()
+
+
+@pytest.mark.parametrize("given", ["", "age1", "age1" + "q" * 58, "ssh-ed25519 AAAA", "x" * 10_000])
+def test_what_is_no_public_key_is_refused(given: str) -> None:
+    with pytest.raises(InvalidRequestError, match="no age public key"):
+        checked_public_key(given)
+
+
+def test_a_public_key_is_taken_as_age_writes_it() -> None:
+    public_key = generate().public_key
+    assert checked_public_key(f"  {public_key}\n") == public_key
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint(public_key))
+    assert fingerprint(public_key) != fingerprint(generate().public_key)
+
+
+def test_a_signing_key_is_taken_as_it_is_shown() -> None:
+    shown = generate().signing_public_key
+    assert shown is not None
+    assert checked_signing_key(f" {shown} ") == shown
+
+
+@pytest.mark.parametrize(
+    "given", ["", "ed25519:", "ed25519:AAAA", "AAAA", "ed25519:" + "!" * 44, "ed25519:é"]
+)
+def test_what_is_no_signing_key_is_refused(given: str) -> None:
+    with pytest.raises(InvalidRequestError, match="no signing key"):
+        checked_signing_key(given)
