@@ -153,6 +153,7 @@ class HashingSettings(_Stage):
     max_decode_bytes: Count = Field(640 * MEBIBYTE, description="Memory for all decoding at once, in bytes.")
     max_frames: Count = Field(500, description="Most frames or pages of one medium.")
     decode_seconds: Seconds = Field(10, description="Time to decode and hash one medium.")
+    scan_seconds: Seconds = Field(60, description="Time to wait for a decoder and its memory, and to decode.")
     decoders: Count | None = Field(None, description="Decoder processes. Default: one a processor.")
     decoder_media: Count = Field(256, description="Media a decoder process sees before it is replaced.")
     disabled_formats: Annotated[frozenset[str], BeforeValidator(_comma_separated)] = Field(

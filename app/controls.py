@@ -1,0 +1,161 @@
+"""The controls that keep media in RAM and decoders locked: which there are, and which are in force.
+
+Each is read from where it holds (the kernel, or what a decoder found by trying), never assumed because it
+was asked for. ``cordon doctor``, ``/v1/status``, the start-up line and the metrics all show this one table.
+With ``CORDON_STRICT`` a gate does not start while a required one is missing.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app import kernel
+from app.hashing.lock import Lock
+from app.hashing.sandbox import Sandbox
+
+_PROC: Final = Path("/proc")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+
+_NO_DECODER: Final = "no decoder has proved it"
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control.
+
+    Attributes:
+        control: its name, fixed.
+        required: whether strict mode insists on it.
+        in_force: whether it was found in force.
+        detail: what was found, and if it is missing, the mend.
+    """
+
+    control: str
+    required: bool
+    in_force: bool
+    detail: str
+
+
+def harden_this_process() -> None:
+    """Keep this process's memory out of core dumps, other processes and, if its limit allows, swap.
+
+    To be called first by every process that holds media: an execve takes it back.
+    """
+    kernel.forbid_core_dumps()
+    kernel.lock_memory()
+
+
+def controls(sandbox: Sandbox) -> tuple[Control, ...]:
+    """All controls of this process and its decoders, as found now."""
+    lock = sandbox.lock if sandbox.alive else None
+    return (
+        # A decoder that finds one of these three missing does not start.
+        _proved("no_new_privileges", lock, "decoders cannot gain privileges"),
+        _proved("seccomp", lock, "decoders are held to a list of system calls"),
+        _landlock(lock),
+        _proved("limits", lock, "decoders are limited in memory, processor time, open and written files"),
+        _not_dumpable(lock),
+        _memory(lock),
+        _network_namespace(lock),
+        _core_pattern(),
+    )
+
+
+def _proved(name: str, lock: Lock | None, meaning: str) -> Control:
+    return Control(name, True, lock is not None, meaning if lock else _NO_DECODER)
+
+
+def _landlock(lock: Lock | None) -> Control:
+    if lock is None:
+        detail = _NO_DECODER
+    elif lock.landlock_abi:
+        detail = f"ABI {lock.landlock_abi}: decoders can open no file"
+    else:
+        detail = "not in this kernel, or refused: needs Linux 5.13 or later with Landlock enabled"
+    return Control("landlock", True, bool(lock and lock.landlock_abi), detail)
+
+
+def _not_dumpable(lock: Lock | None) -> Control:
+    if kernel.is_dumpable():
+        return Control("not_dumpable", True, False, "this process can be dumped and traced")
+    detail = "neither this process nor a decoder can be dumped or traced" if lock else _NO_DECODER
+    return Control("not_dumpable", True, lock is not None, detail)
+
+
+def _memory(lock: Lock | None) -> Control:
+    name = "memory_locked_or_no_swap"
+    swap = _swap()
+    if not swap:
+        return Control(name, True, True, "nothing can be swapped out: no swap is in use here")
+    if lock is not None and lock.memory_locked and _is_memory_locked():
+        return Control(name, True, True, "swap is on, and the memory of gate and decoders is locked")
+    mend = "turn swap off, or allow this service to lock memory without limit (memlock)"
+    return Control(name, True, False, f"{swap}, and memory is not locked: {mend}")
+
+
+def _network_namespace(lock: Lock | None) -> Control:
+    if lock is None:
+        detail = _NO_DECODER
+    elif lock.own_network:
+        detail = "decoders live in a network without any interface"
+    else:
+        detail = (
+            "user namespaces are refused here, as Docker does; seccomp alone keeps decoders off the network"
+        )
+    return Control("network_namespace", False, bool(lock and lock.own_network), detail)
+
+
+def _core_pattern() -> Control:
+    name = "core_pattern_not_piped"
+    try:
+        piped = (_PROC / "sys/kernel/core_pattern").read_text().startswith("|")
+    except OSError as error:
+        return Control(name, False, False, f"cannot be read: {type(error).__name__}")
+    if piped:
+        return Control(
+            name, False, False, "the host pipes core dumps to a program; these processes make none"
+        )
+    return Control(name, False, True, "the host pipes core dumps to no program")
+
+
+def _swap() -> str:
+    """What swap this process's memory could go to; empty if none."""
+    try:
+        areas = (_PROC / "swaps").read_text().splitlines()[1:]
+    except OSError as error:
+        return f"/proc/swaps cannot be read ({type(error).__name__})"
+    if not areas or _cgroup_forbids_swap():
+        return ""
+    return "swap is on"
+
+
+def _cgroup_forbids_swap() -> bool:
+    """Whether a control group (version 2) that this process is in may use no swap."""
+    try:
+        memberships = (_PROC / "self/cgroup").read_text()
+    except OSError:
+        return False
+    found = re.search(r"^0::(/.*)$", memberships, re.MULTILINE)
+    if found is None:
+        return False
+    group = _CGROUPS / found[1].lstrip("/")
+    while group.is_relative_to(_CGROUPS):
+        try:
+            if (group / "memory.swap.max").read_text().strip() == "0":
+                return True
+        except OSError:
+            # The root group has no such file, nor has a host without version 2.
+            pass
+        group = group.parent
+    return False
+
+
+def _is_memory_locked() -> bool:
+    """Whether the kernel counts most of this process's address space as locked."""
+    status = (_PROC / "self/status").read_text()
+    locked, size = (
+        int(found[1]) if (found := re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)) else 0
+        for name in ("VmLck", "VmSize")
+    )
+    return locked * 2 > size > 0

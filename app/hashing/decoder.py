@@ -1,0 +1,198 @@
+"""The child's side of the sandbox: a fork server, and the locked workers it makes.
+
+The fork server imports and warms all decoders once, gives up its privileges, and from then on only forks.
+It never sees a byte of any medium. Each worker it makes locks itself before its first medium, answers with
+records of fixed layout alone, and has no way to say anything else.
+
+Both end with the trusting side: by its socket's end, and by the kernel's own signal if it is killed.
+"""
+
+import gc
+import importlib
+import json
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, NoReturn, Protocol, Self, cast
+
+from app import kernel
+from app.hashing import records
+from app.hashing.lock import CHANNEL, LockRefusedError, lock, separate
+from app.hashing.records import End, Limits, Need, Refusal
+from app.media import Reason, Rendering, Shape
+
+BOOT: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from app.hashing.decoder import main; main(sys.argv[2])"
+)
+"""What the interpreter is told to run, with the import path of the trusting side and the orders as JSON.
+
+Isolated mode (``-I``) reads no path from the environment or the working directory, so it is handed over.
+"""
+
+_IGNORED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Scanner(Protocol):
+    """The module that decodes: ``app.hashing.scan``, or a test's stand-in."""
+
+    def preload(self) -> None:
+        """Import and warm all that decoding needs."""
+
+    def scan(
+        self, untrusted: mmap.mmap, limits: Limits
+    ) -> Generator[Shape | Need | Rendering, None, Reason | None]:
+        """Hash every rendering of a medium."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the trusting side tells a fork server when it starts it.
+
+    Attributes:
+        parent: process id of the trusting side.
+        control: number of the inherited socket to it.
+        scanner: import path of the module that decodes.
+        cpu_seconds: processor time that a worker may take over its whole life.
+    """
+
+    parent: int
+    control: int
+    scanner: str
+    cpu_seconds: int
+    limits: Limits
+
+    def to_json(self) -> str:
+        """The orders as text for a command line; they hold no secret."""
+        return json.dumps(asdict(self), default=sorted)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``to_json`` wrote."""
+        told = json.loads(text)
+        limits = told.pop("limits")
+        return cls(
+            limits=Limits(**limits | {"disabled_formats": frozenset(limits["disabled_formats"])}), **told
+        )
+
+
+def main(orders_json: str) -> NoReturn:
+    """Be the fork server until the trusting side is gone."""
+    orders = Orders.from_json(orders_json)
+    _die_with(orders.parent)
+    # A terminal's Ctrl-C and a service manager's SIGTERM reach all processes; the trusting side, which
+    # finishes what was begun, decides when these end.
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(fileno=orders.control)
+    scanner = cast("Scanner", importlib.import_module(orders.scanner))
+    scanner.preload()
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        # A fork copies the locks that other threads hold, and not the threads.
+        raise RuntimeError("the preloaded libraries started threads")
+    own_network = separate()
+    kernel.forbid_core_dumps()
+    _die_with(orders.parent)
+    # From here on there are workers, whose standard error must lead nowhere.
+    os.dup2(0, 2)
+    gc.collect()
+    gc.freeze()
+    control.send(records.PRELOADED)
+    _serve_forks(control, orders, scanner, own_network=own_network)
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _serve_forks(control: socket.socket, orders: Orders, scanner: Scanner, *, own_network: bool) -> None:
+    server = os.getpid()
+    while True:
+        order, descriptors, _, _ = socket.recv_fds(control, records.BURY.size, 1, socket.MSG_CMSG_CLOEXEC)
+        if order == records.FORK:
+            try:
+                pid = os.fork()
+            except OSError:
+                os.close(descriptors[0])
+                control.send(records.FORKED.pack(0))
+                continue
+            if pid == 0:
+                _be_worker(server, descriptors[0], orders, scanner, own_network=own_network)
+            os.close(descriptors[0])
+            process = os.pidfd_open(pid)
+            socket.send_fds(control, [records.FORKED.pack(pid)], [process])
+            os.close(process)
+        elif order:
+            (pid,) = records.BURY.unpack(order)
+            _, status = os.waitpid(pid, 0)
+            control.send(records.BURIED.pack(pid, status))
+        else:
+            return
+
+
+def _be_worker(
+    server: int, channel_number: int, orders: Orders, scanner: Scanner, *, own_network: bool
+) -> NoReturn:
+    # Whatever happens in here, nothing may return into the fork server's loop.
+    status = 1
+    try:
+        os.dup2(channel_number, CHANNEL)
+        _close_all_after(CHANNEL)
+        _die_with(server)
+        channel = socket.socket(fileno=CHANNEL)
+        try:
+            locked = lock(cpu_seconds=orders.cpu_seconds, own_network=own_network)
+        except LockRefusedError as error:
+            channel.send(records.pack_refusal(Refusal(error.step, error.code)))
+        else:
+            channel.send(records.pack_lock(locked))
+            _answer_jobs(channel, scanner, orders.limits)
+            status = 0
+    finally:
+        os._exit(status)
+
+
+def _close_all_after(last: int) -> None:
+    # A list first: the directory's own descriptor is in it, and is closed by the time we come to it.
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if number > last:
+            with suppress(OSError):
+                os.close(number)
+
+
+def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits) -> None:
+    while True:
+        job, descriptors, _, _ = socket.recv_fds(channel, records.JOB.size, 1)
+        if not job:
+            return
+        sequence, size = records.JOB.unpack(job)
+        untrusted = mmap.mmap(descriptors[0], size, prot=mmap.PROT_READ)
+        os.close(descriptors[0])
+        reason = _answer(channel, sequence, scanner.scan(untrusted, limits))
+        untrusted.close()
+        channel.send(records.pack(sequence, End(reason)))
+
+
+def _answer(
+    channel: socket.socket,
+    sequence: int,
+    findings: Generator[Shape | Need | Rendering, None, Reason | None],
+) -> Reason | None:
+    try:
+        while True:
+            found = next(findings)
+            channel.send(records.pack(sequence, found))
+            if isinstance(found, Need) and channel.recv(len(records.GO)) != records.GO:
+                os._exit(0)
+    except StopIteration as end:
+        return cast("Reason | None", end.value)
+    except MemoryError:
+        return Reason.DECODER_FAILED

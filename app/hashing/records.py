@@ -1,0 +1,297 @@
+"""All that crosses the border between the trusting side and a decoder: records of fixed layout.
+
+A decoder's answers are numbers and hashes, never text, and ``Answers`` believes none of them unchecked: a
+decoder that was taken over can lie about what a picture looks like, and about nothing else. Integers are
+little-endian; each record starts with its kind, and those that belong to a medium go on with the medium's
+sequence number, so that an answer to one is never taken for an answer to the next.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from app import formats
+from app.hashing.lock import Lock, LockStep
+from app.media import PDQ_BYTES, PHASH_BYTES, Background, Reason, Rendering, Shape
+
+MAX_QUALITY: Final = 100
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory in bytes that decoding is going to take; the decoder waits until it is granted."""
+
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one medium may ask of the decoder.
+
+    Attributes:
+        max_pixels: largest width times height of any frame.
+        max_frames: most frames or pages.
+        max_decode_bytes: most memory that decoding may take.
+        disabled_formats: names of formats that are never decoded.
+    """
+
+    max_pixels: int
+    max_frames: int
+    max_decode_bytes: int
+    disabled_formats: frozenset[str]
+
+
+@dataclass(frozen=True)
+class End:
+    """The decoder is done with the medium; ``reason`` is None if it was fully scanned."""
+
+    reason: Reason | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A worker could not lock itself and is gone."""
+
+    step: LockStep
+    code: int
+
+
+class MisbehaviourError(Exception):
+    """An answer is none that an honest decoder gives. The message never quotes it."""
+
+
+class _Kind(IntEnum):
+    LOCK = 1
+    REFUSAL = 2
+    SHAPE = 3
+    NEED = 4
+    RENDERING = 5
+    END = 6
+
+
+_LOCK: Final = struct.Struct("<BQB??")
+_REFUSAL: Final = struct.Struct("<BBI")
+_SHAPE: Final = struct.Struct("<BIBIII")
+_NEED: Final = struct.Struct("<BIQ")
+_RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB{PHASH_BYTES}s")
+_END: Final = struct.Struct("<BIB")
+
+_LAYOUTS: Final = {
+    _Kind.SHAPE.value: _SHAPE,
+    _Kind.NEED.value: _NEED,
+    _Kind.RENDERING.value: _RENDERING,
+    _Kind.END.value: _END,
+}
+
+MAX_RECORD_BYTES: Final = max(layout.size for layout in (_LOCK, _REFUSAL, *_LAYOUTS.values()))
+
+FORK: Final = b"\x01"
+"""To the fork server: make a worker; the worker's end of its channel goes with it."""
+
+BURY: Final = struct.Struct("<i")
+"""To the fork server: collect the worker with this process id, which is dead or about to be."""
+
+PRELOADED: Final = b"\x01"
+"""From the fork server: ready to make workers."""
+
+FORKED: Final = struct.Struct("<i")
+"""From the fork server: a worker's process id, with a descriptor of the process; 0 if none could be made."""
+
+BURIED: Final = struct.Struct("<ii")
+"""From the fork server: a worker's process id and how it ended, as ``os.waitpid`` tells both."""
+
+JOB: Final = struct.Struct("<IQ")
+"""To a worker: the medium's sequence number and its size in bytes; its memory file goes with it."""
+
+GO: Final = b"\x01"
+"""To a worker: what it needs was granted."""
+
+SEQUENCE_NUMBERS: Final = 1 << 32
+
+FORMATS: Final = formats.IMAGES + formats.VIDEOS
+_BACKGROUNDS: Final = (Background.NONE, Background.WHITE, Background.BLACK)
+_REASONS: Final = (
+    None,
+    Reason.UNSUPPORTED_FORMAT,
+    Reason.CORRUPT,
+    Reason.TOO_MANY_PIXELS,
+    Reason.TOO_MANY_FRAMES,
+    Reason.DECODER_FAILED,
+)
+"""What a decoder may conclude. The other reasons are for the trusting side alone to give."""
+
+_FORMAT_NUMBERS: Final = {told.name: number for number, told in enumerate(FORMATS)}
+
+
+def pack_lock(lock: Lock) -> bytes:
+    """A worker's first word: it is locked, and ready."""
+    return _LOCK.pack(
+        _Kind.LOCK,
+        lock.address_space_bytes,
+        lock.landlock_abi,
+        lock.own_network,
+        lock.memory_locked,
+    )
+
+
+def pack_refusal(refusal: Refusal) -> bytes:
+    """The last word of a worker that cannot lock itself."""
+    return _REFUSAL.pack(_Kind.REFUSAL, refusal.step, refusal.code)
+
+
+def pack(sequence: int, found: Shape | Need | Rendering | End) -> bytes:
+    """One answer about a medium.
+
+    Raises:
+        struct.error, KeyError, ValueError: the answer does not fit; an honest decoder gives none such.
+    """
+    match found:
+        case Shape():
+            return _SHAPE.pack(
+                _Kind.SHAPE,
+                sequence,
+                _FORMAT_NUMBERS[found.format],
+                found.width,
+                found.height,
+                found.frames,
+            )
+        case Need():
+            return _NEED.pack(_Kind.NEED, sequence, found.bytes)
+        case Rendering():
+            return _RENDERING.pack(
+                _Kind.RENDERING,
+                sequence,
+                found.frame,
+                _BACKGROUNDS.index(found.background),
+                found.pdq,
+                found.quality,
+                found.phash,
+            )
+        case End():
+            return _END.pack(_Kind.END, sequence, _REASONS.index(found.reason))
+
+
+def unpack_first_word(untrusted: bytes) -> Lock | Refusal:
+    """Read what a worker says before it has seen any medium.
+
+    Raises:
+        MisbehaviourError: it is neither.
+    """
+    if len(untrusted) == _LOCK.size and untrusted[0] == _Kind.LOCK:
+        _, *found = _LOCK.unpack(untrusted)
+        return Lock(*found)
+    if len(untrusted) == _REFUSAL.size and untrusted[0] == _Kind.REFUSAL:
+        _, step, code = _REFUSAL.unpack(untrusted)
+        if step in iter(LockStep):
+            return Refusal(LockStep(step), code)
+    raise MisbehaviourError("neither locked nor refused")
+
+
+class Answers:
+    """A decoder's answers about one medium: each is checked, and what is valid is kept.
+
+    An honest decoder gives the shape, then what it needs, then, once that is granted, the renderings in
+    order, then the end, which may come at any point. A shape of more pixels than allowed is only there to be
+    told, so nothing but the end with that reason may follow it.
+
+    Attributes:
+        sequence: the medium's number.
+        shape: None until it was told.
+        renderings: all valid ones so far.
+    """
+
+    def __init__(self, sequence: int, *, max_pixels: int, max_frames: int) -> None:
+        self.sequence = sequence
+        self._max_pixels = max_pixels
+        self._max_frames = max_frames
+        self._needs_told = False
+        self._frames_seen = 0
+        self._last_place = (-1, 0)
+        self._ended = False
+        self.shape: Shape | None = None
+        self.renderings: list[Rendering] = []
+
+    def accept(self, untrusted: bytes) -> Shape | Need | Rendering | End:
+        """Check one answer and keep it.
+
+        Raises:
+            MisbehaviourError: no honest decoder gives it; nothing of it was kept.
+        """
+        kind = untrusted[0] if untrusted else 0
+        layout = _LAYOUTS.get(kind)
+        if layout is None or len(untrusted) != layout.size:
+            raise MisbehaviourError("no known record")
+        _, sequence, *untrusted_fields = layout.unpack(untrusted)
+        if sequence != self.sequence:
+            raise MisbehaviourError("an answer to another medium")
+        if self._ended:
+            raise MisbehaviourError("an answer after the end")
+        match kind:
+            case _Kind.SHAPE:
+                return self._accept_shape(*untrusted_fields)
+            case _Kind.NEED:
+                return self._accept_need(*untrusted_fields)
+            case _Kind.RENDERING:
+                return self._accept_rendering(*untrusted_fields)
+        return self._accept_end(*untrusted_fields)
+
+    def _accept_shape(
+        self, untrusted_format: int, untrusted_width: int, untrusted_height: int, untrusted_frames: int
+    ) -> Shape:
+        if self.shape is not None:
+            raise MisbehaviourError("a second shape")
+        if untrusted_format >= len(FORMATS) or 0 in {untrusted_width, untrusted_height, untrusted_frames}:
+            raise MisbehaviourError("no possible shape")
+        told = FORMATS[untrusted_format]
+        self.shape = Shape(told.kind, told.name, untrusted_width, untrusted_height, untrusted_frames)
+        return self.shape
+
+    def _accept_need(self, untrusted_bytes: int) -> Need:
+        if self._needs_told or self._may_not_go_on():
+            raise MisbehaviourError("a need out of turn")
+        self._needs_told = True
+        return Need(untrusted_bytes)
+
+    def _accept_rendering(
+        self,
+        untrusted_frame: int,
+        untrusted_background: int,
+        untrusted_pdq: bytes,
+        untrusted_quality: int,
+        untrusted_phash: bytes,
+    ) -> Rendering:
+        if self.shape is None or not self._needs_told:
+            raise MisbehaviourError("a rendering out of turn")
+        if untrusted_background >= len(_BACKGROUNDS) or untrusted_quality > MAX_QUALITY:
+            raise MisbehaviourError("no possible rendering")
+        place = (untrusted_frame, untrusted_background)
+        if untrusted_frame >= self.shape.frames or place <= self._last_place:
+            raise MisbehaviourError("a rendering out of order")
+        is_next_frame = untrusted_frame > self._last_place[0]
+        if self._frames_seen + is_next_frame > self._max_frames:
+            raise MisbehaviourError("more frames than allowed")
+        self._frames_seen += is_next_frame
+        self._last_place = place
+        rendering = Rendering(
+            untrusted_frame,
+            _BACKGROUNDS[untrusted_background],
+            untrusted_pdq,
+            untrusted_quality,
+            untrusted_phash,
+        )
+        self.renderings.append(rendering)
+        return rendering
+
+    def _accept_end(self, untrusted_reason: int) -> End:
+        if untrusted_reason >= len(_REASONS):
+            raise MisbehaviourError("no possible reason")
+        reason = _REASONS[untrusted_reason]
+        if reason is None and not (self.renderings and self.renderings[0].frame == 0):
+            # Fully scanned with nothing to show for it would pass as clear where no bank holds PDQ.
+            raise MisbehaviourError("done without the first frame")
+        self._ended = True
+        return End(reason)
+
+    def _may_not_go_on(self) -> bool:
+        return self.shape is None or self.shape.width * self.shape.height > self._max_pixels
