@@ -32,6 +32,7 @@ from app.settings import Settings, SettingsError
 from app.store import custodians, processes
 from app.store.database import Database
 from app.store.keys import KeyRing
+from app.store.reports import ReportShelf
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +85,14 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
     """A gate on the database that the settings name, announced there under its role."""
     async with (
         open_database(settings) as database,
-        _open_banks(settings, database) as banks,
-        _announced(database, banks, role) as process_id,
+        open_banks(settings, database) as banks,
+        announced(database, banks, role) as process_id,
         Sandbox(settings.hashing) as sandbox,
         _open_fetcher(settings) as fetcher,
     ):
         outbox = SealedOutbox(
-            database, settings.store, require_custodian=settings.serve.require_custodian
+            ReportShelf(database, settings.store.place_key),
+            require_custodian=settings.serve.require_custodian,
         )
         yield WiredWithState(
             _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, process_id
@@ -153,7 +155,8 @@ def _gate(settings: Settings, sandbox: Sandbox, banks: Banks, outbox: Outbox | N
 
 
 @contextlib.asynccontextmanager
-async def _open_banks(settings: Settings, database: Database) -> AsyncIterator[CurrentBanks]:
+async def open_banks(settings: Settings, database: Database) -> AsyncIterator[CurrentBanks]:
+    """The banks of a database, followed as they change."""
     banks = CurrentBanks(database, settings.store.state_dir)
     await banks.start()
     try:
@@ -172,7 +175,7 @@ async def _open_fetcher(settings: Settings) -> AsyncIterator[Fetcher]:
 
 
 @contextlib.asynccontextmanager
-async def _announced(database: Database, banks: CurrentBanks, role: str) -> AsyncIterator[str]:
+async def announced(database: Database, banks: CurrentBanks, role: str) -> AsyncIterator[str]:
     """Tell the database that this process lives, and which generation it has in force."""
     process_id = await processes.register(database, role)
 

@@ -1,0 +1,56 @@
+"""The worker: keeps the index snapshots built, and what is past its time removed.
+
+Gates do without it; with it, no gate of a shared snapshot directory has to build a large index itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Final
+
+from app import log
+from app.errors import NotReadyError
+from app.main import INTERRUPTED, announced, open_banks, open_database
+from app.settings import Settings
+from app.store import reports
+from app.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+TIDY_SECONDS: Final = 60.0
+
+
+async def work(settings: Settings) -> int:
+    """Run the worker until a signal ends it; the exit code."""
+    ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+
+    def end(number: signal.Signals) -> None:
+        if not ended.done():
+            ended.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    async with (
+        open_database(settings) as database,
+        open_banks(settings, database) as banks,
+        announced(database, banks, "worker"),
+    ):
+        log.event(logger, logging.INFO, "working")
+        while not ended.done():
+            with contextlib.suppress(NotReadyError):
+                await _tidy(database)
+            await asyncio.wait([ended], timeout=TIDY_SECONDS)
+    log.event(logger, logging.INFO, "stopped")
+    return INTERRUPTED if ended.result() is signal.SIGINT else 0
+
+
+async def _tidy(database: Database) -> None:
+    """Remove what is past its time, and say what waits too long."""
+    async with database.begin() as connection:
+        await reports.prune(connection)
+        queue = await reports.queue(connection)
+    if queue.depth:
+        log.event(
+            logger, logging.INFO, "queue", depth=queue.depth, oldest_seconds=round(queue.oldest_age_seconds)
+        )
