@@ -102,7 +102,7 @@ def read_identity(path: Path) -> Identity:
         InvalidRequestError: others may read it, or it holds no identity.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123 - Path takes no opener
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             untrusted = file.read(MAX_IDENTITY_FILE_BYTES) if stat.S_ISREG(status.st_mode) else b""
     except FileNotFoundError:
