@@ -1,9 +1,11 @@
 """The only module that hands media onward, and only what the pipeline released."""
 
+import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from app.media import Disposition, Verdict
 from app.pipeline import Receipt
@@ -42,16 +44,30 @@ def to_file(receipt: Receipt, path: Path) -> None:
         OSError: it cannot be written.
     """
     media = released_media(receipt)
-    partial = path.with_name(f".{path.name}.{receipt.id}.partial")
     try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                for chunk in chunks(media):
-                    file.write(chunk)
-            # A link, unlike a rename, never replaces a file that is already there.
-            os.link(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with new_file(path) as file:
+            for chunk in chunks(media):
+                file.write(chunk)
     finally:
         media.wipe()
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of mode 0600 that appears under its name, whole, only if the block ends well.
+
+    For what was released alone: ``cordon ingest --server`` writes with it what a server handed on.
+
+    Raises:
+        FileExistsError: the file is already there.
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+        # A link, unlike a rename, never replaces a file that is already there.
+        os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from app import __version__
 MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
 PREFIX: Final = "CORDON_"
-NOT_IN_FILE: Final = frozenset({"CONFIG"})
+NOT_IN_FILE: Final = frozenset({"CONFIG", "TOKEN"})
+"""Variables that are no settings: the configuration file's name, and the token of ``cordon ingest --server``."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

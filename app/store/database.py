@@ -10,6 +10,7 @@ disk does that lies about its cache.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -84,13 +85,15 @@ class Database:
         is_sqlite: whether it is a file of this machine.
     """
 
-    def __init__(self, engine: AsyncEngine, *, is_sqlite: bool) -> None:
+    def __init__(self, engine: AsyncEngine, file: Path | None = None) -> None:
         self.engine = engine
-        self.is_sqlite = is_sqlite
+        self.is_sqlite = file is not None
+        self._file = file
+        self._file_id = _file_id(file) if file is not None else None
         self._writing_engine = engine.execution_options(**{_WRITES: True})
         # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
         self._turn: contextlib.AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if is_sqlite else contextlib.nullcontext()
+            asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
 
     @classmethod
@@ -105,13 +108,17 @@ class Database:
         url = settings.database_url
         if url is None:
             make_private_directory(settings.state_dir)
-            return cls(_open_sqlite(settings.state_dir / DATABASE_NAME), is_sqlite=True)
+            return cls._open_file(settings.state_dir / DATABASE_NAME)
         path = _sqlite_path(url)
         if path is None:
-            return cls(_open_postgresql(url), is_sqlite=False)
+            return cls(_open_postgresql(url))
         if not path.parent.exists():
             make_private_directory(path.parent)
-        return cls(_open_sqlite(path), is_sqlite=True)
+        return cls._open_file(path)
+
+    @classmethod
+    def _open_file(cls, path: Path) -> Self:
+        return cls(_open_sqlite(path), path)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -191,6 +198,9 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         async with self._turn, self._writing_engine.begin() as connection:
+            # SQLite would go on writing to a file that was deleted or replaced, and that nobody reads again.
+            if self._file is not None and _file_id(self._file) != self._file_id:
+                raise FileNotFoundError(errno.ENOENT, "the database file was deleted or replaced")
             if not self.is_sqlite:
                 # Stronger than whatever the role or the database was configured to.
                 await connection.execute(text("SET LOCAL synchronous_commit = on"))
@@ -203,6 +213,22 @@ class Database:
                     text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
                 )
             await connection.run_sync(change)
+
+
+@contextlib.asynccontextmanager
+async def open_current(settings: StoreSettings) -> AsyncIterator[Database]:
+    """The database that the settings name, migrated if it was empty, until the block ends.
+
+    Raises:
+        SettingsError, NotReadyError, SchemaError: it cannot be used as it is.
+    """
+    database = Database.open(settings)
+    try:
+        await database.migrate_if_empty()
+        await database.check_current()
+        yield database
+    finally:
+        await database.close()
 
 
 def make_private_directory(path: Path) -> None:
@@ -321,6 +347,11 @@ def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _file_id(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _begin_sqlite(connection: Connection) -> None:
