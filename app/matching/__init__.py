@@ -1,1 +1,1 @@
-"""Signals × entries → matches, exactly, on immutable memory-mapped files."""
+"""Signals and banks → matches, exactly, on immutable memory-mapped files."""

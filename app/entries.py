@@ -1,0 +1,113 @@
+"""Banks and their entries, as the store, the index and the import speak of them.
+
+Entries travel as columns, a chunk at a time: millions of them pass through on the way to an index. Their
+values are masked in ``repr``, like all fingerprints (promise 6).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.media import DEFAULT_THRESHOLDS, BankAction, BankKind, SignalType
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A bank and its policy.
+
+    Attributes:
+        id: of the store; never that of an earlier bank.
+        thresholds: in bits, where they differ from the defaults.
+        no_report_reason: why a csam bank only blocks.
+        max_age_seconds: how old its last import may be; only for banks that an exchange feeds.
+        first_generation: that of its first import; None before it.
+        changed_at: when it was last imported into.
+    """
+
+    id: int
+    name: str
+    kind: BankKind
+    action: BankAction
+    thresholds: Mapping[SignalType, int]
+    no_report_reason: str | None
+    max_age_seconds: int | None
+    created_at: datetime
+    first_generation: int | None
+    changed_at: datetime | None
+
+    def threshold(self, of: SignalType) -> int:
+        """The largest Hamming distance in bits that still matches; 0 for digests."""
+        return self.thresholds.get(of, DEFAULT_THRESHOLDS.get(of, 0))
+
+
+class NewSignal(NamedTuple):
+    """A checked signal on its way into a bank, or out of it; ``value`` is raw."""
+
+    type: SignalType
+    value: bytes
+    note: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<NewSignal {self.type.value}>"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Columns of entries of one type.
+
+    Attributes:
+        ids: int64, shape (n,); the store's.
+        banks: int64, shape (n,); ids of the banks.
+        values: uint8, shape (n, size of the type in bytes).
+    """
+
+    type: SignalType
+    ids: NDArray[np.int64] = field(repr=False)
+    banks: NDArray[np.int64] = field(repr=False)
+    values: NDArray[np.uint8] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far the banks in the store have come.
+
+    Attributes:
+        generation: the newest.
+        nonce: what tells it from the same number in another history; empty before the first.
+        pruned_generation: removals up to here can no longer be read.
+        known: whether the generation that was asked about is part of this history.
+        touched: how many entries were added or removed since it.
+    """
+
+    generation: int
+    nonce: bytes = field(repr=False)
+    pruned_generation: int
+    known: bool
+    touched: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All banks, and what became of their entries since an earlier generation.
+
+    Attributes:
+        generation: the newest, which all of this is of.
+        added: entries of small changes, still there.
+        removed: int64, shape (n,); ids of removed entries.
+        removed_counts: how many of the removed were there at the earlier generation, by bank id and type.
+        pending: generations whose entries are too many to be read as changes; ascending.
+    """
+
+    generation: int
+    banks: tuple[Bank, ...]
+    added: tuple[Entries, ...]
+    removed: NDArray[np.int64] = field(repr=False)
+    removed_counts: Mapping[tuple[int, SignalType], int]
+    pending: tuple[int, ...]
