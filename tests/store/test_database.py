@@ -273,6 +273,22 @@ async def test_a_write_gives_up_when_the_reason_does_not_pass(
     await database.close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_database_file_that_was_deleted_or_replaced_takes_no_more_writes(
+    tmp_path: Path, *, replaced: bool
+) -> None:
+    """SQLite itself would go on as if nothing had happened, and each report would be lost."""
+    settings = StoreSettings(state_dir=tmp_path / "state")
+    database = Database.open(settings)
+    await database.migrate_if_empty()
+    (settings.state_dir / "cordon.db").rename(tmp_path / "moved.db")
+    if replaced:
+        (settings.state_dir / "cordon.db").touch()
+    with pytest.raises(NotReadyError, match="No such file"):
+        await database.write(lambda connection: connection.execute(select(secrets)))
+    await database.close()
+
+
 async def test_writers_of_one_process_and_of_several_wait_for_each_other(store: StoreSettings) -> None:
     databases = [Database.open(store) for _ in range(2)]
 
