@@ -64,7 +64,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (problems.Problem, UrlRequest):
+        for model in (problems.Problem, UrlRequest, banks.SignalsRequest):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
@@ -89,9 +89,7 @@ def _tidy(operation: dict[str, Any], *, needs_token: bool) -> None:
     schema = str(answers.get("422", {}).get("content", {}).get("application/json", {}))
     if "HTTPValidationError" in schema:
         answers.pop("422")
-        answers |= {
-            str(status): text for status, text in problems.documented("invalid_request").items()
-        }
+        answers |= {str(status): text for status, text in problems.documented("invalid_request").items()}
 
 
 async def _on_cordon_error(request: Request, error: Exception) -> Response:
@@ -105,7 +103,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         raise error
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in {"query", "path", "body"})
-    refusal: RefusedError = InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.")
+    refusal: RefusedError = InvalidRequestError(
+        f"'{where}': {first['msg']}." if where else f"{first['msg']}."
+    )
     if first["type"] == "json_invalid":
         refusal = MalformedError("The body is not valid JSON.")
     return problems.response(problems.problem_of(refusal, request.state.request_id))

@@ -63,7 +63,7 @@ class _Batch:
     )
     | {
         200: {
-            "description": "One line an item, in order of finishing; the last line is `{\"done\": n}`.",
+            "description": 'One line an item, in order of finishing; the last line is `{"done": n}`.',
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"type": "string"},
@@ -98,7 +98,9 @@ async def post_batch(request: Request, at: InServices, key: Annotated[Key, scope
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     if len(lines) > MAX_LINES:
         raise TooLargeError(MAX_LINES, "lines")
-    return StreamingResponse(_run(at, key, lines), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+    return StreamingResponse(
+        _run(at, key, lines), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"}
+    )
 
 
 async def _run(at: Services, key: Key, lines: list[tuple[int, bytes]]) -> AsyncIterator[bytes]:

@@ -155,9 +155,7 @@ async def post_ingest(
     "/v1/media",
     name="media",
     responses=_INGEST_PROBLEMS
-    | problems.documented(
-        "invalid_request", "invalid_context", "url_refused", "undecidable", "matched"
-    )
+    | problems.documented("invalid_request", "invalid_context", "url_refused", "undecidable", "matched")
     | {
         200: {
             "description": "The very bytes that were scanned, if they are clear.",
@@ -240,7 +238,7 @@ def url_arrival(at: Services, untrusted: object) -> Arrival:
         InvalidRequestError, InvalidContextError: it is not of that shape.
     """
     if not isinstance(untrusted, dict):
-        raise InvalidRequestError("Send a JSON object: {\"url\": \"...\", \"context\": {...}}.")
+        raise InvalidRequestError('Send a JSON object: {"url": "...", "context": {...}}.')
     if not {"url", "context"}.issuperset(untrusted):
         raise InvalidRequestError("Only the keys 'url' and 'context' are known.")
     untrusted_url = untrusted.get("url")

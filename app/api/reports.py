@@ -57,7 +57,9 @@ async def list_reports(
     state: Annotated[Literal["queued"] | None, Query(description="Only those in this state.")] = None,
     before: Annotated[
         str | None,
-        Query(pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="Only those older than this id: the next page."),
+        Query(
+            pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="Only those older than this id: the next page."
+        ),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=reports.MAX_LISTED)] = 100,
 ) -> ReportList:
