@@ -41,6 +41,12 @@ class ReportSummary(BaseModel):
     bank_kind: BankKind
     custodians: list[str] = Field(description="Fingerprints of the keys that it is sealed to.")
     sealed_sha256: str
+    later_sightings: int = Field(description="How many sightings joined it while it was queued.")
+
+
+class ReportDetail(ReportSummary):
+    """A report with its later sightings, oldest first."""
+
     sightings: list[SightingSummary]
 
 
@@ -70,10 +76,18 @@ async def list_reports(
 
 
 @router.get("/v1/reports/{report_id}", name="report", responses=_PROBLEMS_OF_ONE, summary="One report")
-async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:  # noqa: ARG001
+async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> ReportDetail:  # noqa: ARG001
     """What can be told of it without opening it."""
     async with at.database.connect() as connection:
-        return _summary(await reports.get(connection, report_id))
+        report = await reports.get(connection, report_id)
+        later = await reports.list_sightings(connection, report_id)
+    return ReportDetail(
+        **_summary(report).model_dump(),
+        sightings=[
+            SightingSummary(id=each.id, seen_at=each.seen_at, sealed_sha256=each.sealed_sha256)
+            for each in later
+        ],
+    )
 
 
 @router.get(
@@ -134,8 +148,5 @@ def _summary(report: reports.Report) -> ReportSummary:
         bank_kind=report.bank_kind,
         custodians=list(report.custodians),
         sealed_sha256=report.sealed_sha256,
-        sightings=[
-            SightingSummary(id=later.id, seen_at=later.seen_at, sealed_sha256=later.sealed_sha256)
-            for later in report.sightings
-        ],
+        later_sightings=report.later_sightings,
     )

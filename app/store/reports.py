@@ -303,6 +303,11 @@ async def queue(connection: AsyncConnection) -> Queue:
     return Queue(depth, oldest_at)
 
 
+async def prune(connection: AsyncConnection) -> None:
+    """Forget the ``Idempotency-Key`` of matches older than 24 hours; within ``Database.begin``."""
+    await connection.execute(delete(idempotency).where(idempotency.c.expires_at <= datetime.now(UTC)))
+
+
 async def _read(connection: AsyncConnection, wanted: Select[Any]) -> tuple[Report, ...]:
     return tuple(
         Report(
@@ -325,7 +330,7 @@ async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReferenc
     done = await _committed_as(arrival.id, connection)
     if done is not None:
         return done
-    await connection.execute(delete(idempotency).where(idempotency.c.expires_at <= now))
+    await prune(connection)
     if arrival.retry_hash is not None:
         remembered = await connection.execute(
             select(idempotency.c.report_id).where(idempotency.c.keyed_hash == arrival.retry_hash)
