@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,7 +279,7 @@ async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, url: 
 def _write_ready_file(path: Path, url: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(f"{url}\n")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 async def _drain(settings: Settings, gate: Gate, services: Services) -> None:

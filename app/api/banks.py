@@ -118,7 +118,6 @@ async def list_banks(at: InServices, key: BankKey) -> BankList:  # noqa: ARG001 
 @router.put(
     "/v1/banks/{name}",
     name="bank",
-    response_model=BankSummary,
     responses=_PROBLEMS_OF_ONE | {201: {"model": BankSummary, "description": "It was made."}},
     summary="Make a bank, or change its policy",
 )

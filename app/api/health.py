@@ -156,7 +156,7 @@ async def get_metrics(at: InServices) -> Response:
     responses=problems.documented("unauthenticated", "forbidden", "not_ready"),
     summary="Generations, ages, queue depth and age, controls in force",
 )
-async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str, Any]:
+async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str, Any]:  # noqa: ARG001
     """What an operator wants to know of this process and the state it shares."""
     async with at.database.connect() as connection:
         queue = await reports.queue(connection)

@@ -58,7 +58,7 @@ def request_id(request: Request) -> str:
     return cast("str", request.state.request_id)
 
 
-def scope(name: str) -> Any:
+def scope(name: str) -> Any:  # noqa: ANN401 - what the framework declares it as
     """A dependency that gives the caller's key and insists on a scope."""
 
     def check(request: Request) -> Key:
