@@ -151,50 +151,62 @@ def follow(target: Target, untrusted_location: bytes, ports: Collection[int] | N
     Raises:
         UrlRefusedError: as ``parse``.
     """
-    try:
-        location = untrusted_location.decode()
-    except UnicodeDecodeError:
-        raise UrlRefusedError("a redirect's URL is not UTF-8") from None
+    location = _text(untrusted_location)
     # Before joining: urljoin drops tabs and line ends silently.
-    if len(location) > MAX_URL_CHARACTERS or _FORBIDDEN.search(location):
-        raise UrlRefusedError("a redirect's URL is too long or holds a forbidden character")
-    try:
-        joined = urljoin(target.url, location)
-    except ValueError:
-        raise UrlRefusedError("a redirect's URL cannot be read") from None
+    if location is None or len(location) > MAX_URL_CHARACTERS or _FORBIDDEN.search(location):
+        raise UrlRefusedError("a redirect's URL is too long, not UTF-8, or holds a forbidden character")
+    joined = _joined(target.url, location)
+    if joined is None:
+        raise UrlRefusedError("a redirect's URL cannot be read")
     return parse(joined, ports)
 
 
 def _host(untrusted_host: str) -> tuple[str, Address | None]:
     if untrusted_host.startswith("["):
-        return _ipv6(untrusted_host[1:-1])
-    name = untrusted_host.lower() if untrusted_host.isascii() else _ascii(untrusted_host)
-    name = name.removesuffix(".")
-    labels = name.split(".")
+        # After a percent sign comes an interface of this machine.
+        address = None if "%" in untrusted_host else _literal(IPv6Address, untrusted_host[1:-1])
+        if address is None:
+            raise UrlRefusedError("the URL's host is not an IPv6 address")
+        return str(address), address
+    name = untrusted_host.lower() if untrusted_host.isascii() else _idna(untrusted_host)
+    labels = name.removesuffix(".").split(".")
     if len(name) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
         raise UrlRefusedError("the URL's host is not a name")
     if not _NUMBER.fullmatch(labels[-1]):
-        return name, None
-    try:
-        address = IPv4Address(untrusted_host)
-    except ValueError:
-        raise UrlRefusedError("the URL's host is an address in an unusual form") from None
+        return name.removesuffix("."), None
+    address = _literal(IPv4Address, untrusted_host)
+    if address is None:
+        raise UrlRefusedError("the URL's host is an address in an unusual form")
     return str(address), address
 
 
-def _ipv6(untrusted_literal: str) -> tuple[str, Address]:
+# Each of these swallows an error whose text repeats its input, so that no refusal carries it as its context.
+
+
+def _text(untrusted: bytes) -> str | None:
     try:
-        address = IPv6Address(untrusted_literal)
+        return untrusted.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _joined(base: str, untrusted_location: str) -> str | None:
+    try:
+        return urljoin(base, untrusted_location)
     except ValueError:
-        raise UrlRefusedError("the URL's host is not an IPv6 address") from None
-    if address.scope_id is not None:
-        raise UrlRefusedError("the URL's host names a network interface")
-    return str(address), address
+        return None
 
 
-def _ascii(untrusted_host: str) -> str:
-    """The ASCII form of an international name (IDNA 2008 with the mapping of UTS 46)."""
+def _literal(kind: type[IPv4Address] | type[IPv6Address], untrusted_literal: str) -> Address | None:
+    try:
+        return kind(untrusted_literal)
+    except ValueError:
+        return None
+
+
+def _idna(untrusted_host: str) -> str:
+    """The ASCII form of an international name (IDNA 2008, mapped by UTS 46); empty if it has none."""
     try:
         return idna.encode(untrusted_host, uts46=True, std3_rules=True).decode("ascii")
     except ValueError:
-        raise UrlRefusedError("the URL's host is not a valid international name") from None
+        return ""
