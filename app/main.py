@@ -29,6 +29,7 @@ from app.quarantine import Quarantine
 from app.report.outbox import SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import custodians, processes
+from app.store.banks import BankReader
 from app.store.database import Database
 from app.store.keys import KeyRing
 from app.store.reports import ReportShelf
@@ -156,7 +157,7 @@ def _gate(settings: Settings, sandbox: Sandbox, banks: Banks, outbox: Outbox | N
 @contextlib.asynccontextmanager
 async def open_banks(settings: Settings, database: Database) -> AsyncIterator[CurrentBanks]:
     """The banks of a database, followed as they change."""
-    banks = CurrentBanks(database, settings.store.state_dir)
+    banks = CurrentBanks(BankReader(database), settings.store.state_dir)
     await banks.start()
     try:
         yield banks

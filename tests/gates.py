@@ -98,8 +98,8 @@ def fill_bank(
     bank.post(f"/v1/banks/{name}/signals", json={"signals": signals}).raise_for_status()
 
     def in_force() -> bool:
-        told = gate.client("ops").get("/v1/status").json()
-        return told["banks"]["in_force"] and name in [each["name"] for each in told["banks"]["banks"]]
+        told = gate.client("ops").get("/v1/status").json()["banks"]
+        return told["failing"] is None and name in [each["name"] for each in told["banks"] if each["counts"]]
 
     wait_for(in_force, 10)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, scope
-from app.banks.lists import SignalError, check_signal
+from app.banks.lists import BadSignalError, new_signal
 from app.entries import Bank, NewSignal
 from app.errors import InvalidRequestError
 from app.media import BankAction, BankKind, SignalType
@@ -188,8 +188,8 @@ def _signal(index: int, untrusted: object) -> NewSignal:
     if not isinstance(untrusted, dict) or not {"type", "value", "note"}.issuperset(untrusted):
         raise InvalidRequestError(f"'signals[{index}]' must be an object with 'type', 'value' and 'note'.")
     try:
-        return check_signal(untrusted.get("type"), untrusted.get("value"), untrusted.get("note"))
-    except SignalError as error:
+        return new_signal(untrusted.get("type"), untrusted.get("value"), untrusted.get("note"))
+    except BadSignalError as error:
         raise InvalidRequestError(f"'signals[{index}]': {error}.") from None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from typing import Annotated, Any, Final
 
@@ -171,7 +172,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str,
         "version": __version__,
         "ready": not await at.readiness.failing(),
         "failing": list(await at.readiness.failing()),
-        "banks": at.banks.status(),
+        "banks": dataclasses.asdict(at.banks.status()),
         "queue": {"depth": queue.depth, "oldest_age_seconds": queue.oldest_age_seconds},
         "custodians": known,
         "processes": [

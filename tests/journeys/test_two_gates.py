@@ -66,6 +66,6 @@ def test_five_hundred_mixed_ingests_get_their_verdicts(
     assert len(listed) == uploads + 2
     assert {report["id"] for report in listed} == {report for _, report in told if report}
     fetched = Counter(path for path, upload, _ in work if not upload and EXPECTED[path] == "match")
-    assert sorted(len(report["sightings"]) for report in listed if report["sightings"]) == sorted(
+    assert sorted(report["later_sightings"] for report in listed if report["later_sightings"]) == sorted(
         times - 1 for times in fetched.values()
     )
