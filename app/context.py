@@ -4,7 +4,9 @@ The context is secret once a medium matches, so its ``repr`` is masked and error
 """
 
 import json
+import re
 from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -26,18 +28,39 @@ MAX_TAGS: Final = 50
 MAX_TAG_CHARACTERS: Final = 64
 
 
+_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _rfc_3339(value: object) -> object:
-    """Take RFC 3339 text alone: pydantic would also read numbers as times."""
-    if not isinstance(value, str | datetime):
-        message = "must be RFC 3339 text with an offset, like 2026-01-31T12:00:00Z"
-        raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError as a field's error
-    return value
+    """Take RFC 3339 text alone: pydantic would also read numbers, and text of numbers, as times."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        return value
+    message = "must be RFC 3339 text with an offset, like 2026-01-31T12:00:00Z"
+    raise ValueError(message)
+
+
+def _address(value: object) -> object:
+    """Take text alone: pydantic would also read ``5`` as 0.0.0.5."""
+    if isinstance(value, str | IPv4Address | IPv6Address):
+        return value
+    message = "must be the text of an IPv4 or IPv6 address"
+    raise ValueError(message)
+
+
+def _port(value: object) -> object:
+    """Take a number, or its digits as a CSV file holds them: pydantic would also read ``true`` as 1."""
+    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit()):
+        return value
+    message = "must be a port number"
+    raise ValueError(message)
 
 
 Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARACTERS)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_STRING_CHARACTERS)]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
+Address = Annotated[IPvAnyAddress, BeforeValidator(_address)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_port)]
 
 
 class Context(BaseModel):
@@ -54,10 +77,8 @@ class Context(BaseModel):
     post_id: Text | None = Field(None, description="The post's id on the platform.")
     posted_at: Time | None = Field(None, description="When it was posted; RFC 3339 with offset.")
     uploaded_at: Time | None = Field(None, description="When it was uploaded; RFC 3339 with offset.")
-    uploader_ip: IPvAnyAddress | None = Field(None, description="IPv4 or IPv6 address of the uploader.")
-    uploader_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="Port of the uploader."
-    )
+    uploader_ip: Address | None = Field(None, description="IPv4 or IPv6 address of the uploader.")
+    uploader_port: Port | None = Field(None, description="Port of the uploader.")
     client_ref: Text | None = Field(None, description="The caller's own reference; told back in a batch.")
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = Field((), description="Free labels.")
 
@@ -81,7 +102,11 @@ def parse_context(untrusted: object) -> Context:
         return Context()
     if not isinstance(untrusted, dict):
         raise InvalidContextError("'context' must be a JSON object.")
-    if len(json.dumps(untrusted, ensure_ascii=False).encode("utf-8", "surrogatepass")) > MAX_CONTEXT_BYTES:
+    try:
+        text = json.dumps(untrusted, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        raise InvalidContextError("'context' holds what cannot be a context.") from None
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_CONTEXT_BYTES:
         raise InvalidContextError(f"'context' is larger than {MAX_CONTEXT_BYTES} bytes.")
     try:
         return Context.model_validate(untrusted)
@@ -91,4 +116,5 @@ def parse_context(untrusted: object) -> Context:
             known = ", ".join(Context.model_fields)
             raise InvalidContextError(f"'context' has an unknown key. Known keys: {known}.") from None
         key = ".".join(str(part) for part in first["loc"])
-        raise InvalidContextError(f"'context.{key}': {first['msg']}.") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InvalidContextError(f"'context.{key}': {problem}.") from None

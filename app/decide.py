@@ -4,7 +4,8 @@ The order of the rules:
 
 1. No bank was consulted: undecidable, ``no_bank``. An empty index is not a clean verdict.
 2. A bank that reports or blocks matched: match, even if the rest could not be scanned.
-3. The scan was not complete: undecidable, with the scan's reason.
+3. The scan was not complete: undecidable, with the scan's reason. One that calls itself complete and hashed
+   nothing contradicts itself: ``decoder_failed``.
 4. A bank holds PDQ entries, no digest matched, and no rendering is good enough for PDQ to speak:
    undecidable, ``low_quality``, unless the policy accepts that.
 5. Otherwise: clear.
@@ -41,6 +42,8 @@ def decide(
         return Decision(Verdict.MATCH, matches=tuple(matches))
     if scan.undecidable is not None:
         return Decision(reason=scan.undecidable, matches=tuple(matches))
+    if not scan.renderings:
+        return Decision(reason=Reason.DECODER_FAILED, matches=tuple(matches))
     if consulted.holds_pdq and not accept_low_quality and not _pdq_can_speak(matches, scan):
         return Decision(reason=Reason.LOW_QUALITY, matches=tuple(matches))
     return Decision(Verdict.CLEAR, matches=tuple(matches))

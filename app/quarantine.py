@@ -161,7 +161,7 @@ class QuarantinedMedia:
             self._grow(end)
         # Counted before it is copied, so that no way out leaves a written byte that is not overwritten.
         self._memory.used = end
-        self._memory.map[self.size : end] = bytes(untrusted_chunk)
+        self._memory.map[self.size : end] = untrusted_chunk
         self.size = end
         self._md5.update(untrusted_chunk)
         self._sha1.update(untrusted_chunk)

@@ -1,0 +1,179 @@
+"""Deciding: the whole table, and what must hold of every case of it."""
+
+from itertools import chain, combinations, product
+
+import pytest
+
+from app.decide import decide
+from app.media import (
+    Background,
+    BankAction,
+    BankKind,
+    Consulted,
+    Decision,
+    Match,
+    Reason,
+    Rendering,
+    Scan,
+    Shape,
+    SignalType,
+    Verdict,
+)
+
+SHAPE = Shape("image", "png", 640, 480, 1)
+ACTIONS, TYPES = tuple(BankAction), (SignalType.PDQ, SignalType.PHASH, SignalType.SHA256)
+SCAN_REASONS = tuple(reason for reason in Reason if reason not in {Reason.LOW_QUALITY, Reason.NO_BANK})
+
+
+def _match(action: BankAction, type_: SignalType = SignalType.PDQ) -> Match:
+    return Match("b", BankKind.OTHER, action, 1, type_, b"e", b"q", 0, 31)
+
+
+def _scan(*qualities: int, undecidable: Reason | None = None) -> Scan:
+    renderings = tuple(
+        Rendering(frame, Background.NONE, bytes(32), quality, bytes(8))
+        for frame, quality in enumerate(qualities)
+    )
+    return Scan(SHAPE if qualities else None, renderings, undecidable)
+
+
+REPORT, BLOCK, OBSERVE = (_match(action) for action in ACTIONS)
+OBSERVED_DIGEST = _match(BankAction.OBSERVE, SignalType.MD5)
+OBSERVED_PHASH = _match(BankAction.OBSERVE, SignalType.PHASH)
+
+Row = tuple[str, int, bool, tuple[Match, ...], Scan, Verdict, Reason | None]
+
+TABLE: list[Row] = [
+    ("clear", 1, True, (), _scan(100), Verdict.CLEAR, None),
+    ("clear at the least quality", 1, True, (), _scan(50), Verdict.CLEAR, None),
+    ("clear if one of many frames is good enough", 1, True, (), _scan(0, 49, 50), Verdict.CLEAR, None),
+    ("low quality", 1, True, (), _scan(49), Verdict.UNDECIDABLE, Reason.LOW_QUALITY),
+    ("low quality of all frames", 1, True, (), _scan(0, 49), Verdict.UNDECIDABLE, Reason.LOW_QUALITY),
+    ("low quality where no bank holds PDQ", 1, False, (), _scan(0), Verdict.CLEAR, None),
+    ("low quality, digest observed", 1, True, (OBSERVED_DIGEST,), _scan(0), Verdict.CLEAR, None),
+    (
+        "pHash makes nothing clear",
+        1,
+        True,
+        (OBSERVED_PHASH,),
+        _scan(0),
+        Verdict.UNDECIDABLE,
+        Reason.LOW_QUALITY,
+    ),
+    ("observed", 1, True, (OBSERVE,), _scan(100), Verdict.CLEAR, None),
+    ("reported", 1, True, (REPORT,), _scan(100), Verdict.MATCH, None),
+    ("blocked", 1, True, (BLOCK,), _scan(100), Verdict.MATCH, None),
+    ("reported beside observed", 2, True, (OBSERVE, REPORT), _scan(100), Verdict.MATCH, None),
+    ("reported at low quality", 1, True, (REPORT,), _scan(0), Verdict.MATCH, None),
+    (
+        "reported though it cannot be decoded",
+        1,
+        True,
+        (REPORT,),
+        _scan(undecidable=Reason.CORRUPT),
+        Verdict.MATCH,
+        None,
+    ),
+    (
+        "reported though not all was scanned",
+        1,
+        True,
+        (BLOCK,),
+        _scan(100, undecidable=Reason.TOO_MANY_FRAMES),
+        Verdict.MATCH,
+        None,
+    ),
+    (
+        "observed but not all scanned",
+        1,
+        True,
+        (OBSERVE,),
+        _scan(100, undecidable=Reason.TOO_MANY_FRAMES),
+        Verdict.UNDECIDABLE,
+        Reason.TOO_MANY_FRAMES,
+    ),
+    ("no bank", 0, False, (), _scan(100), Verdict.UNDECIDABLE, Reason.NO_BANK),
+    (
+        "no bank comes first",
+        0,
+        True,
+        (),
+        _scan(undecidable=Reason.EMPTY),
+        Verdict.UNDECIDABLE,
+        Reason.NO_BANK,
+    ),
+    ("whole scan of nothing", 1, False, (), _scan(), Verdict.UNDECIDABLE, Reason.DECODER_FAILED),
+    *(
+        (f"scan says {reason}", 1, False, (), _scan(100, undecidable=reason), Verdict.UNDECIDABLE, reason)
+        for reason in SCAN_REASONS
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("banks", "holds_pdq", "matches", "scan", "verdict", "reason"),
+    [row[1:] for row in TABLE],
+    ids=[row[0] for row in TABLE],
+)
+def test_the_table(
+    banks: int,
+    matches: tuple[Match, ...],
+    scan: Scan,
+    verdict: Verdict,
+    reason: Reason | None,
+    *,
+    holds_pdq: bool,
+) -> None:
+    decision = decide(consulted=Consulted(banks, holds_pdq), matches=matches, scan=scan)
+    assert (decision.verdict, decision.reason) == (verdict, reason)
+
+
+def test_low_quality_can_be_accepted_by_policy_and_nothing_else_changes() -> None:
+    for _, banks, holds_pdq, matches, scan, verdict, reason in TABLE:
+        decision = decide(
+            consulted=Consulted(banks, holds_pdq), matches=matches, scan=scan, accept_low_quality=True
+        )
+        expected = (Verdict.CLEAR, None) if reason is Reason.LOW_QUALITY else (verdict, reason)
+        assert (decision.verdict, decision.reason) == expected
+
+
+def test_in_every_case_clear_means_consulted_whole_and_free_of_matches() -> None:
+    """Invariant 3, over all combinations of what can be known of a medium."""
+    some_matches = [_match(action, type_) for action, type_ in product(ACTIONS, TYPES)]
+    all_matches = list(chain.from_iterable(combinations(some_matches, count) for count in range(4)))
+    scans = [
+        _scan(*qualities, undecidable=undecidable)
+        for qualities, undecidable in product([(), (0,), (49,), (50,), (0, 100)], [None, *SCAN_REASONS])
+    ]
+    verdicts = set()
+    for banks, holds_pdq, accept, matches, scan in product(
+        (0, 1, 2), (False, True), (False, True), all_matches, scans
+    ):
+        decision = decide(
+            consulted=Consulted(banks, holds_pdq), matches=matches, scan=scan, accept_low_quality=accept
+        )
+        verdicts.add(decision.verdict)
+        assert (decision.reason is None) == (decision.verdict is not Verdict.UNDECIDABLE)
+        if decision.verdict is Verdict.CLEAR:
+            assert banks
+            assert scan.undecidable is None
+            assert scan.renderings
+            assert {match.action for match in matches} <= {BankAction.OBSERVE}
+            spoken = any(rendering.quality >= 50 for rendering in scan.renderings)
+            digest = any(match.type is SignalType.SHA256 for match in matches)
+            assert spoken or digest or accept or not holds_pdq
+        if banks and {match.action for match in matches} & {BankAction.REPORT, BankAction.BLOCK}:
+            assert decision.verdict is Verdict.MATCH
+            assert decision.matches == matches
+    assert verdicts == set(Verdict)
+
+
+def test_what_nobody_decided_is_undecidable() -> None:
+    assert Decision().verdict is Verdict.UNDECIDABLE
+    assert next(iter(Verdict)) is Verdict.UNDECIDABLE
+
+
+def test_only_banks_that_report_oblige_to_report() -> None:
+    decision = decide(consulted=Consulted(2, True), matches=(OBSERVE, BLOCK, REPORT), scan=_scan(100))
+    assert decision.to_report == (REPORT,)
+    assert decide(consulted=Consulted(1, True), matches=(BLOCK,), scan=_scan(100)).to_report == ()
