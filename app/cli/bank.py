@@ -1,0 +1,306 @@
+"""``cordon bank``: banks of known signals, and the lists that fill them."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import UsageError, emit_json, emit_table, printable, say
+from app.media import BankAction, BankKind, SignalType
+
+if TYPE_CHECKING:
+    from app.entries import Bank
+
+app = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The bank's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE=BITS",
+        help="Largest Hamming distance that still matches, as pdq=31 or phash=6; give it again for both.",
+    ),
+]
+Reason = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Why matches of a csam bank are blocked without a report."),
+]
+ListType = Annotated[
+    SignalType | None,
+    typer.Option("--type", help="What all values are, where the list does not tell (64 hex digits)."),
+]
+
+
+@app.callback()
+def bank() -> None:
+    """Banks: named sets of known signals of one kind of harm, with what to do on a match.
+
+    cordon bank create hashlist --kind csam --action report
+    cordon bank import hashlist hashes.csv
+    cordon bank list
+    """
+
+
+@app.command()
+def create(
+    name: Name,
+    kind: Annotated[BankKind, typer.Option(help="The kind of harm; it never changes.")],
+    action: Annotated[
+        BankAction,
+        typer.Option(help="On a match: drop and report, drop only, or only count ('observe' lets it pass)."),
+    ],
+    threshold: Thresholds = None,
+    no_report_reason: Reason = None,
+) -> None:
+    """Make an empty bank. It counts once the first import into it is in force.
+
+    'observe' is refused for csam, and 'block' on csam needs --no-report-reason.
+
+        cordon bank create hashlist --kind csam --action report
+        cordon bank create spam --kind other --action block --threshold pdq=20
+    """
+    asyncio.run(_create(name, kind, action, _thresholds(threshold), no_report_reason))
+    say(f"bank {name} is made; 'cordon bank import {name} FILE' fills it")
+
+
+@app.command("set")
+def set_policy(
+    name: Name,
+    action: Annotated[BankAction | None, typer.Option(help="On a match, from now on.")] = None,
+    threshold: Thresholds = None,
+    no_report_reason: Reason = None,
+) -> None:
+    """Change what a bank does on a match, or how close a match must be. What is not given stays.
+
+    cordon bank set hashlist --threshold pdq=20
+    """
+    if action is None and not threshold and no_report_reason is None:
+        raise UsageError("nothing to set: give --action, --threshold or --no-report-reason")
+    asyncio.run(_set(name, action, _thresholds(threshold), no_report_reason))
+    say(f"bank {name} is changed; every running gate follows within seconds")
+
+
+@app.command("list")
+def list_banks(as_json: AsJson = False) -> None:
+    """List all banks, what they do, and how many entries they hold.
+
+    cordon bank list
+    """
+    rows = []
+    for each, entries in asyncio.run(_list()):
+        if as_json:
+            emit_json(
+                {
+                    "name": each.name,
+                    "kind": each.kind.value,
+                    "action": each.action.value,
+                    "thresholds": {of.value: each.threshold(of) for of in SignalType if not of.is_digest},
+                    "no_report_reason": each.no_report_reason,
+                    "entries": {of.value: count for of, count in entries.items()},
+                    "imported_at": each.changed_at.isoformat() if each.changed_at else None,
+                }
+            )
+        held = ", ".join(f"{count} {of.value}" for of, count in entries.items() if count)
+        rows.append(
+            (
+                each.name,
+                each.kind.value,
+                each.action.value,
+                held or ("emptied" if each.first_generation is not None else "nothing imported yet"),
+                f"{each.changed_at:%Y-%m-%d %H:%M}" if each.changed_at else "",
+                f"pdq {each.threshold(SignalType.PDQ)}, phash {each.threshold(SignalType.PHASH)}",
+            )
+        )
+    if not as_json:
+        emit_table(("name", "kind", "action", "entries", "imported (UTC)", "thresholds"), rows)
+
+
+@app.command("import")
+def import_list(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The list; - is standard input.")],
+    signal_type: ListType = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Import the good lines, and name those left out on stderr.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Believe --type pdq although the values look like SHA-256.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="How many seconds to wait until every running gate has it in force."),
+    ] = 600,
+) -> None:
+    """Add the signals of a list to a bank: all of it, or nothing if one line is bad.
+
+    The list is CSV with the header type,value or type,value,note; or JSON lines, as 'cordon bank hash --json'
+    prints them; or one value a line: 32 hex digits are md5, 40 sha1, 16 phash, and 64 need --type pdq or
+    --type sha256. Blank lines and lines that begin with # are skipped.
+
+    Up to 10,000 new entries are in force in every running gate within 5 seconds. A longer list is in force
+    once its index is built, and until then gates go on with what they have. The command waits for that: exit
+    code 1 says that the list is imported and stored, but not in force everywhere within --wait seconds.
+
+        cordon bank import hashlist hashes.csv
+        cordon bank import hashlist values.txt --type pdq
+        cordon bank hash pictures/ --json | cordon bank import hashlist -
+    """
+    from app.banks.importing import ListFile
+    from app.cli import importing
+
+    if force and signal_type is not SignalType.PDQ:
+        raise UsageError("--force goes with --type pdq")
+    listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad)
+    importing.import_file(name, listed, wait_seconds=wait)
+
+
+@app.command("hash")
+def hash_files(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, directories, or -.")],
+    all_frames: Annotated[
+        bool, typer.Option("--all-frames", help="Tell every frame or page that differs, not the first alone.")
+    ] = False,
+    types: Annotated[
+        list[SignalType] | None, typer.Option("--type", help="Only this type; give it again for more.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the fingerprints of files: md5, sha1, sha256, and of the first frame as shown, pdq and phash.
+
+    Needs no state. A pdq under quality 50 says too little to match by, and is left out with a warning. The
+    files are decoded in a locked process, as every medium is. With --json, the lines can be imported into a
+    bank.
+
+        cordon bank hash picture.jpg
+        cordon bank hash pictures/ --json --type pdq > list.jsonl
+    """
+    from app.cli import hashing
+
+    code = hashing.hash_files(
+        files, all_frames=all_frames, types=frozenset(types or SignalType), as_json=as_json
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def remove(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A list, as import takes it; - is stdin.")],
+    signal_type: ListType = None,
+) -> None:
+    """Remove the signals of a list from a bank. Those it does not hold are no error.
+
+    A bank that is emptied this way makes gates refuse to decide: delete it if it is no longer wanted.
+
+        cordon bank remove hashlist withdrawn.csv
+        echo 9e107d9d372bb6826bd81d3542a419d6 | cordon bank remove hashlist -
+    """
+    from app.banks.importing import ListFile
+    from app.cli import importing
+
+    # What is not in the bank cannot be removed from it, so a wrong type does no harm.
+    importing.remove_file(name, ListFile(file, signal_type, force=True))
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, on a terminal.")] = False,
+) -> None:
+    """Delete a bank with all of its entries. Reports of its matches stay.
+
+    cordon bank delete spam
+    """
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete bank {printable(name)}?", err=True):
+        raise typer.Exit(1)
+    asyncio.run(_delete(name))
+    say(f"bank {printable(name)} is deleted")
+
+
+@app.command("create-test")
+def create_test(name: Annotated[str, typer.Argument(help="The bank's name.")] = "test") -> None:
+    """Make a bank of kind 'test' that holds the picture of 'cordon test-picture', and nothing else.
+
+    Its matches are real in every respect, but say 'test: true' and can never be filed.
+
+        cordon bank create-test
+        cordon test-picture --out test.png && cordon ingest test.png
+    """
+    from app.cli import importing
+
+    importing.create_test_bank(name)
+
+
+def _thresholds(given: list[str] | None) -> dict[SignalType, int]:
+    thresholds = {}
+    for each in given or []:
+        name, _, bits = each.partition("=")
+        if name not in set(SignalType) or not bits.isdecimal():
+            raise UsageError("--threshold is written TYPE=BITS, like pdq=31")
+        thresholds[SignalType(name)] = int(bits)
+    return thresholds
+
+
+async def _create(
+    name: str,
+    kind: BankKind,
+    action: BankAction,
+    thresholds: dict[SignalType, int],
+    no_report_reason: str | None,
+) -> None:
+    from app.cli.state import BY, open_state
+    from app.store import banks
+
+    async with open_state() as database, database.begin() as connection:
+        await banks.create(
+            connection,
+            name=name,
+            kind=kind,
+            action=action,
+            by=BY,
+            thresholds=thresholds,
+            no_report_reason=no_report_reason,
+        )
+
+
+async def _set(
+    name: str, action: BankAction | None, thresholds: dict[SignalType, int], no_report_reason: str | None
+) -> None:
+    from app.cli.state import BY, open_state
+    from app.store import banks
+
+    async with open_state() as database, database.begin() as connection:
+        there = (await banks.get(connection, name)).thresholds
+        await banks.configure(
+            connection,
+            name,
+            by=BY,
+            action=action,
+            thresholds={**there, **thresholds},
+            no_report_reason=no_report_reason,
+        )
+
+
+async def _list() -> "list[tuple[Bank, dict[SignalType, int]]]":
+    from app.cli.state import open_state
+    from app.store import banks
+
+    async with open_state() as database, database.connect() as connection:
+        counts = await banks.counts(connection)
+        return [
+            (each, {of: counts.get((each.id, of), 0) for of in SignalType})
+            for each in await banks.every(connection)
+        ]
+
+
+async def _delete(name: str) -> None:
+    from app.cli.state import BY, open_state
+    from app.store import banks
+
+    async with open_state() as database:
+        async with database.begin() as connection:
+            await banks.delete_bank(connection, name, by=BY)
+        await banks.sweep(database)

@@ -1,0 +1,198 @@
+"""How lists get into banks and out of them, as told on a terminal."""
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from app.banks.importing import BadLinesError, Imported, ListFile, import_list, wait_in_force
+from app.banks.lists import BadLine, ListError, new_signal
+from app.cli import testpicture
+from app.cli.console import FailedError, UsageError, printable, say
+from app.cli.state import BY, open_state
+from app.entries import NewSignal
+from app.errors import ConflictError, NotFoundError
+from app.media import BankAction, BankKind
+from app.store import banks
+from app.store.database import Database
+
+STANDARD_INPUT: Final = Path("-")
+
+SMALL_CHANGE_SECONDS: Final = 10.0
+"""How long to wait for a small change, which is in force everywhere within 5."""
+
+_SAID_AFTER_LOOKS: Final = 8
+"""Looks at the running processes, some a second, before it is said that they are waited for."""
+
+Progress = Callable[[str, int], None]
+
+
+def import_file(name: str, listed: ListFile, *, wait_seconds: float) -> None:
+    """Add the signals of a list to a bank, and wait until every running process has them in force.
+
+    Raises:
+        UsageError: the list is bad; nothing was imported.
+        FailedError: it was imported, but is not in force everywhere after ``wait_seconds``.
+    """
+    with rereadable(listed) as list_file, _told("nothing was imported"), _progress() as progress:
+        asyncio.run(_import(name, list_file, progress, wait_seconds))
+
+
+def remove_file(name: str, listed: ListFile) -> None:
+    """Remove the signals of a list from a bank, and wait until every running process has that in force.
+
+    Raises:
+        UsageError: the list is bad; nothing was removed.
+    """
+    with rereadable(listed) as list_file, _told("nothing was removed"):
+        list_file.checked()
+        signals = [signal for chunk in list_file.chunks() for signal in chunk.signals]
+        asyncio.run(_remove(name, signals))
+
+
+def create_test_bank(name: str) -> None:
+    """Make a bank of kind ``test`` that holds the test picture; one that is there gets what it lacks.
+
+    Raises:
+        ConflictError: there is a bank of that name and another kind.
+    """
+    asyncio.run(_create_test_bank(name))
+
+
+@contextlib.contextmanager
+def rereadable(listed: ListFile) -> Iterator[ListFile]:
+    """The same list, from a file that can be read twice: what comes through a pipe is kept in RAM.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        if listed.path != STANDARD_INPUT and stat.S_ISREG(listed.path.stat().st_mode):
+            yield listed
+            return
+        kept = os.memfd_create("cordon-list", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{printable(str(listed.path))}: {error.strerror}") from None
+    try:
+        try:
+            with (
+                sys.stdin.buffer if listed.path == STANDARD_INPUT else listed.path.open("rb") as pipe,
+                os.fdopen(kept, "wb", closefd=False) as copy,
+            ):
+                copy.writelines(pipe)
+        except OSError as error:
+            raise UsageError(f"{printable(str(listed.path))}: {error.strerror}") from None
+        yield replace(listed, path=Path(f"/proc/self/fd/{kept}"))
+    finally:
+        os.close(kept)
+
+
+async def _import(name: str, listed: ListFile, progress: Progress, wait_seconds: float) -> None:
+    async with open_state() as database:
+        imported = await import_list(database, name, listed, by=BY, progress=progress)
+        _tell_imported(name, imported)
+        await _wait(database, imported.generation, wait_seconds)
+
+
+def _tell_imported(name: str, imported: Imported) -> None:
+    _tell_bad_lines(imported.first_left_out, imported.left_out)
+    if imported.left_out:
+        say(f"left out: {imported.left_out} bad lines")
+    there = f"; {imported.present} it held already, or came twice" if imported.present else ""
+    say(f"{imported.added} signals are new in bank {printable(name)}{there}")
+
+
+async def _remove(name: str, signals: list[NewSignal]) -> None:
+    async with open_state() as database:
+        async with database.begin() as connection:
+            changed = await banks.remove(connection, name, signals, by=BY)
+        there = f"; {changed.unchanged} were not in it" if changed.unchanged else ""
+        say(f"{changed.changed} signals are removed from bank {printable(name)}{there}")
+        await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
+
+
+async def _create_test_bank(name: str) -> None:
+    signals = [new_signal(of, value, "the test picture") for of, value in testpicture.signals()]
+    async with open_state() as database:
+        async with database.begin() as connection:
+            try:
+                kind = (await banks.get(connection, name)).kind
+            except NotFoundError:
+                kind = BankKind.TEST
+                await banks.create(connection, name=name, kind=kind, action=BankAction.REPORT, by=BY)
+            if kind is not BankKind.TEST:
+                raise ConflictError("There is a bank of that name and another kind.")
+            changed = await banks.add(connection, name, signals, by=BY)
+        say(f"bank {name} holds the test picture; 'cordon test-picture --out test.png' draws it")
+        await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
+
+
+async def _wait(database: Database, generation: int, seconds: float) -> None:
+    """Wait until every running process has a generation in force, and say so if that takes long.
+
+    Raises:
+        FailedError: it is stored, but not in force everywhere after ``seconds``.
+    """
+    looks = 0
+
+    def tell(behind: int) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == _SAID_AFTER_LOOKS:
+            say(f"stored; waiting for {_processes(behind)} to have it in force, as their index is built")
+
+    behind = await wait_in_force(database, generation, seconds=seconds, progress=tell)
+    if behind:
+        raise FailedError(
+            f"stored, but not in force in {_processes(len(behind))} within {seconds:g} s; until it is, they "
+            "go on with what they had"
+        )
+    if looks >= _SAID_AFTER_LOOKS:
+        say("in force")
+
+
+def _processes(count: int) -> str:
+    return "1 running process" if count == 1 else f"{count} running processes"
+
+
+@contextlib.contextmanager
+def _told(what_not: str) -> Iterator[None]:
+    """Tell of a bad list which lines are bad, and that it had no effect.
+
+    Raises:
+        UsageError: in the place of any ``ListError``.
+    """
+    try:
+        yield
+    except ListError as error:
+        if isinstance(error, BadLinesError):
+            _tell_bad_lines(error.summary.first_bad, error.summary.bad)
+        raise UsageError(f"{what_not}: {error}") from None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """Counts that run on a terminal while a list is read."""
+    if not sys.stderr.isatty():
+        yield lambda _step, _done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Counts
+    from rich.progress import SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f}"))
+    with Counts(*columns, console=Console(stderr=True), transient=True) as counts:
+        task = counts.add_task("reading", total=None)
+        yield lambda step, done: counts.update(task, description=f"{step}ing", completed=done)
+
+
+def _tell_bad_lines(first: list[BadLine], count: int) -> None:
+    for line in first:
+        say(str(line))
+    if count > len(first):
+        say(f"and {count - len(first)} more bad lines")

@@ -1,0 +1,148 @@
+"""``cordon key``: the tokens that clients show."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
+
+if TYPE_CHECKING:
+    from app.store.keys import Key, Scope
+
+app = typer.Typer(no_args_is_help=True)
+
+MAX_NAME_CHARACTERS: Final = 128
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+@app.callback()
+def key() -> None:
+    """Make, list and revoke the keys of clients. A key's token is shown once and stored only as a hash.
+
+    cordon key create --name scraper --scope ingest
+    cordon key list
+    cordon key revoke 01J9ZK3V5T8QX2M4N6P8R0S1T2
+    """
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option(help="What the key is for, in your words.")],
+    scope: Annotated[
+        list[str], typer.Option(help="ingest, bank, report or ops; give it again for more than one.")
+    ],
+    profile: Annotated[
+        str, typer.Option(help="The intake policy it is bound to: a table [profile.NAME] of cordon.toml.")
+    ] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print its token, once. Keep the token where only its client can read it.
+
+    Scopes: 'ingest' hands media in, 'bank' changes banks, 'report' lists and holds sealed reports, 'ops'
+    reads /v1/status. Give each client only what it needs.
+
+        cordon key create --name scraper --scope ingest
+        cordon key create --name ci --scope ingest --scope bank --json
+    """
+    made, token = asyncio.run(_create(name, scope, profile))
+    scopes = sorted(each.value for each in made.scopes)
+    if as_json:
+        emit_json({"id": made.id, "token": token, "scopes": scopes})
+        return
+    emit(token)
+    say(f"key {made.id} ({', '.join(scopes)}); this token is shown once, and nobody can show it again")
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List all keys, the revoked ones too. No token is shown: none is known.
+
+    cordon key list
+    """
+    keys = asyncio.run(_list())
+    if as_json:
+        for each in keys:
+            emit_json(_told(each))
+        return
+    emit_table(
+        ("id", "name", "scopes", "profile", "last used", "state"),
+        [
+            (
+                each.id,
+                printable(each.name),
+                ",".join(sorted(each.scopes)),
+                printable(each.profile),
+                f"{each.last_used_at:%Y-%m-%d %H:%M}" if each.last_used_at else "never",
+                "revoked" if each.revoked_at else "active",
+            )
+            for each in keys
+        ],
+    )
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'cordon key list' shows it.")],
+) -> None:
+    """End a key. Every running gate refuses it within a few seconds; nothing brings it back.
+
+    cordon key revoke 01J9ZK3V5T8QX2M4N6P8R0S1T2
+    """
+    asyncio.run(_revoke(key_id))
+    say(f"key {printable(key_id)} is revoked")
+
+
+async def _create(name: str, scopes: list[str], profile: str) -> "tuple[Key, str]":
+    from app.cli.state import open_state, read_settings
+    from app.store import keys
+
+    settings = read_settings()
+    if not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+        raise UsageError(f"--name takes 1 to {MAX_NAME_CHARACTERS} printable characters")
+    if profile not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles))
+        raise UsageError(f"there is no profile '{printable(profile)}' in the configuration; known: {known}")
+    checked = _checked(scopes)
+    async with open_state(settings) as database, database.begin() as connection:
+        return await keys.create(connection, name=name, scopes=checked, profile=profile)
+
+
+def _checked(scopes: list[str]) -> "frozenset[Scope]":
+    from app.store.keys import Scope
+
+    named = {part.strip() for scope in scopes for part in scope.split(",")}
+    unknown = sorted(named.difference(Scope))
+    if unknown:
+        known = ", ".join(scope.value for scope in Scope)
+        raise UsageError(f"there is no scope '{printable(unknown[0])}'; known: {known}")
+    return frozenset(Scope(scope) for scope in named)
+
+
+async def _list() -> "tuple[Key, ...]":
+    from app.cli.state import open_state
+    from app.store import keys
+
+    async with open_state() as database, database.connect() as connection:
+        return await keys.list_keys(connection)
+
+
+async def _revoke(key_id: str) -> None:
+    from app.cli.state import open_state
+    from app.store import keys
+
+    async with open_state() as database, database.begin() as connection:
+        await keys.revoke(connection, key_id)
+
+
+def _told(key: "Key") -> dict[str, object]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(scope.value for scope in key.scopes),
+        "profile": key.profile,
+        "created_at": key.created_at.isoformat(),
+        "last_used_at": key.last_used_at.isoformat() if key.last_used_at else None,
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }

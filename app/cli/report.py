@@ -1,0 +1,314 @@
+"""``cordon report``: sealed reports, listed, held, exported, and opened where a custodian's key is."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
+
+if TYPE_CHECKING:
+    from app.custody import Identity
+    from app.store.reports import Report, Sighting
+
+app = typer.Typer(no_args_is_help=True)
+
+MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
+
+ReportId = Annotated[str, typer.Argument(metavar="ID", help="As 'cordon report list' shows it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+Document = dict[str, Any]
+
+
+@app.callback()
+def report() -> None:
+    """The sealed reports of matches: metadata only, readable with a custodian's key alone.
+
+    cordon report list
+    cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
+    """
+
+
+@app.command("list")
+def list_reports(
+    state: Annotated[str | None, typer.Option(help="Only those in this state: queued.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all reports, newest first: what can be told without opening them.
+
+    cordon report list
+    cordon report list --json | jq -r .id
+    """
+    rows = []
+    for each in asyncio.run(_list(state)):
+        if as_json:
+            emit_json(
+                {
+                    "id": each.id,
+                    "state": each.state,
+                    "created_at": each.created_at.isoformat(),
+                    "bank_kind": each.bank_kind.value,
+                }
+            )
+        hold = "yes" if each.on_hold else ""
+        rows.append((each.id, each.state, f"{each.created_at:%Y-%m-%d %H:%M}", each.bank_kind.value, hold))
+    if not as_json:
+        emit_table(("id", "state", "created (UTC)", "kind", "on hold"), rows)
+
+
+@app.command()
+def show(report_id: ReportId, as_json: AsJson = False) -> None:
+    """Show what can be told of one report without opening it.
+
+    cordon report show 01J9ZK3V5T8QX2M4N6P8R0S1T2
+    """
+    found, later = asyncio.run(_show(report_id))
+    told = {
+        "id": found.id,
+        "state": found.state,
+        "created_at": found.created_at.isoformat(),
+        "bank_kind": found.bank_kind.value,
+        "on_hold": found.on_hold,
+        "custodians": list(found.custodians),
+        "sealed_sha256": found.sealed_sha256,
+        "later_sightings": [
+            {
+                "id": each.id,
+                "seen_at": each.seen_at.isoformat(),
+                "custodians": list(each.custodians),
+                "sealed_sha256": each.sealed_sha256,
+            }
+            for each in later
+        ],
+    }
+    if as_json:
+        emit_json(told)
+    else:
+        for line in _readable(told):
+            emit(line)
+
+
+@app.command("open")
+def open_report(
+    report: Annotated[
+        str,
+        typer.Argument(metavar="ID|FILE", help="A report's id, or a sealed file; that needs no database."),
+    ],
+    identity: Annotated[
+        Path, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Your private key's file.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Open a report with a custodian's key, and show all that it says.
+
+    By id, what is stored is checked against the audit log first, and later sightings of the same medium at
+    the same place are shown too. A sealed file is opened as it is: it does not prove who sealed it. With
+    --json, one line a document, the report's own first.
+
+        cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
+        cordon report open report.age --identity ada.key
+    """
+    from app import custody
+
+    held = custody.read_identity(identity)
+    documents, related = (
+        _open_file(Path(report), held) if _is_file(report) else _open_stored(report, held, as_json)
+    )
+    for number, document in enumerate(documents):
+        if as_json:
+            emit_json(document)
+            continue
+        if number:
+            emit(f"\nseen again ({number} of {len(documents) - 1})")
+        for line in _readable(document):
+            emit(line)
+    if related:
+        emit("\nother reports of the same medium at the same place")
+        for line in related:
+            emit(f"  {line}")
+
+
+@app.command()
+def hold(report_id: ReportId) -> None:
+    """Keep a report from ever being removed, until 'unhold'. Doing it twice is no error.
+
+    cordon report hold 01J9ZK3V5T8QX2M4N6P8R0S1T2
+    """
+    asyncio.run(_set_hold(report_id, on_hold=True))
+    say(f"report {report_id} is on hold")
+
+
+@app.command()
+def unhold(report_id: ReportId) -> None:
+    """End a hold. Doing it twice is no error.
+
+    cordon report unhold 01J9ZK3V5T8QX2M4N6P8R0S1T2
+    """
+    asyncio.run(_set_hold(report_id, on_hold=False))
+    say(f"report {report_id} is not on hold")
+
+
+@app.command()
+def export(
+    report_id: ReportId,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sealed file goes; a new file.")],
+) -> None:
+    """Write the sealed report as it stands, to be opened elsewhere: an age file, still sealed.
+
+    cordon report export 01J9ZK3V5T8QX2M4N6P8R0S1T2 --out report.age
+    age -d -i ada.key report.age
+    """
+    sealed, later = asyncio.run(_sealed(report_id))
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{printable(str(out))} exists and is not overwritten") from None
+    except OSError as error:
+        raise UsageError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(sealed)
+    except OSError as error:
+        out.unlink(missing_ok=True)
+        raise FailedError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
+    say(f"the sealed report is in {printable(str(out))}")
+    if later:
+        say(f"not in it: {later} later sightings; 'cordon report open {report_id}' shows them")
+
+
+async def _list(state: str | None) -> "list[Report]":
+    from app.cli.state import open_state
+    from app.store import reports
+
+    found: list[Report] = []
+    async with open_state() as database, database.connect() as connection:
+        while True:
+            page = await reports.list_reports(
+                connection,
+                state=state,
+                before=found[-1].id if found else None,
+                limit=reports.MAX_LISTED,
+            )
+            found += page
+            if len(page) < reports.MAX_LISTED:
+                return found
+
+
+async def _show(report_id: str) -> "tuple[Report, tuple[Sighting, ...]]":
+    from app.cli.state import open_state
+    from app.store import reports
+
+    async with open_state() as database, database.connect() as connection:
+        found = await reports.get(connection, report_id)
+        return found, await reports.list_sightings(connection, report_id)
+
+
+async def _set_hold(report_id: str, *, on_hold: bool) -> None:
+    from app.cli.state import BY, open_state
+    from app.store import reports
+
+    async with open_state() as database, database.begin() as connection:
+        await reports.set_hold(connection, report_id, on_hold=on_hold, by=BY)
+
+
+async def _sealed(report_id: str) -> tuple[bytes, int]:
+    from app.cli.state import open_state
+    from app.store import reports
+
+    async with open_state() as database, database.connect() as connection:
+        sealed = await reports.sealed(connection, report_id)
+        return sealed, len(await reports.list_sightings(connection, report_id))
+
+
+def _is_file(report: str) -> bool:
+    """Whether a file is meant; an id has the shape of a ULID and is looked for in the database."""
+    from ulid import ULID
+
+    try:
+        ULID.from_str(report)
+    except ValueError:
+        return True
+    return False
+
+
+def _open_file(path: Path, identity: "Identity") -> tuple[list[Document], list[str]]:
+    from app.report.seal import open_report as unseal
+
+    try:
+        with path.open("rb") as file:
+            untrusted_sealed = file.read(MAX_SEALED_BYTES)
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))}: {error.strerror}; give a report's id or a file") from None
+    return [unseal(untrusted_sealed, identity)], []
+
+
+def _open_stored(report_id: str, identity: "Identity", only_it: bool) -> tuple[list[Document], list[str]]:
+    """A stored report and its later sightings, and lines about other reports of the same medium and place."""
+    from app.report.seal import open_report as unseal
+
+    sealed, others = asyncio.run(_read(report_id, with_others=not only_it))
+    documents = [unseal(file, identity, report_id=report_id) for file in sealed]
+    return documents, list(_related(documents[0], others, identity))
+
+
+async def _read(report_id: str, *, with_others: bool) -> tuple[tuple[bytes, ...], dict[str, bytes]]:
+    from app.cli.state import open_state
+    from app.store import reports
+
+    async with open_state() as database, database.connect() as connection:
+        sealed = await reports.authentic(connection, report_id)
+        others: dict[str, bytes] = {}
+        if with_others:
+            # The newest will do: this is a help for the reader, not a search.
+            for other in await reports.list_reports(connection, limit=reports.MAX_LISTED):
+                if other.id != report_id:
+                    others[other.id] = await reports.sealed(connection, other.id)
+        return sealed, others
+
+
+def _related(document: Document, others: Mapping[str, bytes], identity: "Identity") -> Iterator[str]:
+    from app.errors import InvalidRequestError
+    from app.report.seal import open_report as unseal
+
+    place = _place(document)
+    for other_id in sorted(others) if place else ():
+        try:
+            other = unseal(others[other_id], identity)
+        except InvalidRequestError:
+            continue
+        if _place(other) == place and other["signals"]["sha256"] == document["signals"]["sha256"]:
+            when = "earlier" if other_id < document["report_id"] else "later"
+            yield f"{other_id}  {when}, {other['created_at']}"
+
+
+def _place(document: Document) -> tuple[Any, ...]:
+    """Where a report says that its medium was found; empty if it does not."""
+    requested = document["provenance"].get("requested_url")
+    if requested is not None:
+        return ("url", requested)
+    said = [document["context"].get(key) for key in ("platform", "account_id", "post_id", "source_url")]
+    return tuple(said) if any(said) else ()
+
+
+def _readable(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A document as lines that a person can read, nothing left out but what is empty."""
+    for key, value in document.items():
+        name = f"{indent}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            if value:
+                yield name
+                yield from _readable(value, indent + "  ")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            if value and isinstance(value[0], Mapping):
+                for number, each in enumerate(value, 1):
+                    yield f"{name} {number}"
+                    yield from _readable(each, indent + "  ")
+            elif value:
+                yield f"{name}: {', '.join(printable(str(each)) for each in value)}"
+        elif value is not None:
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else printable(str(value))
+            yield f"{name}: {shown}"
