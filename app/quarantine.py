@@ -87,8 +87,9 @@ class QuarantinedMedia:
         self, quarantine: Quarantine, max_bytes: int, max_video_bytes: int, expected_bytes: int | None
     ) -> None:
         self._quarantine = quarantine
-        self._limit = max_bytes
-        self._video_limit = max_video_bytes
+        # What would fill the whole budget alone is too large, not a matter of waiting.
+        self._limit = min(max_bytes, quarantine.budget_bytes)
+        self._video_limit = min(max_video_bytes, quarantine.budget_bytes)
         self._promised = 0
         self.size = 0
         self._sealed = False
