@@ -37,8 +37,8 @@ class UrlRequest(BaseModel):
     context: Context | None = None
 
 
-def application(services: Services, keys: Keys) -> ASGIApp:
-    """The ASGI application of one web process, authentication in front."""
+def routes() -> FastAPI:
+    """All routes, without services and without authentication."""
     app = FastAPI(
         title="Cordon",
         version=__version__,
@@ -47,13 +47,19 @@ def application(services: Services, keys: Keys) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
     for module in (ingest, batch, banks, reports, health):
         app.include_router(module.router)
     app.add_exception_handler(CordonError, _on_cordon_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def application(services: Services, keys: Keys) -> ASGIApp:
+    """The ASGI application of one web process, authentication in front."""
+    app = routes()
+    app.state.services = services
     return Edge(app, keys, services.metrics)
 
 
