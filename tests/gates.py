@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -52,9 +52,21 @@ class RunningGate:
     process: subprocess.Popen[bytes]
     prepared: Prepared
     log: Path
+    _clients: dict[str, httpx.Client] = field(default_factory=dict)
 
     def client(self, scope: str = "ingest") -> httpx.Client:
-        """A client that carries the token of a scope."""
+        """The client that carries the token of a scope; closed with the gate."""
+        if scope not in self._clients:
+            self._clients[scope] = self.new_client(scope)
+        return self._clients[scope]
+
+    def close(self) -> None:
+        """Close all connections of these clients."""
+        for client in self._clients.values():
+            client.close()
+
+    def new_client(self, scope: str = "ingest") -> httpx.Client:
+        """A client of its own, for its user to close."""
         return httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.prepared.tokens[scope]}"},
@@ -98,8 +110,9 @@ def fill_bank(
     bank.post(f"/v1/banks/{name}/signals", json={"signals": signals}).raise_for_status()
 
     def in_force() -> bool:
-        told = gate.client("ops").get("/v1/status").json()["banks"]
-        return told["failing"] is None and name in [each["name"] for each in told["banks"] if each["counts"]]
+        status = gate.client("ops").get("/v1/status").json()
+        counting = [bank["name"] for bank in status["banks"]["banks"] if bank["counts"]]
+        return status["ready"] and name in counting
 
     wait_for(in_force, 10)
 
@@ -155,7 +168,8 @@ def running_gate(
         gate = RunningGate(ready.read_text().strip(), process, prepared, log)
         if wait_until_ready:
             wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == httpx.codes.OK)
-        yield gate
+        with contextlib.closing(gate):
+            yield gate
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -31,7 +31,7 @@ class Load:
 
     def run(self, gate: RunningGate) -> None:
         """Hand in until the connection breaks."""
-        with gate.client() as client:
+        with gate.new_client() as client:
             while True:
                 post = str(next(self._numbers))
                 self.sent.append(post)
