@@ -55,7 +55,7 @@ class NewSignal(NamedTuple):
         return f"<NewSignal {self.type.value}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entries:
     """Columns of entries of one type.
 
@@ -93,7 +93,7 @@ class Head:
     touched: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Changes:
     """All banks, and what became of their entries since an earlier generation.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 _PREFIX_BYTES: Final = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DigestIndex:
     """Digests of one length, in the order of their first 8 bytes.
 

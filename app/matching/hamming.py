@@ -78,7 +78,7 @@ class Band:
     base: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HammingIndex:
     """Rows of equal length and the directories of their bands.
 

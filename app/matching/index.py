@@ -14,7 +14,7 @@ from app.matching.hamming import HammingIndex
 from app.media import SignalType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """The entries of one type.
 
@@ -29,7 +29,7 @@ class Part:
     banks: NDArray[np.int64] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EntryIndex:
     """Entries of all types, immutable.
 

@@ -30,7 +30,7 @@ _QUERIES_AT_ONCE: Final = 8
 _EMPTY: Final[NDArray[np.int64]] = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedBanks:
     """The banks of one generation and all of their entries that are in force.
 

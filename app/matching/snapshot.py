@@ -69,7 +69,7 @@ class Name(NamedTuple):
     path: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """An open snapshot. The mapping lives as long as some array of the index does.
 

@@ -1,0 +1,214 @@
+"""The search is exact: for any rows, queries and threshold it finds what counting all distances finds."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from app.matching import hamming
+from app.matching.hamming import HammingIndex, bands_of, directories, directory_length, pack, unpack
+
+Values = NDArray[np.uint8]
+
+
+def random_values(count: int, size: int = 32, seed: int = 1) -> Values:
+    return np.random.default_rng(seed).integers(0, 256, (count, size), np.uint8)
+
+
+def flipped(value: Values, bits: int, rng: np.random.Generator) -> Values:
+    """A value that differs in exactly so many bits."""
+    changed = np.unpackbits(value)
+    changed[rng.choice(len(changed), bits, replace=False)] ^= 1
+    return np.packbits(changed)
+
+
+def counted(values: Values, queries: Values, threshold: int) -> set[tuple[int, int, int]]:
+    """All pairs within the threshold, by counting every distance."""
+    found = set()
+    for number, query in enumerate(queries):
+        distances = np.unpackbits(values ^ query, axis=1).sum(axis=1, dtype=np.int64)
+        found |= {
+            (number, int(entry), int(distances[entry])) for entry in np.flatnonzero(distances <= threshold)
+        }
+    return found
+
+
+def searched(index: HammingIndex, queries: Values, threshold: int) -> set[tuple[int, int, int]]:
+    hits = index.search(queries, threshold)
+    pairs = list(zip(*(column.tolist() for column in hits), strict=True))
+    assert len(set(pairs)) == len(pairs), "a pair is told twice"
+    assert pairs == sorted(pairs), "pairs come by query and then by row"
+    return set(pairs)
+
+
+def planted(values: Values, distances: list[int], seed: int = 2) -> Values:
+    """For each distance, a query that far from some row."""
+    rng = np.random.default_rng(seed)
+    return np.stack([flipped(values[rng.integers(len(values))], bits, rng) for bits in distances])
+
+
+@pytest.fixture(scope="module")
+def indexed() -> tuple[Values, HammingIndex]:
+    """Rows enough for bands."""
+    values = random_values(30_000)
+    index = HammingIndex.build(values)
+    assert len(index.directory)
+    return values, index
+
+
+@pytest.mark.parametrize("threshold", [*range(0, 65, 4), 31, 47, 100, 127, 256])
+def test_every_row_within_the_threshold_is_found(
+    indexed: tuple[Values, HammingIndex], threshold: int
+) -> None:
+    values, index = indexed
+    queries = planted(values, [threshold, max(0, threshold - 1), min(256, threshold + 1), 0])
+    expected = counted(values, queries, threshold)
+    assert len(expected) >= 3
+    assert searched(index, queries, threshold) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    threshold=st.integers(0, 64),
+    distances=st.lists(st.integers(0, 70), min_size=1, max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_neighbours_planted_anywhere_are_found_or_not_by_their_distance_alone(
+    indexed: tuple[Values, HammingIndex], threshold: int, distances: list[int], seed: int
+) -> None:
+    values, index = indexed
+    queries = planted(values, distances, seed)
+    assert searched(index, queries, threshold) == counted(values, queries, threshold)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 40),
+    size=st.sampled_from([8, 16, 32]),
+    threshold=st.integers(0, 64),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_small_index_finds_the_same_as_counting(rows: int, size: int, threshold: int, seed: int) -> None:
+    values = random_values(rows, size, seed)
+    queries = random_values(3, size, seed + 1)
+    if rows:
+        queries = np.concatenate([queries, planted(values, [0, min(threshold, size * 8)], seed)])
+    assert searched(HammingIndex.build(values), queries, threshold) == counted(values, queries, threshold)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 6, 7, 12, 16])
+def test_phash_is_searched_exactly_too(threshold: int) -> None:
+    values = random_values(20_000, 8)
+    index = HammingIndex.build(values)
+    assert len(index.directory)
+    queries = planted(values, [0, threshold, threshold + 1, 3, 6])
+    assert searched(index, queries, threshold) == counted(values, queries, threshold)
+
+
+def test_rows_of_pictures_that_resemble_each_other_are_all_found() -> None:
+    """Skew: a few thousand rows around each of ten centres, where bands are crowded unevenly."""
+    rng = np.random.default_rng(3)
+    centres = random_values(10, seed=4)
+    values = np.stack([flipped(centres[row % 10], int(rng.integers(0, 40)), rng) for row in range(12_000)])
+    index = HammingIndex.build(values)
+    queries = planted(values, [0, 5, 31, 40])
+    for threshold in (0, 16, 31, 48):
+        assert searched(index, queries, threshold) == counted(values, queries, threshold)
+
+
+def test_rows_that_share_all_their_bands_cost_a_scan_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adversarial bank: every row shares every band with the query but one."""
+    base = random_values(1, seed=5)[0]
+    values = np.tile(base, (20_000, 1))
+    values[:, :2] = random_values(20_000, 2)
+    index = HammingIndex.build(values)
+    queries = np.stack([base, *values[:3]])
+    gathered = []
+
+    def spy(rows: hamming.Rows, wanted: hamming.Rows) -> NDArray[np.uint16]:
+        gathered.append(len(rows))
+        return distances(rows, wanted)
+
+    distances = hamming._distances
+    monkeypatch.setattr(hamming, "_distances", spy)
+    assert searched(index, queries, 31) == counted(values, queries, 31)
+    assert sum(gathered) <= len(queries) * len(values)
+
+
+def test_rows_that_are_all_the_same_are_all_found() -> None:
+    values = np.tile(random_values(1), (9_000, 1))
+    hits = HammingIndex.build(values).search(values[:1], 0)
+    assert hits.entries.tolist() == list(range(9_000))
+    assert not hits.distances.any()
+
+
+def test_an_empty_index_finds_nothing() -> None:
+    hits = HammingIndex.build(np.empty((0, 32), np.uint8)).search(random_values(2), 256)
+    assert len(hits.queries) == len(hits.entries) == len(hits.distances) == 0
+
+
+def test_no_query_finds_nothing(indexed: tuple[Values, HammingIndex]) -> None:
+    assert len(indexed[1].search(np.empty((0, 32), np.uint8), 31).entries) == 0
+
+
+def test_many_queries_at_once_find_what_each_finds_alone(indexed: tuple[Values, HammingIndex]) -> None:
+    values, index = indexed
+    queries = planted(values, [number % 40 for number in range(300)])
+    together = searched(index, queries, 31)
+    alone = {
+        (number, entry, distance)
+        for number in range(300)
+        for _, entry, distance in searched(index, queries[number : number + 1], 31)
+    }
+    assert together == alone
+
+
+@pytest.mark.parametrize("rows", [hamming.SCANNED_ROWS + 1, 100_000, 1_000_000, 10_000_000, 100_000_000])
+@pytest.mark.parametrize("words", [1, 4])
+def test_bands_cover_each_bit_once_and_their_directory_stays_in_proportion(rows: int, words: int) -> None:
+    bands = bands_of(rows, words)
+    assert bands[0].start == 0
+    assert [band.start + band.width for band in bands] == [
+        *(band.start for band in bands[1:]),
+        words * 64,
+    ]
+    assert all(band.width <= 32 for band in bands)
+    assert directory_length(rows, words) <= 12 * rows + 1
+
+
+@pytest.mark.parametrize("threshold", range(65))
+def test_radii_satisfy_the_condition_for_exactness(threshold: int) -> None:
+    """If sum(r + 1) >= T + 1, a row within T is within r of the query in some band (pigeonhole)."""
+    bands = bands_of(10_000_000, 4)
+    probes = hamming._probes(bands, 10_000_000, threshold)
+    assert probes is not None
+    radii = [
+        max((int(mask).bit_count() for mask in probes.masks[probes.bands == number]), default=-1)
+        for number in range(len(bands))
+    ]
+    assert sum(radius + 1 for radius in radii) >= threshold + 1
+
+
+def test_each_row_stands_once_in_the_postings_of_each_band(indexed: tuple[Values, HammingIndex]) -> None:
+    for _, postings in directories(indexed[1].rows):
+        assert np.array_equal(np.sort(postings), np.arange(30_000))
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_shuffling_bits_is_undone_and_keeps_distances(size: int) -> None:
+    values = random_values(50, size)
+    assert np.array_equal(unpack(pack(values)), values)
+    kept = np.bitwise_count(pack(values[:1]) ^ pack(values[1:2])).sum()
+    assert kept == np.unpackbits(values[0] ^ values[1]).sum()
+
+
+def test_the_shuffle_never_changes_since_snapshots_rely_on_it() -> None:
+    assert pack(np.arange(32, dtype=np.uint8).reshape(1, 32)).tobytes().hex() == (
+        "1ae6710c80828683485c1515e2800a0042103010d064701e90a47eac00814040"
+    )
+
+
+def test_the_value_of_an_entry_is_told_as_it_came(indexed: tuple[Values, HammingIndex]) -> None:
+    values, index = indexed
+    assert index.value(123) == values[123].tobytes()

@@ -1,0 +1,289 @@
+"""What the banks of one generation say of a medium."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from app.entries import Bank, Entries
+from app.matching.index import EntryIndex
+from app.matching.loaded import MATCHES_KEPT, LoadedBanks
+from app.media import (
+    Background,
+    BankAction,
+    BankKind,
+    Digests,
+    Match,
+    Rendering,
+    Signals,
+    SignalType,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RNG = np.random.default_rng(1)
+PDQ = RNG.integers(0, 256, (20, 32), np.uint8)
+PHASH = RNG.integers(0, 256, (20, 8), np.uint8)
+MD5, SHA1, SHA256 = b"\x01" * 16, b"\x02" * 20, b"\x03" * 32
+
+
+def bank(number: int, name: str, **policy: object) -> Bank:
+    told: dict[str, object] = {
+        "kind": BankKind.CSAM,
+        "action": BankAction.REPORT,
+        "thresholds": {},
+        "no_report_reason": None,
+        "max_age_seconds": None,
+        "created_at": NOW,
+        "first_generation": 1,
+        "changed_at": NOW,
+    }
+    return Bank(id=number, name=name, **(told | policy))  # type: ignore[arg-type]
+
+
+def held(of: SignalType, in_bank: int, *values: bytes, first_id: int = 1) -> Entries:
+    count = len(values)
+    return Entries(
+        of,
+        np.arange(first_id, first_id + count, dtype=np.int64),
+        np.full(count, in_bank, np.int64),
+        np.frombuffer(b"".join(values), np.uint8).reshape(count, of.size_bytes),
+    )
+
+
+def loaded(
+    banks: list[Bank], *chunks: list[Entries], removed: list[int] | None = None, pending: int | None = None
+) -> LoadedBanks:
+    indexes = tuple(EntryIndex.build(chunk) for chunk in chunks)
+    counts: dict[tuple[int, SignalType], int] = {}
+    for index in indexes:
+        for key, count in index.counts.items():
+            counts[key] = counts.get(key, 0) + count
+    return LoadedBanks(
+        generation=1,
+        banks={each.name: each for each in banks},
+        indexes=indexes,
+        counts=counts,
+        removed=np.array(removed or [], np.int64),
+        pending=frozenset() if pending is None else frozenset({pending}),
+    )
+
+
+def flip(value: np.ndarray, bits: int) -> bytes:
+    changed = np.unpackbits(value)
+    changed[:bits] ^= 1
+    return np.packbits(changed).tobytes()
+
+
+def seen(
+    pdq: bytes = bytes(PDQ[0]), phash: bytes = b"\xaa" * 8, quality: int = 100, frame: int = 0
+) -> Rendering:
+    return Rendering(frame, Background.NONE, pdq, quality, phash)
+
+
+def medium(*renderings: Rendering, md5: bytes = MD5) -> Signals:
+    return Signals(Digests(md5, SHA1, SHA256), renderings)
+
+
+def matches(banks: LoadedBanks, signals: Signals, *names: str) -> tuple[Match, ...]:
+    return banks.consult(signals, frozenset(names) or None)[1]
+
+
+@pytest.mark.parametrize(
+    ("of", "value"), [(SignalType.MD5, MD5), (SignalType.SHA1, SHA1), (SignalType.SHA256, SHA256)]
+)
+def test_each_digest_matches_exactly(of: SignalType, value: bytes) -> None:
+    banks = loaded([bank(1, "a")], [held(of, 1, value, first_id=9)])
+    (match,) = matches(banks, medium())
+    assert (match.bank, match.type, match.entry_id, match.distance) == ("a", of, 9, 0)
+    assert match.entry_value == match.query_value == value
+    assert match.rendering is None
+
+
+@pytest.mark.parametrize(("distance", "matched"), [(0, True), (31, True), (32, False)])
+def test_pdq_matches_up_to_31_bits_by_default(distance: int, *, matched: bool) -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, flip(PDQ[0], distance))])
+    found = matches(banks, medium(seen()))
+    assert [match.distance for match in found] == ([distance] if matched else [])
+    if matched:
+        assert found[0].threshold == 31
+        assert found[0].entry_value == flip(PDQ[0], distance)
+        assert found[0].query_value == bytes(PDQ[0])
+        assert found[0].rendering == seen()
+
+
+@pytest.mark.parametrize(("distance", "matched"), [(0, True), (6, True), (7, False)])
+def test_phash_matches_up_to_6_bits_at_any_quality(distance: int, *, matched: bool) -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PHASH, 1, flip(PHASH[0], distance))])
+    found = matches(banks, medium(seen(phash=bytes(PHASH[0]), quality=0)))
+    assert [match.distance for match in found] == ([distance] if matched else [])
+
+
+@pytest.mark.parametrize(("quality", "matched"), [(49, False), (50, True)])
+def test_pdq_under_quality_50_does_not_match(quality: int, *, matched: bool) -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    assert bool(matches(banks, medium(seen(quality=quality)))) is matched
+
+
+def test_each_bank_matches_at_its_own_threshold() -> None:
+    entry = flip(PDQ[0], 40)
+    banks = loaded(
+        [
+            bank(1, "default"),
+            bank(2, "wide", thresholds={SignalType.PDQ: 40}),
+            bank(3, "exact", thresholds={SignalType.PDQ: 0}),
+        ],
+        [held(SignalType.PDQ, number, entry, first_id=number) for number in (1, 2, 3)],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert (match.bank, match.distance, match.threshold) == ("wide", 40, 40)
+    assert {match.bank for match in matches(banks, medium(seen(pdq=entry)))} == {"default", "wide", "exact"}
+
+
+def test_only_the_banks_asked_for_answer() -> None:
+    banks = loaded(
+        [bank(1, "a"), bank(2, "b")],
+        [held(SignalType.PDQ, 1, bytes(PDQ[0])), held(SignalType.MD5, 2, MD5, first_id=2)],
+    )
+    consulted, found = banks.consult(medium(seen()), frozenset({"b"}))
+    assert (consulted.banks, consulted.holds_pdq) == (1, False)
+    assert [match.bank for match in found] == ["b"]
+    consulted, found = banks.consult(medium(seen()), None)
+    assert (consulted.banks, consulted.holds_pdq) == (2, True)
+    assert {match.bank for match in found} == {"a", "b"}
+
+
+def test_entries_of_a_bank_that_is_gone_are_ignored() -> None:
+    banks = loaded(
+        [bank(1, "a")],
+        [
+            held(SignalType.MD5, 1, b"\x09" * 16),
+            held(SignalType.MD5, 99, MD5, first_id=5),
+            held(SignalType.PDQ, 99, bytes(PDQ[0]), first_id=6),
+            held(SignalType.PHASH, 3, b"\xaa" * 8, first_id=7),
+        ],
+    )
+    consulted, found = banks.consult(medium(seen()), None)
+    assert found == ()
+    assert (consulted.banks, consulted.holds_pdq) == (1, False)
+
+
+def test_what_was_added_since_the_snapshot_matches_and_what_was_removed_does_not() -> None:
+    banks = loaded(
+        [bank(1, "a")],
+        [
+            held(SignalType.PDQ, 1, *(bytes(value) for value in PDQ[:4])),
+            held(SignalType.MD5, 1, MD5, first_id=50),
+        ],
+        [held(SignalType.PDQ, 1, bytes(PDQ[5]), first_id=60)],
+        removed=[1, 50],
+    )
+    assert matches(banks, medium(seen(pdq=bytes(PDQ[0])))) == ()
+    assert [match.entry_id for match in matches(banks, medium(seen(pdq=bytes(PDQ[1]))))] == [2]
+    assert [match.entry_id for match in matches(banks, medium(seen(pdq=bytes(PDQ[5]))))] == [60]
+
+
+def test_an_entry_is_told_once_at_its_smallest_distance() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    frames = [seen(pdq=flip(PDQ[0], bits), frame=number) for number, bits in enumerate((9, 4, 4, 20))]
+    (match,) = matches(banks, medium(*frames))
+    assert match.distance == 4
+    assert match.rendering == frames[1]
+
+
+def test_many_frames_find_their_entries_each() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, *(bytes(value) for value in PDQ))])
+    frames = [seen(pdq=flip(value, 3), frame=number) for number, value in enumerate(PDQ)]
+    found = matches(banks, medium(*frames))
+    assert sorted(match.entry_id for match in found) == list(range(1, 21))
+    assert all(match.rendering == frames[match.entry_id - 1] for match in found)
+
+
+def test_so_many_matches_are_told_and_each_bank_that_matched_is_among_them() -> None:
+    rng = np.random.default_rng(5)
+    crowd = []
+    for _ in range(400):
+        bits = np.unpackbits(PDQ[0])
+        bits[rng.choice(256, int(rng.integers(1, 25)), replace=False)] ^= 1
+        crowd.append(np.packbits(bits).tobytes())
+    banks = loaded(
+        [bank(1, "crowded"), bank(2, "far", action=BankAction.BLOCK), bank(3, "digest")],
+        [
+            held(SignalType.PDQ, 1, *crowd),
+            held(SignalType.PDQ, 2, flip(PDQ[0], 31), first_id=1000),
+            held(SignalType.SHA1, 3, SHA1, first_id=2000),
+        ],
+    )
+    found = matches(banks, medium(seen()))
+    assert {match.bank for match in found} == {"crowded", "far", "digest"}
+    assert MATCHES_KEPT <= len(found) <= MATCHES_KEPT + 3
+    distances = [match.distance for match in found]
+    assert distances == sorted(distances)
+    assert len({(match.type, match.entry_id) for match in found}) == len(found)
+
+
+def test_a_digest_match_is_told_beside_perceptual_ones() -> None:
+    banks = loaded(
+        [bank(1, "a")],
+        [
+            held(SignalType.PDQ, 1, bytes(PDQ[0])),
+            held(SignalType.PHASH, 1, b"\xaa" * 8, first_id=2),
+            held(SignalType.SHA256, 1, SHA256, first_id=3),
+        ],
+    )
+    assert {match.type for match in matches(banks, medium(seen()))} == {
+        SignalType.PDQ,
+        SignalType.PHASH,
+        SignalType.SHA256,
+    }
+
+
+def test_a_medium_without_renderings_is_asked_about_by_its_digests() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    consulted, found = banks.consult(medium(), None)
+    assert (consulted.banks, consulted.holds_pdq, found) == (1, True, ())
+
+
+@pytest.mark.parametrize(
+    ("banks", "names", "said"),
+    [
+        (loaded([]), None, "no bank counts"),
+        (loaded([bank(1, "a", first_generation=None)]), None, "no bank counts"),
+        (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), {"b"}, "there is no bank 'b'"),
+        (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), {"a", "b"}, "there is no bank 'b'"),
+        (loaded([bank(1, "a")]), None, "bank 'a' was emptied"),
+        (loaded([bank(1, "a"), bank(2, "b")], [held(SignalType.MD5, 1, MD5)]), None, "bank 'b' was emptied"),
+        (loaded([bank(1, "a", first_generation=5)], pending=5), None, "no bank counts"),
+        (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), set(), "no bank counts"),
+    ],
+)
+def test_banks_that_cannot_decide_say_why_and_none_counts_as_consulted(
+    banks: LoadedBanks, names: set[str] | None, said: str
+) -> None:
+    asked = None if names is None else frozenset(names)
+    assert said in (banks.lacking(asked) or "")
+    assert banks.consult(medium(seen()), asked)[0].banks == 0
+
+
+@pytest.mark.parametrize(
+    ("banks", "names"),
+    [
+        (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), None),
+        (loaded([bank(1, "a"), bank(2, "b")], [held(SignalType.MD5, 1, MD5)]), {"a"}),
+        (
+            loaded([bank(1, "a"), bank(2, "b", first_generation=None)], [held(SignalType.MD5, 1, MD5)]),
+            {"a", "b"},
+        ),
+        (loaded([bank(1, "a", first_generation=5)], [held(SignalType.MD5, 1, MD5)], pending=5), None),
+    ],
+)
+def test_banks_that_can_decide_lack_nothing(banks: LoadedBanks, names: set[str] | None) -> None:
+    assert banks.lacking(None if names is None else frozenset(names)) is None
+
+
+def test_nothing_that_is_loaded_shows_a_value_when_printed() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5), held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    (match, *_) = matches(banks, medium(seen()))
+    shown = f"{banks!r} {match!r} {held(SignalType.MD5, 1, MD5)!r}"
+    for value in (MD5, bytes(PDQ[0])):
+        assert value.hex() not in shown
+        assert repr(value)[2:-1] not in shown
