@@ -1,6 +1,7 @@
 """``/v1/ingest`` and ``/v1/media``: one medium in, a verdict or the clear medium out."""
 
 import functools
+import json
 import re
 from typing import Annotated, Any, Final, Literal
 
@@ -30,6 +31,7 @@ router = APIRouter(tags=["ingest"])
 
 MAX_JSON_BYTES: Final = 64 * 1024
 VERDICT_HEADER: Final = "Cordon-Verdict"
+ANSWER_HEADER: Final = "Cordon-Answer"
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _STATUS_OF_VERDICT: Final = {Verdict.CLEAR: 204, Verdict.MATCH: 451, Verdict.UNDECIDABLE: 422}
@@ -92,6 +94,12 @@ _VERDICT_HEADER_DOC: Final = {
     VERDICT_HEADER: {
         "description": "The verdict. An answer without it is an error.",
         "schema": {"type": "string", "enum": [verdict.value for verdict in Verdict]},
+    }
+}
+_RELEASED_HEADERS_DOC: Final = _VERDICT_HEADER_DOC | {
+    ANSWER_HEADER: {
+        "description": "What `/v1/ingest` would have answered, as JSON on one line.",
+        "schema": {"type": "string"},
     }
 }
 _STATUS_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
@@ -159,7 +167,7 @@ async def post_ingest(
     | {
         200: {
             "description": "The very bytes that were scanned, if they are clear.",
-            "headers": _VERDICT_HEADER_DOC,
+            "headers": _RELEASED_HEADERS_DOC,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
@@ -184,7 +192,7 @@ async def post_media(
     | {
         200: {
             "description": "The very bytes that were scanned, if they are clear.",
-            "headers": _VERDICT_HEADER_DOC,
+            "headers": _RELEASED_HEADERS_DOC,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
@@ -274,7 +282,7 @@ async def _gated_download(
     receipt = await counted_ingest(at, submission, arrive, release=True)
     headers = {VERDICT_HEADER: receipt.verdict.value}
     if receipt.verdict is Verdict.CLEAR:
-        return _ReleasedResponse(receipt)
+        return _ReleasedResponse(receipt, answer(receipt, disclose_banks=profile.disclose_banks))
     code, detail = (
         ("matched", "This medium matched a bank and was dropped.")
         if receipt.verdict is Verdict.MATCH
@@ -287,7 +295,7 @@ async def _gated_download(
 class _ReleasedResponse(Response):
     """Sends a clear medium from the quarantine, and overwrites it whatever becomes of the client."""
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Receipt, told_answer: IngestAnswer) -> None:
         self._media = release.released_media(receipt)
         told = formats.tell(self._media.head)
         super().__init__(
@@ -295,6 +303,7 @@ class _ReleasedResponse(Response):
             200,
             {
                 VERDICT_HEADER: receipt.verdict.value,
+                ANSWER_HEADER: json.dumps(told_answer.model_dump(mode="json")),
                 "content-length": str(self._media.size),
                 "content-disposition": "attachment",
                 "x-content-type-options": "nosniff",
