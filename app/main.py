@@ -15,7 +15,7 @@ import uvicorn
 from app import log
 from app.api.application import application
 from app.api.health import Gauges, Readiness
-from app.api.server import MAX_HEADER_BYTES, Server
+from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
 from app.banks.listed import ListedBanks
@@ -237,7 +237,7 @@ def _uvicorn_config(settings: Settings, app: object, host: str, port: int) -> uv
         app,  # type: ignore[arg-type]
         host=host,
         port=port,
-        http="h11",
+        http=GateProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -266,7 +266,7 @@ async def _listening(
 
 async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, url: str) -> None:
     """The start-up lines: where it listens, every control, and what an operator should mend."""
-    log.event(logger, logging.INFO, "serving", url=url)
+    log.event(logger, logging.INFO, "serving", port=int(url.rpartition(":")[2]), tls=url.startswith("https"))
     states = {each.control: each.in_force for each in controls(wired.sandbox)}
     log.event(logger, logging.INFO, "controls", **states)
     if settings.fetch.fetch_allow:

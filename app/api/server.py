@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 from collections.abc import Iterator
 from typing import Final
 
+import h11
 import uvicorn
+from ulid import ULID
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http import h11_impl
+
+from app.api import problems
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 
@@ -34,6 +39,27 @@ class _PatientCycle(h11_impl.RequestResponseCycle):
 
 # uvicorn has no setting for this class; tests/journeys hold the behaviour.
 h11_impl.RequestResponseCycle = _PatientCycle  # type: ignore[misc]
+
+
+class GateProtocol(h11_impl.H11Protocol):
+    """HTTP/1.1 whose own refusals are problem documents too."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says the same of all
+        """Answer what is no HTTP request, or has headers without end, and hang up."""
+        refusal = problems.problem("malformed", "This is not an HTTP request served here.", str(ULID()))
+        body = json.dumps(refusal).encode()
+        head = h11.Response(
+            status_code=400,
+            reason=b"Bad Request",
+            headers=[
+                (b"content-type", problems.MEDIA_TYPE.encode()),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ],
+        )
+        for part in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
 
 class Server(uvicorn.Server):

@@ -1,6 +1,8 @@
 """One medium at a time, by every form of ``/v1/ingest``, as a caller meets it."""
 
+import contextlib
 import json
+import socket
 
 import httpx
 import pytest
@@ -268,6 +270,25 @@ def test_an_upload_beyond_the_limit_is_not_read_on(gate: RunningGate) -> None:
         pytest.fail("the connection ended without an answer")
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert sent < limit + 32 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nA: " + b"x" * 100_000,
+    ],
+    ids=["TLS on a plain port", "no HTTP", "a header without end"],
+)
+def test_what_is_no_request_gets_a_problem_too(gate: RunningGate, sent: bytes) -> None:
+    """The server's own refusals have the shape of all others."""
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=10) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["code"] == "malformed"
 
 
 def post_raw(gate: RunningGate, content: bytes) -> httpx.Response:
