@@ -80,7 +80,7 @@ class Spectrum:
     """What PDQ knows of a picture before it is cut down to bits.
 
     Attributes:
-        coefficients: float64 (16, 16), the DCT of the 64 by 64 downsample without its constant row and column.
+        coefficients: float64 (16, 16), the lowest of the downsample's DCT, its constant ones left out.
         quality: 0 to 100.
         certain: whether the reference's rounding noise cannot change the bits or the quality.
     """
@@ -190,6 +190,14 @@ def analyse(downsample: NDArray[np.float64], pixels: int) -> Spectrum:
 def strip_rows(width: int) -> int:
     """How many rows of an RGB picture of this width make a strip."""
     return max(1, STRIP_BYTES // (3 * width))
+
+
+def peak_bytes(width: int, height: int) -> int:
+    """Most memory that hashing a picture of this size takes, besides the picture, the reference included."""
+    sums = 64 * width * 12 + 64 * 8 * (width + height) + 12 * STRIP_BYTES
+    if width * height <= _REFERENCE_PIXELS:
+        return sums + 48 * width * height
+    return sums + 32 * _REFERENCE_ROWS * width + width * height // 16
 
 
 @lru_cache(maxsize=8)

@@ -4,35 +4,25 @@
 when the memory it asks for was granted.
 """
 
+import hashlib
 import mmap
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from app.media import Reason, Rendering, Shape
+import numpy as np
+from numpy.typing import NDArray
 
+from app import formats
+from app.hashing import pdq, samples
+from app.hashing.decode import Medium, Size, UndecodableError, open_medium
+from app.hashing.perceptual import Shrinker
+from app.hashing.picture import Picture
+from app.hashing.records import Limits, Need
+from app.media import PDQ_BYTES, Background, Reason, Rendering, Shape
 
-@dataclass(frozen=True)
-class Limits:
-    """What one medium may ask of the decoder.
-
-    Attributes:
-        max_pixels: largest width times height of any frame.
-        max_frames: most frames or pages.
-        max_decode_bytes: most memory that decoding may take.
-        disabled_formats: names of formats that are never decoded.
-    """
-
-    max_pixels: int
-    max_frames: int
-    max_decode_bytes: int
-    disabled_formats: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Need:
-    """Memory, in bytes, that decoding, converting and hashing are going to take at their peak."""
-
-    bytes: int
+_LONGEST_SIDE = 65_535
+"""Largest width or height in pixels: what most formats can hold at all. Beyond, memory goes by the side."""
 
 
 def scan(
@@ -45,17 +35,99 @@ def scan(
         limits: what it may ask of the decoder.
 
     Yields:
-        Its shape once, then the memory it needs, then, once resumed, its renderings in order.
+        Its shape once, then the memory it needs, then, once resumed, its renderings in order. The shape
+        counts frames only up to one more than ``limits.max_frames``.
 
     Returns:
         None if it was fully scanned, else the reason; what was yielded so far stays valid.
     """
-    yield from ()
     if not len(untrusted):
         return Reason.EMPTY
-    del limits
-    return Reason.UNSUPPORTED_FORMAT
+    told = formats.tell(untrusted[: formats.HEAD_BYTES])
+    if told not in formats.IMAGES or told.name in limits.disabled_formats:
+        return Reason.UNSUPPORTED_FORMAT
+    try:
+        medium = open_medium(untrusted, told, most_frames=limits.max_frames + 1, max_pixels=limits.max_pixels)
+        width, height = medium.sizes[0]
+        yield Shape(told.kind, told.name, width, height, len(medium.sizes))
+        need = Need(medium.decode_bytes + max(_hashing_bytes(size) for size in medium.sizes))
+        if need.bytes > limits.max_decode_bytes or not all(_fits(size, limits) for size in medium.sizes):
+            return Reason.TOO_MANY_PIXELS
+        yield need
+        return (yield from _renderings(medium, limits))
+    except UndecodableError as error:
+        return error.reason
 
 
 def preload() -> None:
     """Import every plugin and warm every decoder, so that nothing is imported or opened afterwards."""
+    limits = Limits(max_pixels=2**20, max_frames=10, max_decode_bytes=2**30, disabled_formats=frozenset())
+    for sample in samples.every():
+        for _ in scan(sample, limits):
+            pass
+
+
+def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Reason | None]:
+    several = len(medium.sizes) > 1
+    seen: set[bytes] = set()
+    decoded = 0
+    for frame, picture in enumerate(islice(medium.pictures(), limits.max_frames)):
+        decoded += 1
+        if not _fits(picture.size, limits):
+            return Reason.TOO_MANY_PIXELS
+        for background in (Background.WHITE, Background.BLACK):
+            hashed = _hash(picture, background, with_digest=several)
+            if hashed.digest not in seen:
+                if hashed.digest is not None:
+                    seen.add(hashed.digest)
+                shown = Background.NONE if hashed.opaque else background
+                yield Rendering(frame, shown, hashed.pdq, hashed.quality, hashed.phash)
+            if hashed.opaque:
+                break
+        del picture
+    if len(medium.sizes) > limits.max_frames:
+        return Reason.TOO_MANY_FRAMES
+    return None if decoded == len(medium.sizes) else Reason.CORRUPT
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    pdq: bytes
+    quality: int
+    phash: bytes
+    opaque: bool
+    digest: bytes | None
+
+
+def _hash(picture: Picture, background: Background, *, with_digest: bool) -> _Hashed:
+    """Read a picture once, and again only where PDQ's reference must be asked."""
+    width, height = picture.size
+    rows = pdq.strip_rows(width)
+    downsampler = pdq.Downsampler(height, width) if min(width, height) >= pdq.SMALLEST_SIDE else None
+    shrinker = Shrinker()
+    digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16) if with_digest else None
+    opaque = True
+    for strip, strip_is_opaque in picture.strips(rows, background):
+        opaque = opaque and strip_is_opaque
+        pixels = np.asarray(strip)
+        if downsampler is not None:
+            downsampler.add(pixels)
+        shrinker.add(strip)
+        if digest is not None:
+            digest.update(pixels.data)
+
+    def strips() -> Iterator[NDArray[np.uint8]]:
+        return (np.asarray(strip) for strip, _ in picture.strips(rows, background))
+
+    value, quality = bytes(PDQ_BYTES), 0
+    if downsampler is not None:
+        value, quality = pdq.conclude(downsampler.finish(), height, width, strips)
+    return _Hashed(value, quality, shrinker.finish(), opaque, digest.digest() if digest else None)
+
+
+def _fits(size: Size, limits: Limits) -> bool:
+    return size[0] * size[1] <= limits.max_pixels and max(size) <= _LONGEST_SIDE
+
+
+def _hashing_bytes(size: Size) -> int:
+    return pdq.peak_bytes(*size) + 2**23
