@@ -106,7 +106,7 @@ class Sandbox:
         self._server: ForkServer | None = None
         self._server_up: Final = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed: Final = asyncio.Event()
         self._sequence = 0
         self._in_flight = 0
         self._media = 0
@@ -136,7 +136,7 @@ class Sandbox:
 
     async def close(self) -> None:
         """Kill all decoders. Media in flight become undecidable."""
-        self._closed = True
+        self._closed.set()
         self._server_up.set()
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -174,7 +174,7 @@ class Sandbox:
     @property
     def alive(self) -> bool:
         """Whether a medium would be scanned now: workers can be made, and the last one proved its lock."""
-        return not self._closed and self._server is not None and not self._server.gone.is_set()
+        return not self._closed.is_set() and self._server is not None and not self._server.gone.is_set()
 
     @property
     def state(self) -> SandboxState:
@@ -215,8 +215,8 @@ class Sandbox:
             worker = self._wake() if rested else await self._fork()
             try:
                 worker.hand_over(sequence, media.fd, media.size)
-            except OSError:
-                # It died while it rested, and never had the medium.
+            except (OSError, WorkerGoneError):
+                # It was lost while it rested, and never had the medium.
                 self._retire(worker, Cause.CRASHED)
                 if not rested:
                     raise SandboxError("a decoder ended before its first medium") from None
@@ -297,7 +297,7 @@ class Sandbox:
             if len(self._idle) + len(self._busy) + self._forking < self._decoders:
                 self._rest(await self._fork())
         except SandboxError as error:
-            if not self._closed:
+            if not self._closed.is_set():
                 event(_logger, logging.ERROR, "no_decoder", why=str(error))
         finally:
             self._turns.release()
@@ -313,15 +313,19 @@ class Sandbox:
             while True:
                 await self._server_up.wait()
                 server = self._server
-                if self._closed or server is None:
+                if self._closed.is_set() or server is None:
                     raise SandboxError("the sandbox is closed")
                 try:
                     worker = await server.fork()
                 except SandboxError:
-                    if not server.gone.is_set() or self._closed:
+                    if not server.gone.is_set() or self._closed.is_set():
                         raise
                     if self._server is server:
                         self._server_up.clear()
+                    continue
+                if self._closed.is_set():
+                    worker.kill()
+                    await worker.bury()
                     continue
                 self.lock = worker.lock
                 return worker

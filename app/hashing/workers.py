@@ -85,7 +85,11 @@ class Worker:
 
         Raises:
             OSError: it is gone.
+            WorkerGoneError: it ended or spoke without being asked.
         """
+        with contextlib.suppress(BlockingIOError):
+            self._channel.recv(1, socket.MSG_PEEK)
+            raise WorkerGoneError
         self.media += 1
         self._medium_bytes = size
         self._limit_memory()

@@ -1,0 +1,198 @@
+"""What a decoder says is believed only as far as an honest one could have said it."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.hashing import records
+from app.hashing.lock import Lock, LockStep
+from app.hashing.records import Answers, End, MisbehaviourError, Need, Refusal
+from app.media import Background, Reason, Rendering, Shape
+
+SEQUENCE = 7
+SHAPE = Shape("image", "png", 40, 30, 3)
+NEED = Need(1_000)
+DONE = End(None)
+
+
+def rendering(frame: int = 0, background: Background = Background.NONE, quality: int = 80) -> Rendering:
+    return Rendering(frame, background, bytes(range(32)), quality, bytes(range(8)))
+
+
+def answers(*found: Shape | Need | Rendering | End, max_pixels: int = 1_200, max_frames: int = 3) -> Answers:
+    """The trusting side after these answers."""
+    heard = Answers(SEQUENCE, max_pixels=max_pixels, max_frames=max_frames)
+    for answer in found:
+        assert heard.accept(records.pack(SEQUENCE, answer)) == answer
+    return heard
+
+
+def test_an_honest_decoders_answers_arrive_as_they_were_given() -> None:
+    found = (
+        rendering(0, Background.WHITE),
+        rendering(0, Background.BLACK),
+        rendering(1),
+        rendering(2, quality=0),
+    )
+    heard = answers(SHAPE, NEED, *found, DONE)
+    assert heard.shape == SHAPE
+    assert heard.renderings == list(found)
+
+
+def test_every_format_has_a_number() -> None:
+    for told in records.FORMATS:
+        shape = Shape(told.kind, told.name, 1, 1, 1)
+        assert answers(shape).shape == shape
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.UNSUPPORTED_FORMAT,
+        Reason.CORRUPT,
+        Reason.TOO_MANY_PIXELS,
+        Reason.TOO_MANY_FRAMES,
+        Reason.DECODER_FAILED,
+    ],
+)
+def test_a_decoder_may_give_up_at_any_point(reason: Reason) -> None:
+    for so_far in ((), (SHAPE,), (SHAPE, NEED), (SHAPE, NEED, rendering())):
+        answers(*so_far, End(reason))
+
+
+@pytest.mark.parametrize("reason", [Reason.EMPTY, Reason.LOW_QUALITY, Reason.NO_BANK, Reason.SCAN_TIMEOUT])
+def test_a_decoder_cannot_give_the_trusting_sides_reasons(reason: Reason) -> None:
+    with pytest.raises(ValueError, match="not in tuple"):
+        records.pack(SEQUENCE, End(reason))
+
+
+@pytest.mark.parametrize(
+    ("so_far", "lie"),
+    [
+        pytest.param((), DONE, id="done without a shape"),
+        pytest.param((SHAPE, NEED), DONE, id="done without a rendering"),
+        pytest.param((SHAPE, NEED, rendering(1)), DONE, id="done without the first frame"),
+        pytest.param((), NEED, id="a need before the shape"),
+        pytest.param((), rendering(), id="a rendering before the shape"),
+        pytest.param((SHAPE,), rendering(), id="a rendering before the need"),
+        pytest.param((SHAPE,), SHAPE, id="a second shape"),
+        pytest.param((SHAPE, NEED), NEED, id="a second need"),
+        pytest.param((SHAPE, NEED, rendering(1)), rendering(0), id="frames backwards"),
+        pytest.param((SHAPE, NEED, rendering(1)), rendering(1), id="a frame twice"),
+        pytest.param(
+            (SHAPE, NEED, rendering(0, Background.BLACK)),
+            rendering(0, Background.WHITE),
+            id="backgrounds backwards",
+        ),
+        pytest.param((SHAPE, NEED), rendering(3), id="a frame beyond the shape's"),
+        pytest.param((SHAPE, NEED), rendering(quality=101), id="an impossible quality"),
+        pytest.param((Shape("image", "png", 41, 30, 1),), NEED, id="going on with too many pixels"),
+        pytest.param((), Shape("image", "png", 0, 30, 1), id="no width"),
+        pytest.param((), Shape("image", "png", 30, 0, 1), id="no height"),
+        pytest.param((), Shape("image", "png", 30, 1, 0), id="no frames"),
+        pytest.param((SHAPE, NEED, rendering(), DONE), rendering(1), id="a rendering after the end"),
+        pytest.param((SHAPE, NEED, rendering(), DONE), DONE, id="a second end"),
+    ],
+)
+def test_an_answer_out_of_turn_or_range_is_misbehaviour(
+    so_far: tuple[Shape | Need | Rendering | End, ...], lie: Shape | Need | Rendering | End
+) -> None:
+    heard = answers(*so_far)
+    before = (heard.shape, list(heard.renderings))
+    with pytest.raises(MisbehaviourError):
+        heard.accept(records.pack(SEQUENCE, lie))
+    assert (heard.shape, heard.renderings) == before
+
+
+def test_more_frames_than_allowed_are_misbehaviour() -> None:
+    heard = answers(Shape("image", "gif", 4, 3, 1_000), NEED, rendering(0), rendering(9), max_frames=2)
+    with pytest.raises(MisbehaviourError):
+        heard.accept(records.pack(SEQUENCE, rendering(10)))
+
+
+def test_a_shape_of_too_many_pixels_may_be_told_and_nothing_after_it() -> None:
+    shape = Shape("image", "png", 41, 30, 1)
+    assert answers(shape, End(Reason.TOO_MANY_PIXELS)).shape == shape
+
+
+def test_an_answer_to_another_medium_is_misbehaviour() -> None:
+    for answer in (SHAPE, NEED, rendering(), DONE):
+        with pytest.raises(MisbehaviourError, match="another medium"):
+            answers().accept(records.pack(SEQUENCE + 1, answer))
+
+
+@pytest.mark.parametrize("position", [-1, 1])
+def test_a_record_that_is_too_short_or_too_long_is_misbehaviour(position: int) -> None:
+    for answer in (SHAPE, NEED, rendering(), DONE):
+        packed = records.pack(SEQUENCE, answer)
+        with pytest.raises(MisbehaviourError):
+            answers().accept(packed[:-1] if position < 0 else packed + b"\x00")
+
+
+@given(st.lists(st.binary(max_size=records.MAX_RECORD_BYTES + 1), max_size=5))
+def test_no_bytes_at_all_break_the_trusting_side(untrusted: list[bytes]) -> None:
+    heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3)
+    for record in untrusted:
+        try:
+            heard.accept(record)
+        except MisbehaviourError:
+            continue
+
+
+LAYOUTS = st.one_of(
+    st.builds(
+        lambda *fields: struct.pack("<BIBIII", 3, SEQUENCE, *fields),
+        st.integers(0, 255),
+        *[st.integers(0, 50) | st.integers(0, 2**32 - 1)] * 3,
+    ),
+    st.builds(lambda count: struct.pack("<BIQ", 4, SEQUENCE, count), st.integers(0, 2**64 - 1)),
+    st.builds(
+        lambda frame, background, quality: struct.pack(
+            "<BIIB32sB8s", 5, SEQUENCE, frame, background, bytes(32), quality, bytes(8)
+        ),
+        st.integers(0, 5) | st.integers(0, 2**32 - 1),
+        st.integers(0, 4),
+        st.integers(0, 110),
+    ),
+    st.builds(lambda reason: struct.pack("<BIB", 6, SEQUENCE, reason), st.integers(0, 10)),
+)
+
+
+@given(st.lists(LAYOUTS, max_size=20))
+def test_whatever_order_records_come_in_what_is_kept_is_possible(untrusted: list[bytes]) -> None:
+    heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3)
+    ended: list[End] = []
+    for record in untrusted:
+        try:
+            found = heard.accept(record)
+        except MisbehaviourError:
+            continue
+        if isinstance(found, End):
+            ended.append(found)
+    assert len(ended) <= 1
+    if heard.renderings:
+        assert heard.shape is not None
+        assert heard.shape.width * heard.shape.height <= 1_200
+        places = [(each.frame, each.background != Background.NONE) for each in heard.renderings]
+        assert places == sorted(places)
+        assert len({each.frame for each in heard.renderings}) <= 3
+        assert all(each.frame < heard.shape.frames for each in heard.renderings)
+        assert all(0 <= each.quality <= 100 for each in heard.renderings)
+    if DONE in ended:
+        assert heard.renderings[0].frame == 0
+
+
+def test_a_locked_workers_first_word_arrives_as_it_was_given() -> None:
+    for lock in (Lock(2**40, 7, own_network=True, memory_locked=False), Lock(1, 0, False, True)):
+        assert records.unpack_first_word(records.pack_lock(lock)) == lock
+    for step in LockStep:
+        refusal = Refusal(step, 38)
+        assert records.unpack_first_word(records.pack_refusal(refusal)) == refusal
+
+
+@pytest.mark.parametrize("untrusted", [b"", b"\x01", b"\x02\x09\x00\x00\x00\x00", b"\x06" + bytes(5)])
+def test_any_other_first_word_is_misbehaviour(untrusted: bytes) -> None:
+    with pytest.raises(MisbehaviourError):
+        records.unpack_first_word(untrusted)

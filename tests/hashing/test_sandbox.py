@@ -1,0 +1,389 @@
+"""The pool of decoders: one medium's trouble is never another's, and nothing outlives the gate."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.hashing import records
+from app.hashing.records import End, Need
+from app.hashing.sandbox import Cause, Sandbox, SandboxError
+from app.media import Background, Reason, Rendering, Shape
+from app.settings import HashingSettings
+from tests.hashing import decoys
+from tests.hashing.sandboxes import QUARANTINE, decoy_sandbox, medium, told
+
+ROOT = Path(__file__).parents[2]
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_in_quarantine() -> Iterator[None]:
+    yield
+    assert (QUARANTINE.held_media, QUARANTINE.reserved_bytes) == (0, 0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, which a process brings about."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not merely uncollected."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def processes_of(sandbox: Sandbox) -> tuple[int, ...]:
+    """Process ids of the fork server and all workers."""
+    assert sandbox._server is not None
+    return (sandbox._server._process.pid, *(worker.pid for worker in (*sandbox._idle, *sandbox._busy)))
+
+
+async def test_a_scan_holds_what_the_decoder_found() -> None:
+    async with decoy_sandbox() as sandbox:
+        scan = await told(sandbox, "honest 3")
+        assert scan.undecidable is None
+        assert scan.shape == Shape("image", "png", 4, 3, 3)
+        assert scan.renderings == tuple(
+            Rendering(frame, Background.NONE, decoys.PDQ, 80, decoys.PHASH) for frame in range(3)
+        )
+
+
+async def test_an_empty_medium_is_undecidable_without_a_decoder() -> None:
+    sandbox = Sandbox(HashingSettings())
+    scan = await told(sandbox, b"")
+    assert (scan.shape, scan.renderings, scan.undecidable) == (None, (), Reason.EMPTY)
+
+
+@pytest.mark.parametrize("end", ["segfault", "raise"])
+async def test_a_decoder_that_crashes_is_replaced_and_what_it_found_is_kept(end: str) -> None:
+    async with decoy_sandbox() as sandbox:
+        scan = await told(sandbox, f"partly {end}")
+        assert scan.undecidable is Reason.DECODER_FAILED
+        assert scan.shape == Shape("image", "png", 4, 3, 2)
+        assert scan.renderings == (decoys.FIRST,)
+        assert sandbox.state.replaced[Cause.CRASHED] == 1
+        assert (await told(sandbox, "honest")).undecidable is None
+
+
+async def test_a_decoder_that_hangs_is_replaced_and_what_it_found_is_kept() -> None:
+    async with decoy_sandbox(decode_seconds=0.2) as sandbox:
+        scan = await told(sandbox, "partly spin")
+        assert scan.undecidable is Reason.DECODE_TIMEOUT
+        assert scan.renderings == (decoys.FIRST,)
+        assert sandbox.state.replaced[Cause.TIMED_OUT] == 1
+        assert (await told(sandbox, "honest")).undecidable is None
+
+
+SHAPE = records.pack(1, Shape("image", "png", 4, 3, 1)).hex()
+NEED = records.pack(1, Need(1_000)).hex()
+DONE = records.pack(1, End(None)).hex()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("00", id="no record"),
+        pytest.param(DONE, id="done with nothing to show"),
+        pytest.param(SHAPE + "00", id="a byte too many"),
+        pytest.param("ff" * 5_000, id="far too many bytes"),
+        pytest.param(records.pack(2, End(Reason.CORRUPT)).hex(), id="another medium's answer"),
+        pytest.param(f"{SHAPE} {NEED} {NEED}", id="a second need"),
+    ],
+)
+async def test_a_decoder_that_lies_is_killed_and_its_medium_undecidable(words: str) -> None:
+    async with decoy_sandbox() as sandbox:
+        scan = await told(sandbox, f"say {words}")
+        assert (scan.renderings, scan.undecidable) == ((), Reason.DECODER_FAILED)
+        assert sandbox.state.replaced[Cause.MISBEHAVED] == 1
+        assert (await told(sandbox, "honest")).undecidable is None
+
+
+async def test_a_decoder_that_floods_is_stopped_at_the_limit_of_frames() -> None:
+    async with decoy_sandbox(max_frames=50) as sandbox:
+        scan = await told(sandbox, "flood")
+        assert scan.undecidable is Reason.DECODER_FAILED
+        assert len(scan.renderings) == 50
+
+
+@pytest.mark.parametrize("noticed", ["at rest", "at the hand-over"])
+async def test_a_decoder_that_speaks_unasked_is_replaced_before_the_next_medium(noticed: str) -> None:
+    """An answer prepared for the next medium must not be taken for its scan."""
+    async with decoy_sandbox() as sandbox:
+        end = records.pack(1, End(Reason.CORRUPT)).hex()
+        early = " ".join(records.pack(2, found).hex() for found in (Shape("image", "png", 9, 9, 1), Need(1)))
+        assert (await told(sandbox, f"say {end} {early}")).undecidable is Reason.CORRUPT
+        if noticed == "at rest":
+            await until(lambda: not sandbox._idle)
+        else:
+            # The loop must not turn before the next medium comes.
+            time.sleep(0.05)  # noqa: ASYNC251
+        scan = await told(sandbox, "honest")
+        assert (scan.shape, scan.undecidable) == (Shape("image", "png", 4, 3, 1), None)
+        assert sandbox.state.replaced[Cause.CRASHED] == 1
+
+
+async def test_media_in_flight_are_untouched_when_another_decoder_dies() -> None:
+    async with decoy_sandbox(decoders=3, decode_seconds=1) as sandbox:
+        spinning = asyncio.create_task(told(sandbox, "partly spin"))
+        await until(lambda: sandbox.state.in_flight == 1)
+        others = await asyncio.gather(
+            *(told(sandbox, order) for order in ("segfault", "honest", "raise", "honest 2", "allocate"))
+        )
+        assert [scan.undecidable for scan in others] == [
+            Reason.DECODER_FAILED,
+            None,
+            Reason.DECODER_FAILED,
+            None,
+            Reason.DECODER_FAILED,
+        ]
+        assert not spinning.done()
+        assert (await spinning).undecidable is Reason.DECODE_TIMEOUT
+
+
+@pytest.mark.parametrize("media", [1, 3])
+async def test_a_decoder_sees_no_more_media_than_it_may(media: int) -> None:
+    async with decoy_sandbox(decoder_media=media) as sandbox:
+        for _ in range(6):
+            assert (await told(sandbox, "honest")).undecidable is None
+        assert sandbox.state.replaced[Cause.RECYCLED] == 6 // media
+
+
+async def test_no_more_decoders_run_than_may() -> None:
+    async with decoy_sandbox(decoders=2, decoder_media=2) as sandbox:
+        most = 0
+
+        async def one() -> None:
+            nonlocal most
+            assert (await told(sandbox, "honest")).undecidable is None
+            most = max(most, sandbox.state.workers)
+
+        await asyncio.gather(*(one() for _ in range(40)))
+        assert most <= 2
+
+
+async def test_memory_for_decoding_is_granted_from_one_budget() -> None:
+    """Two media that need more than half each take turns, and both are scanned."""
+    async with decoy_sandbox(decoders=4, max_decode_bytes=10 * MEBIBYTE) as sandbox:
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, sandbox.state.decode_bytes)
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        scans = await asyncio.gather(*(told(sandbox, f"honest 20 {6 * MEBIBYTE}") for _ in range(12)))
+        watching.cancel()
+        assert {scan.undecidable for scan in scans} == {None}
+        assert most == 6 * MEBIBYTE
+        assert sandbox.state.decode_bytes == 0
+
+
+async def test_what_needs_more_than_the_budget_alone_has_too_many_pixels() -> None:
+    async with decoy_sandbox(max_decode_bytes=10 * MEBIBYTE) as sandbox:
+        scan = await told(sandbox, f"honest 1 {10 * MEBIBYTE + 1}")
+        assert (scan.renderings, scan.undecidable) == ((), Reason.TOO_MANY_PIXELS)
+        assert (await told(sandbox, f"honest 1 {10 * MEBIBYTE}")).undecidable is None
+
+
+async def test_memory_is_returned_whatever_becomes_of_the_decoder() -> None:
+    async with decoy_sandbox(decode_seconds=0.2) as sandbox:
+        for order in ("partly segfault", "partly spin", "partly raise", f"allocate {MEBIBYTE}"):
+            await told(sandbox, order)
+        await until(lambda: sandbox.state.decode_bytes == 0)
+
+
+async def test_a_medium_that_waits_too_long_for_a_decoder_is_undecidable() -> None:
+    async with decoy_sandbox(decode_seconds=30, scan_seconds=0.5) as sandbox:
+        spinning = asyncio.create_task(told(sandbox, "spin"))
+        await until(lambda: sandbox.state.in_flight == 1)
+        waiting = await told(sandbox, "honest")
+        assert waiting.undecidable is Reason.SCAN_TIMEOUT
+        assert (await spinning).undecidable is Reason.SCAN_TIMEOUT
+        assert sandbox.state.replaced[Cause.ABANDONED] >= 1
+        assert (await told(sandbox, "honest")).undecidable is None
+
+
+async def test_a_medium_that_waits_too_long_for_memory_is_undecidable() -> None:
+    async with decoy_sandbox(decode_seconds=0.1, scan_seconds=0.4, max_decode_bytes=1_500) as sandbox:
+        await sandbox._budget.reserve(1_000)
+        scan = await told(sandbox, "honest")
+        assert scan.undecidable is Reason.SCAN_TIMEOUT, "waiting for memory is not decoding"
+        assert scan.shape == Shape("image", "png", 4, 3, 1)
+
+
+async def test_a_scan_that_is_cancelled_leaves_no_decoder_at_work() -> None:
+    async with decoy_sandbox(decode_seconds=30) as sandbox:
+        spinning = asyncio.create_task(told(sandbox, "partly spin"))
+        await until(lambda: sandbox.state.decode_bytes == 1_000)
+        (worker,) = sandbox._busy
+        spinning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await spinning
+        await until(lambda: not is_running(worker.pid))
+        assert (await told(sandbox, "honest")).undecidable is None
+        assert sandbox.state.decode_bytes == 0
+
+
+@pytest.mark.parametrize("noticed", ["at rest", "at the hand-over"])
+async def test_a_decoder_that_dies_at_rest_costs_no_medium(noticed: str) -> None:
+    async with decoy_sandbox() as sandbox:
+        await told(sandbox, "honest")
+        (worker,) = sandbox._idle
+        os.kill(worker.pid, signal.SIGKILL)
+        if noticed == "at rest":
+            await until(lambda: not sandbox._idle)
+        else:
+            while is_running(worker.pid):
+                # The loop must not turn before the next medium comes.
+                time.sleep(0.001)  # noqa: ASYNC251
+        assert (await told(sandbox, "honest")).undecidable is None
+        assert sandbox.state.replaced[Cause.CRASHED] == 1
+
+
+async def test_the_fork_server_is_restarted_when_it_dies() -> None:
+    async with decoy_sandbox(decoders=2, decode_seconds=30) as sandbox:
+        spinning = asyncio.create_task(told(sandbox, "partly spin"))
+        await until(lambda: sandbox.state.decode_bytes == 1_000)
+        server, *workers = processes_of(sandbox)
+        assert sandbox.alive
+        os.kill(server, signal.SIGKILL)
+        lost = await spinning
+        assert (lost.undecidable, lost.renderings) == (Reason.DECODER_FAILED, (decoys.FIRST,))
+        assert (await told(sandbox, "honest")).undecidable is None
+        assert sandbox.state.fork_servers == 2
+        assert sandbox.alive
+        assert not any(is_running(pid) for pid in (server, *workers))
+
+
+async def test_the_sandbox_says_when_it_is_not_alive() -> None:
+    sandbox = Sandbox(HashingSettings(decoders=1), scanner="tests.hashing.decoys")
+    seen = [sandbox.alive]
+    await sandbox.start()
+    seen.append(sandbox.alive)
+    os.kill(processes_of(sandbox)[0], signal.SIGKILL)
+    await until(lambda: not sandbox.alive)
+    await until(lambda: sandbox.alive)
+    await sandbox.close()
+    seen.append(sandbox.alive)
+    assert seen == [False, True, False]
+
+
+async def test_closing_ends_every_process_and_every_scan() -> None:
+    sandbox = Sandbox(
+        HashingSettings(decoders=2, decode_seconds=30, max_decode_bytes=1_500), scanner="tests.hashing.decoys"
+    )
+    await sandbox.start()
+    spinning = asyncio.create_task(told(sandbox, "partly spin"))
+    await until(lambda: sandbox.state.decode_bytes == 1_000)
+    waiting_for_memory = asyncio.create_task(told(sandbox, "honest"))
+    waiting_for_a_decoder = asyncio.create_task(told(sandbox, "honest"))
+    await until(lambda: sandbox.state.in_flight == 3)
+    processes = processes_of(sandbox)
+    await sandbox.close()
+    assert not any(is_running(pid) for pid in processes)
+    for scan in await asyncio.gather(spinning, waiting_for_memory, waiting_for_a_decoder):
+        assert scan.undecidable is Reason.DECODER_FAILED
+    assert (await told(sandbox, "honest")).undecidable is Reason.DECODER_FAILED
+
+
+async def test_no_descriptor_is_left_open() -> None:
+    def open_descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async with decoy_sandbox():
+        pass
+    before = open_descriptors()
+    async with decoy_sandbox(decoder_media=2, decode_seconds=0.1) as sandbox:
+        for order in ("honest", "honest", "honest", "segfault", "say 00", "spin", "honest"):
+            await told(sandbox, order)
+    assert open_descriptors() == before
+
+
+async def test_the_signals_of_a_terminal_or_a_service_manager_do_not_end_decoders() -> None:
+    async with decoy_sandbox() as sandbox:
+        for pid in processes_of(sandbox):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(pid, number)
+        assert (await told(sandbox, "honest")).undecidable is None
+        assert sum(sandbox.state.replaced.values()) == 0
+        assert sandbox.state.fork_servers == 1
+
+
+async def test_a_scanner_that_cannot_be_loaded_is_told_to_the_operator() -> None:
+    sandbox = Sandbox(HashingSettings(), scanner="tests.hashing.there_is_no_such_module")
+    with pytest.raises(SandboxError, match="there_is_no_such_module"):
+        await sandbox.start()
+    assert not sandbox.alive
+
+
+GATE = f"""
+import asyncio, sys
+sys.path.insert(0, {str(ROOT)!r})
+from app.hashing.sandbox import Sandbox
+from app.settings import HashingSettings
+from tests.hashing.sandboxes import medium
+
+async def main():
+    async with Sandbox(HashingSettings(decoders=1, decode_seconds=60), scanner="tests.hashing.decoys") as box:
+        with medium("partly spin") as media:
+            scanning = asyncio.create_task(box.scan(media))
+            while not box.state.decode_bytes:
+                await asyncio.sleep(0.01)
+            print(box._server._process.pid, *(worker.pid for worker in box._busy), flush=True)
+            await scanning
+
+asyncio.run(main())
+"""
+
+
+def test_no_decoder_outlives_a_gate_that_is_killed(tmp_path: Path) -> None:
+    """Also from another working directory than the source tree."""
+    with subprocess.Popen(
+        [sys.executable, "-c", GATE], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as gate:
+        assert gate.stdout is not None
+        processes = [int(pid) for pid in gate.stdout.readline().split()]
+        assert len(processes) == 2
+        assert all(is_running(pid) for pid in processes)
+        gate.kill()
+    deadline = time.monotonic() + 5
+    while any(is_running(pid) for pid in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+async def test_a_wiped_medium_is_gone_for_the_decoder_too() -> None:
+    """The decoder's map shows the gate's own memory, so that overwriting it leaves no copy there."""
+    async with decoy_sandbox(decode_seconds=30) as sandbox:
+        media = medium(b"partly spin\ncanary")
+        scanning = asyncio.create_task(sandbox.scan(media))
+        await until(lambda: sandbox.state.decode_bytes == 1_000)
+        (worker,) = sandbox._busy
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+        (line,) = [line for line in maps.splitlines() if "memfd:cordon-media" in line]
+        span, permissions, *_ = line.split()
+        assert permissions == "r--s"
+        start = int(span.partition("-")[0], 16)
+        with Path(f"/proc/{worker.pid}/mem").open("rb", buffering=0) as memory:  # noqa: ASYNC230
+            memory.seek(start)
+            assert memory.read(18) == b"partly spin\ncanary"
+            media.wipe()
+            memory.seek(start)
+            assert memory.read(18) == bytes(18)
+        scanning.cancel()
+        await asyncio.wait([scanning])
