@@ -11,6 +11,7 @@ can write to the directory: that is private to the service.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -319,10 +320,17 @@ def prepare(directory: Path) -> None:
 def building(directory: Path) -> Iterator[bool]:
     """Try for the right to build in a directory, which one process has at a time; tells whether it was got.
 
-    Raises:
-        OSError: the directory cannot be written.
+    In a directory that is mounted read-only, as gates may mount the worker's, it never is.
     """
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        descriptor = None
+    if descriptor is None:
+        yield False
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

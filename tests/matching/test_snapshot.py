@@ -1,5 +1,6 @@
 """A snapshot is whole or not there, is refused when damaged, and answers like the entries it was made of."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -217,6 +218,19 @@ def test_only_one_builds_at_a_time(directory: Path) -> None:
         assert not second
     with building(directory) as third:
         assert third
+
+
+def test_nobody_builds_in_a_directory_that_is_mounted_read_only(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mounting one takes privileges that tests may lack: the kernel's answer is played here."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with building(directory) as mine:
+        assert not mine
 
 
 def test_a_snapshot_that_was_removed_goes_on_answering_where_it_is_open(directory: Path) -> None:
