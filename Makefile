@@ -35,7 +35,7 @@ check: .venv/.dev  ## lint, formatting, types, import rules; whether the generat
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python scripts/reference.py --check
 
 docs: .venv/.dev  ## write docs/reference anew from the code
