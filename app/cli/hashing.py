@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from app.cli.console import UsageError, emit_json, emit_table, printable, say
-from app.cli.sources import Kind, Source, named, opened, pour
+from app.cli.sources import Kind, Source, chunks, named, opened
 from app.cli.state import read_settings
 from app.controls import harden_this_process
 from app.errors import CordonError
@@ -83,7 +83,8 @@ async def _scan(
         opened(source) as file,
         quarantine.admit(max_bytes=intake.max_bytes, max_video_bytes=intake.max_video_bytes) as media,
     ):
-        await pour(file, media)
+        async for untrusted_chunk in chunks(file):
+            media.write(untrusted_chunk)
         media.finish()
         return media.digests, await sandbox.scan(media)
 

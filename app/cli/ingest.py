@@ -193,7 +193,7 @@ async def _on_server(run: _Run, server: str, token: str, ca_file: Path | None) -
 
 
 async def _on_state(run: _Run) -> None:
-    from app.cli.local import ENTRANCE, LocalRun, wait_for_banks
+    from app.cli.local import ENTRANCE, LocalRun, drained, wait_for_banks
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
     from app.controls import harden_this_process
@@ -207,7 +207,8 @@ async def _on_state(run: _Run) -> None:
         await wait_for_banks(wired)
         await check_ready(wired.gate, profile)
         local = LocalRun(wired, profile, disclose_banks=profile.disclose_banks, save=run.save)
-        await work_on_all(run.sources, local.take_in, run.tell, at_once=run.at_once)
+        async with drained(wired.gate):
+            await work_on_all(run.sources, local.take_in, run.tell, at_once=run.at_once)
 
 
 def _on_lists(run: _Run, lists: list[Path], signal_type: SignalType | None) -> None:
@@ -229,7 +230,7 @@ def _on_lists(run: _Run, lists: list[Path], signal_type: SignalType | None) -> N
 
 
 async def _on_listed(run: _Run, banks: "ListedBanks") -> None:
-    from app.cli.local import LocalRun
+    from app.cli.local import LocalRun, drained
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
     from app.controls import harden_this_process
@@ -240,7 +241,8 @@ async def _on_listed(run: _Run, banks: "ListedBanks") -> None:
     async with open_listed_gate(read_settings(), banks) as wired:
         # Whoever holds the lists may know which of them matched.
         local = LocalRun(wired, Profile(), disclose_banks=True, save=run.save)
-        await work_on_all(run.sources, local.take_in, run.tell, at_once=run.at_once)
+        async with drained(wired.gate):
+            await work_on_all(run.sources, local.take_in, run.tell, at_once=run.at_once)
 
 
 @dataclass

@@ -17,12 +17,12 @@ from app.api import problems
 from app.cli.console import say
 from app.cli.outcomes import Outcome, failure
 from app.cli.saving import SaveDirectory
-from app.cli.sources import Kind, Source, opened, pour
+from app.cli.sources import Kind, Source, chunks, opened
 from app.context import MAX_STRING_CHARACTERS, Context
 from app.errors import CordonError, OverloadedError
 from app.main import Wired, WiredWithState
 from app.media import Provenance
-from app.pipeline import Arrival, Arrived, Receipt, Submission, ingest
+from app.pipeline import Arrival, Arrived, Gate, Receipt, Submission, ingest
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile
 from app.store.banks import BankReader
@@ -32,6 +32,17 @@ ENTRANCE: Final = "cli"
 _OVERLOAD_PATIENCE_SECONDS: Final = 60
 _OVERLOAD_PAUSE_SECONDS: Final = 0.1
 _SAID_AFTER_SECONDS: Final = 1.0
+_DRAIN_SECONDS: Final = 30
+
+
+@contextlib.asynccontextmanager
+async def drained(gate: Gate) -> AsyncIterator[None]:
+    """Let media whose last byte has arrived come to their end, even if the run is interrupted."""
+    try:
+        yield
+    finally:
+        if gate.begun:
+            await asyncio.wait(gate.begun, timeout=_DRAIN_SECONDS)
 
 
 async def wait_for_banks(wired: WiredWithState) -> None:
@@ -112,7 +123,8 @@ class LocalRun:
             context = _telling_path(source)
 
             async def read(media: QuarantinedMedia) -> Arrived:
-                await pour(file, media)
+                async for untrusted_chunk in chunks(file):
+                    media.write(untrusted_chunk)
                 return Arrived(Provenance(received_at=datetime.now(UTC)), context)
 
             yield read, size

@@ -103,10 +103,6 @@ def main() -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the results has gone, as `head` does; the interpreter must not try to flush them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # noqa: BLE001 - an edge of the process: no error may pass with its text
         code = _tell(_first(error))
     return code if isinstance(code, int) else 0
@@ -140,6 +136,10 @@ def _tell(error: Exception) -> int:
     from app.errors import CordonError, InvalidContextError, InvalidRequestError, MalformedError
     from app.settings import SettingsError
 
+    if isinstance(error, BrokenPipeError):
+        # Whoever read the results has gone, as `head` does; the interpreter must not try to flush them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if isinstance(error, typer.TyperException):
         return _tell_usage(error)
     if isinstance(error, SettingsError):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,7 +20,7 @@ from app import __version__, formats, release
 from app.cli.console import UsageError, say
 from app.cli.outcomes import Outcome, Tell, failure, work_on_all
 from app.cli.saving import SaveDirectory
-from app.cli.sources import CHUNK_BYTES, Kind, Source, open_file
+from app.cli.sources import CHUNK_BYTES, Kind, Source, chunks, open_file
 
 BATCH_FROM_URLS: Final = 20
 """As many URLs or more go through the batch endpoint."""
@@ -135,9 +135,8 @@ class RemoteRun:
     async def _upload(self, source: Source, headers: dict[str, str]) -> httpx.Response:
         """Send a file or standard input as it is read, as raw bytes or, with a context, as multipart."""
         if source.kind is Kind.STANDARD_INPUT:
-            stdin = cast("BinaryIO", sys.stdin.buffer)
-            headers = headers | {"Content-Type": "application/octet-stream"}
-            return await self.client.post("/v1/ingest", content=_chunks(stdin, None), headers=headers)
+            headers |= {"Content-Type": "application/octet-stream"}
+            return await self.client.post("/v1/ingest", content=chunks(sys.stdin.buffer), headers=headers)
         with open_file(source.path) as file:
             size = os.fstat(file.fileno()).st_size
             before, after, content_type = _envelope(source)
@@ -149,7 +148,7 @@ class RemoteRun:
             async def body() -> AsyncIterator[bytes]:
                 if before:
                     yield before
-                async for chunk in _chunks(file, size):
+                async for chunk in _exactly(file, size):
                     yield chunk
                 if after:
                     yield after
@@ -276,19 +275,19 @@ def _envelope(source: Source) -> tuple[bytes, bytes, str]:
     return before.encode(), f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-async def _chunks(file: BinaryIO, size: int | None) -> AsyncIterator[bytes]:
-    """A file's bytes as they are read; exactly ``size`` of them if that was promised.
+async def _exactly(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    """A file's bytes as they are read, which must be as many as were promised.
 
     Raises:
         FileChangedError: there are fewer or more.
     """
     sent = 0
-    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+    async for chunk in chunks(file):
         sent += len(chunk)
-        if size is not None and sent > size:
+        if sent > size:
             raise FileChangedError
         yield chunk
-    if size is not None and sent < size:
+    if sent < size:
         raise FileChangedError
 
 

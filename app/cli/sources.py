@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import BinaryIO, Final
 from app.cli.console import UsageError, printable, say
 from app.context import Context, parse_context
 from app.errors import InvalidContextError
-from app.quarantine import QuarantinedMedia
 
 STANDARD_INPUT: Final = "-"
 CHUNK_BYTES: Final = 256 * 1024
@@ -116,15 +115,26 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         yield file
 
 
-async def pour(file: BinaryIO, media: QuarantinedMedia) -> None:
-    """Read a file into the quarantine to its end.
+async def chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """A file's bytes to its end. A pipe is waited for without a thread, which an interrupt could not end.
 
     Raises:
         OSError: it cannot be read.
-        TooLargeError, OverloadedError: it is larger than a medium may be, or than there is room for.
     """
-    while untrusted_chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-        media.write(untrusted_chunk)
+    mode = os.fstat(file.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        while untrusted_chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield untrusted_chunk
+        return
+    reader = asyncio.StreamReader(limit=CHUNK_BYTES)
+    pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), file
+    )
+    try:
+        while untrusted_chunk := await reader.read(CHUNK_BYTES):
+            yield untrusted_chunk
+    finally:
+        pipe.close()
 
 
 def open_file(path: Path) -> BinaryIO:
