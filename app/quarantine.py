@@ -98,9 +98,9 @@ class QuarantinedMedia:
         quarantine.reserve(capacity)
         try:
             self._memory = _Memory(capacity)
-        except OSError:
+        except OSError as error:
             quarantine.give_back(capacity)
-            raise
+            raise OverloadedError(f"no memory for a medium: {error.strerror}") from None
         self._capacity = capacity
         quarantine.held_media += 1
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -218,9 +218,9 @@ class QuarantinedMedia:
             self._quarantine.reserve(capacity - self._capacity)
         try:
             self._memory.map.resize(capacity)
-        except OSError:
+        except OSError as error:
             self._quarantine.give_back(capacity - self._capacity)
-            raise
+            raise OverloadedError(f"no memory for a medium to grow: {error.strerror}") from None
         self._capacity = capacity
 
 

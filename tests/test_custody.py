@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -57,6 +58,17 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         write_identity(generate(), tmp_path / "nowhere" / "identity.txt")
+
+
+def test_a_full_disk_leaves_no_half_written_key(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+    try:
+        with pytest.raises(InvalidRequestError, match="cannot be written"):
+            write_identity(generate(), tmp_path / "identity.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610, 0o644])

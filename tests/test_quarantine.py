@@ -6,6 +6,8 @@ import gc
 import hashlib
 import mmap
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,37 @@ def test_a_medium_that_cannot_grow_gives_back_what_it_had() -> None:
     assert quarantine.reserved_bytes == KIB
     other.wipe()
     assert quarantine.reserved_bytes == 0
+
+
+@contextlib.contextmanager
+def _limited(which: int, soft: int) -> Iterator[None]:
+    before, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, (before, hard))
+
+
+def test_a_process_without_free_descriptors_is_overloaded_and_reserves_nothing() -> None:
+    quarantine = Quarantine(KIB)
+    with _limited(resource.RLIMIT_NOFILE, 3), pytest.raises(OverloadedError, match="Too many open files"):
+        quarantine.admit(max_bytes=KIB, max_video_bytes=KIB)
+    assert (quarantine.reserved_bytes, quarantine.held_media) == (0, 0)
+
+
+def test_a_medium_whose_memory_cannot_be_had_or_grow_is_overload_and_gives_all_back() -> None:
+    with _limited(resource.RLIMIT_FSIZE, 2 * KIB * KIB):
+        with pytest.raises(OverloadedError, match="no memory for a medium"):
+            _admit(expected_bytes=3 * KIB * KIB)
+        quarantine, media = _admit(expected_bytes=KIB * KIB)
+        with media:
+            media.write(b"\xaa" * KIB * KIB)
+            with pytest.raises(OverloadedError, match="no memory for a medium to grow"):
+                media.write(b"\xaa" * 2 * KIB * KIB)
+            assert quarantine.reserved_bytes == KIB * KIB
+            assert media.read(0, KIB * KIB) == b"\xaa" * KIB * KIB
+    assert (quarantine.reserved_bytes, quarantine.held_media) == (0, 0)
 
 
 def test_an_empty_medium_is_one() -> None:

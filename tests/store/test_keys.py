@@ -131,6 +131,7 @@ async def test_last_use_is_written_in_one_go(database: Database) -> None:
     (first, first_token), (second, second_token) = [await _create(database, Scope.INGEST) for _ in range(2)]
     third, _ = await _create(database, Scope.INGEST)
     ring = KeyRing(database)
+    await ring.write_last_use()
     before = datetime.now(UTC)
     for token in (first_token, second_token, first_token):
         await ring.authenticate(token)
