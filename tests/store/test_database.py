@@ -151,11 +151,17 @@ async def test_sqlite_is_durable_private_and_overwrites_what_it_deletes(tmp_path
 async def test_an_open_state_directory_and_file_are_closed_to_others(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     state_dir.mkdir(mode=0o755)
-    file = state_dir / "cordon.db"
-    file.touch(0o644)
     database = Database.open(StoreSettings(state_dir=state_dir))
+    await database.migrate_if_empty()
+    files = [state_dir / name for name in ("cordon.db", "cordon.db-wal", "cordon.db-shm")]
+    for file in files:
+        file.chmod(0o644)
+    state_dir.chmod(0o755)
+    other = Database.open(StoreSettings(state_dir=state_dir))
+    assert _mode(state_dir) == 0o700
+    assert [_mode(file) for file in files] == [0o600] * 3
+    await other.close()
     await database.close()
-    assert (_mode(state_dir), _mode(file)) == (0o700, 0o600)
 
 
 def test_a_directory_that_others_write_to_is_refused_and_left_alone(tmp_path: Path) -> None:
