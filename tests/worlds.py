@@ -62,7 +62,7 @@ class _Double:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        assert not self._mistakes, "the double itself failed"
+        assert not self._mistakes, f"the double itself failed: {self._mistakes}"
 
     def do(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run something on the double's own loop and wait for it."""
@@ -94,9 +94,16 @@ class _TcpDouble(_Double):
         self.listens_on = address
         self.port = port
         self.connections = 0
+        self._open: set[asyncio.Task[None] | None] = set()
         self._ssl_context = ssl_context
 
+    def wait_until_idle(self) -> None:
+        """Return once every connection is closed."""
+        self.do(asyncio.wait_for(self._idle.wait(), 10))
+
     async def _start(self) -> None:
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._server = await asyncio.start_server(
             self._accept, self.listens_on, self.port, ssl=self._ssl_context
         )
@@ -107,12 +114,19 @@ class _TcpDouble(_Double):
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        # What a peer does to a connection is its business; the double's log tells what matters.
-        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
+        # Held here, since asyncio keeps only weak references to tasks.
+        self._open.add(asyncio.current_task())
+        self._idle.clear()
+        # What a peer does to a connection is its business; the double's log tells what matters. Cancelled
+        # is what still runs at the end, and asyncio would take that for a mistake.
+        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
             try:
                 await self._talk(reader, writer)
             finally:
                 writer.close()
+                self._open.discard(asyncio.current_task())
+                if not self._open:
+                    self._idle.set()
                 await writer.wait_closed()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -299,7 +313,7 @@ class NameServer(_Double):
 
     def _reply(self, query: dns.message.Message) -> dns.message.Message | None:
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True)
+        name = question.name.to_text(omit_final_dot=True).lower()
         kind = dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, kind))
         reply = dns.message.make_response(query)
@@ -345,7 +359,7 @@ class HttpProxy(_TcpDouble):
 
     Attributes:
         asked: the requests it read, in order.
-        says: names it does not connect, and what it sends instead; None hangs for ever.
+        says: names it does not connect, and what it sends instead; None hangs until the client leaves.
     """
 
     def __init__(self, hosts: Hosts, *, says: Mapping[str, bytes | None] | None = None) -> None:
@@ -365,7 +379,7 @@ class HttpProxy(_TcpDouble):
         authority = asked.target.removeprefix("http://").partition("/")[0]
         host = authority.rpartition(":")[0] or authority
         if host in self.says:
-            await _say_or_hang(writer, self.says[host])
+            await _say_or_hang(reader, writer, self.says[host])
         elif host not in self.hosts:
             writer.write(answer(status="502 No such host"))
         else:
@@ -385,7 +399,7 @@ class SocksProxy(_TcpDouble):
         asked: hosts and ports it was asked for, in order.
         credentials: what it wants; None for nothing.
         given: what it was given.
-        says: names it does not connect, and the reply code it gives; None hangs for ever.
+        says: names it does not connect, and the reply code it gives; None hangs until the client leaves.
     """
 
     def __init__(
@@ -421,7 +435,8 @@ class SocksProxy(_TcpDouble):
             await _relay((reader, writer), there)
             return
         code = self.says.get(host, 4)
-        await _say_or_hang(writer, None if code is None else bytes([5, code, 0, 1]) + bytes(6))
+        said = None if code is None else bytes([5, code, 0, 1]) + bytes(6)
+        await _say_or_hang(reader, writer, said)
 
     async def _authenticated(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         _, length = await reader.readexactly(2)
@@ -448,9 +463,9 @@ async def _socks_address(reader: asyncio.StreamReader) -> tuple[str, int]:
     return host, int.from_bytes(await reader.readexactly(2), "big")
 
 
-async def _say_or_hang(writer: asyncio.StreamWriter, raw: bytes | None) -> None:
+async def _say_or_hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytes | None) -> None:
     if raw is None:
-        await asyncio.Event().wait()
+        await reader.read()
     else:
         writer.write(raw)
         await writer.drain()

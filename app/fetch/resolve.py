@@ -22,6 +22,7 @@ from app.fetch.address import Address
 from app.settings import SettingsError
 
 _DNS_PORT: Final = 53
+_MAX_PORT: Final = 65535
 _MAX_ALIASES: Final = 8
 _SYSTEM_THREADS: Final = 64
 _SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -128,15 +129,15 @@ class DnsResolver:
 
 def _server(server: str) -> tuple[str, int]:
     """Split ``address`` or ``address:port``."""
-    host, colon, port = server.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
-        host, port = server, str(_DNS_PORT)
+    host, port = server, str(_DNS_PORT)
+    if server.count(":") == 1 or "]:" in server:
+        host, _, port = server.rpartition(":")
     try:
         address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
         number = int(port)
     except ValueError:
         number = 0
-    if not 0 < number <= 65535:  # noqa: PLR2004 - the largest port
+    if not 0 < number <= _MAX_PORT:
         message = "CORDON_FETCH_RESOLVER: write 'address' or 'address:port', like 192.0.2.53:53"
         raise SettingsError(message)
     return str(address), number
