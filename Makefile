@@ -42,7 +42,7 @@ docs: .venv/.dev  ## write docs/reference anew from the code
 	@$(BIN)/python scripts/reference.py
 
 bench: .venv/.dev  ## measure speed against the named peers
-	@$(BIN)/python -m bench
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
 
 lock: .venv/.runtime  ## lock the dependencies of pyproject.toml; newest versions with UPGRADE=1
 	@scripts/lock $(if $(UPGRADE),--upgrade)

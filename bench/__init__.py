@@ -1,0 +1,1 @@
+"""Measures Cordon beside named peers: ``make bench``."""
