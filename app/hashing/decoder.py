@@ -22,7 +22,15 @@ from typing import Final, NoReturn, Protocol, Self, cast
 
 from app import kernel
 from app.hashing import records
-from app.hashing.lock import CHANNEL, LockRefusedError, lock, separate
+from app.hashing.lock import (
+    CHANNEL,
+    HEADROOM_BYTES,
+    LockRefusedError,
+    address_space_bytes,
+    lock,
+    open_own_size,
+    separate,
+)
 from app.hashing.records import End, Limits, Need, Refusal
 from app.media import Reason, Rendering, Shape
 
@@ -146,6 +154,7 @@ def _be_worker(
     try:
         os.dup2(channel_number, CHANNEL)
         _close_all_after(CHANNEL)
+        open_own_size()
         _die_with(server)
         channel = socket.socket(fileno=CHANNEL)
         try:
@@ -154,7 +163,9 @@ def _be_worker(
             channel.send(records.pack_refusal(Refusal(error.step, error.code)))
         else:
             channel.send(records.pack_lock(locked))
-            _answer_jobs(channel, scanner, orders.limits)
+            # What caches and allocators keep must leave room to open the next medium.
+            most_bytes = locked.address_space_bytes + HEADROOM_BYTES // 2
+            _answer_jobs(channel, scanner, orders.limits, most_bytes)
             status = 0
     finally:
         os._exit(status)
@@ -168,7 +179,7 @@ def _close_all_after(last: int) -> None:
                 os.close(number)
 
 
-def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits) -> None:
+def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits, most_bytes: int) -> None:
     while True:
         job, descriptors, _, _ = socket.recv_fds(channel, records.JOB.size, 1)
         if not job:
@@ -178,7 +189,8 @@ def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits) -> No
         os.close(descriptors[0])
         reason = _answer(channel, sequence, scanner.scan(untrusted, limits))
         untrusted.close()
-        channel.send(records.pack(sequence, End(reason)))
+        spent = reason is Reason.DECODER_FAILED or address_space_bytes() > most_bytes
+        channel.send(records.pack(sequence, End(reason, spent)))
 
 
 def _answer(

@@ -33,8 +33,11 @@ MEBIBYTE: Final = 1024 * 1024
 CHANNEL: Final = 3
 """The one descriptor a worker reads from and answers to; 0 to 2 are /dev/null."""
 
+OWN_SIZE: Final = 4
+"""The descriptor that a worker reads its own size from: /proc/self/statm."""
+
 MAX_OPEN_FILES: Final = 16
-"""More than a worker ever needs: /dev/null, its channel, and a medium while that is being mapped."""
+"""More than a worker ever needs: those above, and a medium while that is being mapped."""
 
 HEADROOM_BYTES: Final = 64 * MEBIBYTE
 """What a worker may take beyond what it was granted: to read a header, and for its allocators' slack."""
@@ -82,6 +85,7 @@ _CLONE_DETACHED: Final = 0x400000
 ALLOWED_IF: Final = (
     *(Condition(name, 0, _WHOLE, (CHANNEL,), errno.EBADF) for name in ("recvmsg", "recvfrom", "sendto")),
     *(Condition(name, 2, _PROT_EXEC, (0,), errno.EPERM) for name in ("mmap", "mprotect")),
+    Condition("pread64", 0, _WHOLE, (OWN_SIZE,), errno.EBADF),
     Condition("futex", 1, _WHOLE & ~_FUTEX_FLAGS, _FUTEX_OPERATIONS, errno.ENOSYS),
     # mmap of the medium duplicates its descriptor.
     Condition("fcntl", 1, _WHOLE, (_F_DUPFD_CLOEXEC,), errno.EPERM),
@@ -176,7 +180,7 @@ def _network() -> int:
 
 
 def lock(*, cpu_seconds: int, own_network: bool) -> Lock:
-    """Lock this worker, for good.
+    """Lock this worker, for good. ``open_own_size`` comes before.
 
     Args:
         cpu_seconds: processor time it may take over its whole life.
@@ -190,7 +194,7 @@ def lock(*, cpu_seconds: int, own_network: bool) -> Lock:
         raise LockRefusedError(LockStep.SECCOMP, errno.ENOSYS)
     program = seccomp_program(machine)
     memory_locked = kernel.lock_memory()
-    taken = _address_space_bytes()
+    taken = address_space_bytes()
     with _required(LockStep.LIMITS):
         for name, ceiling in limits(cpu_seconds).items():
             resource.setrlimit(name, (ceiling, ceiling))
@@ -223,8 +227,17 @@ def limits(cpu_seconds: int) -> dict[int, int]:
     }
 
 
-def _address_space_bytes() -> int:
-    return int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
+def open_own_size() -> None:
+    """Open what ``address_space_bytes`` reads, since nothing can be opened later."""
+    found = os.open("/proc/self/statm", os.O_RDONLY)
+    if found != OWN_SIZE:
+        os.dup2(found, OWN_SIZE)
+        os.close(found)
+
+
+def address_space_bytes() -> int:
+    """How much address space this process takes, as the kernel counts it against the limit."""
+    return int(os.pread(OWN_SIZE, 64, 0).split()[0]) * resource.getpagesize()
 
 
 def seccomp_program(machine: str) -> bytes:

@@ -44,9 +44,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class End:
-    """The decoder is done with the medium; ``reason`` is None if it was fully scanned."""
+    """The decoder is done with the medium.
+
+    Attributes:
+        reason: None if it was fully scanned.
+        spent: whether the decoder wants to be replaced, as it did not shrink back to what it was.
+    """
 
     reason: Reason | None
+    spent: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ _REFUSAL: Final = struct.Struct("<BBI")
 _SHAPE: Final = struct.Struct("<BIBIII")
 _NEED: Final = struct.Struct("<BIQ")
 _RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB{PHASH_BYTES}s")
-_END: Final = struct.Struct("<BIB")
+_END: Final = struct.Struct("<BIB?")
 
 _LAYOUTS: Final = {
     _Kind.SHAPE.value: _SHAPE,
@@ -169,7 +175,7 @@ def pack(sequence: int, found: Shape | Need | Rendering | End) -> bytes:
                 found.phash,
             )
         case End():
-            return _END.pack(_Kind.END, sequence, _REASONS.index(found.reason))
+            return _END.pack(_Kind.END, sequence, _REASONS.index(found.reason), found.spent)
 
 
 def unpack_first_word(untrusted: bytes) -> Lock | Refusal:
@@ -283,7 +289,7 @@ class Answers:
         self.renderings.append(rendering)
         return rendering
 
-    def _accept_end(self, untrusted_reason: int) -> End:
+    def _accept_end(self, untrusted_reason: int, untrusted_spent: bool) -> End:  # noqa: FBT001 - as unpacked
         if untrusted_reason >= len(_REASONS):
             raise MisbehaviourError("no possible reason")
         reason = _REASONS[untrusted_reason]
@@ -291,7 +297,7 @@ class Answers:
             # Fully scanned with nothing to show for it would pass as clear where no bank holds PDQ.
             raise MisbehaviourError("done without the first frame")
         self._ended = True
-        return End(reason)
+        return End(reason, untrusted_spent)
 
     def _may_not_go_on(self) -> bool:
         return self.shape is None or self.shape.width * self.shape.height > self._max_pixels

@@ -241,10 +241,8 @@ class Sandbox:
                     case Need(needed):
                         await self._budget.reserve(needed)
                         worker.grant(needed)
-                    case End(Reason.DECODER_FAILED):
-                        return Reason.DECODER_FAILED, Cause.OUTGREW
-                    case End(reason):
-                        return reason, None
+                    case End(reason, spent):
+                        return reason, Cause.OUTGREW if spent else None
         except TimeoutError:
             return Reason.DECODE_TIMEOUT, Cause.TIMED_OUT
         except (WorkerGoneError, OSError):

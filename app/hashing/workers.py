@@ -45,6 +45,9 @@ _ENVIRONMENT: Final = {
     "MKL_NUM_THREADS": "1",
     # Each further arena reserves 64 MiB of address space, which is limited.
     "MALLOC_ARENA_MAX": "1",
+    # Pixels go back to the kernel as soon as they are freed, so that a worker shrinks after each medium.
+    "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(8 * 1024 * 1024),
 }
 _PASSED_ON: Final = ("LD_LIBRARY_PATH",)
 """What some interpreters cannot start without."""

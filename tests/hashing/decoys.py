@@ -166,6 +166,15 @@ def _allocate(untrusted: mmap.mmap, limits: Limits, need: str = "0") -> Answers:
         hoard.append(bytearray(MEBIBYTE))
 
 
+_KEPT: list[bytearray] = []
+
+
+def _keep(untrusted: mmap.mmap, limits: Limits, megabytes: str) -> Answers:
+    """Keep memory beyond the medium, as caches do."""
+    _KEPT.append(bytearray(int(megabytes) * MEBIBYTE))
+    return (yield from _honest(untrusted, limits))
+
+
 def _measure(untrusted: mmap.mmap, limits: Limits, need: str = "0") -> Answers:
     """Tell how many MiB can be had once ``need`` was granted, as the frame of a rendering."""
     yield Shape("image", "png", 1, 1, 100_000)
@@ -229,6 +238,7 @@ BEHAVIOURS: dict[str, Callable[..., Answers]] = {
     "size": _size,
     "scribble": _scribble,
     "allocate": _allocate,
+    "keep": _keep,
     "measure": _measure,
     "partly": _partly,
     "spin": _spin,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.hashing.lock import ALLOWED, ALLOWED_IF, CHANNEL, REFUSED, seccomp_program
+from app.hashing.lock import ALLOWED, ALLOWED_IF, CHANNEL, OWN_SIZE, REFUSED, seccomp_program
 from app.hashing.syscalls import SYSCALLS
 
 MACHINES = tuple(SYSCALLS)
@@ -90,6 +90,8 @@ def test_calls_in_the_x32_manner_kill() -> None:
         ("sendto", (CHANNEL,), 0),
         ("sendto", (2,), errno.EBADF),
         ("write", (CHANNEL,), errno.EBADF),
+        ("pread64", (OWN_SIZE,), 0),
+        ("pread64", (CHANNEL,), errno.EBADF),
         ("futex", (0, 128), 0),
         ("futex", (0, 0x80 | 9), 0),
         ("futex", (0, 0x80 | 6), errno.ENOSYS),

@@ -156,7 +156,7 @@ LAYOUTS = st.one_of(
         st.integers(0, 4),
         st.integers(0, 110),
     ),
-    st.builds(lambda reason: struct.pack("<BIB", 6, SEQUENCE, reason), st.integers(0, 10)),
+    st.builds(lambda reason: struct.pack("<BIB?", 6, SEQUENCE, reason, False), st.integers(0, 10)),
 )
 
 
@@ -192,7 +192,7 @@ def test_a_locked_workers_first_word_arrives_as_it_was_given() -> None:
         assert records.unpack_first_word(records.pack_refusal(refusal)) == refusal
 
 
-@pytest.mark.parametrize("untrusted", [b"", b"\x01", b"\x02\x09\x00\x00\x00\x00", b"\x06" + bytes(5)])
+@pytest.mark.parametrize("untrusted", [b"", b"\x01", b"\x02\x09\x00\x00\x00\x00", b"\x06" + bytes(6)])
 def test_any_other_first_word_is_misbehaviour(untrusted: bytes) -> None:
     with pytest.raises(MisbehaviourError):
         records.unpack_first_word(untrusted)

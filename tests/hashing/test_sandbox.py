@@ -136,7 +136,7 @@ async def test_a_decoder_that_speaks_unasked_is_replaced_before_the_next_medium(
 
 
 async def test_media_in_flight_are_untouched_when_another_decoder_dies() -> None:
-    async with decoy_sandbox(decoders=3, decode_seconds=1) as sandbox:
+    async with decoy_sandbox(decoders=3, decode_seconds=30) as sandbox:
         spinning = asyncio.create_task(told(sandbox, "partly spin"))
         await until(lambda: sandbox.state.in_flight == 1)
         others = await asyncio.gather(
@@ -150,7 +150,7 @@ async def test_media_in_flight_are_untouched_when_another_decoder_dies() -> None
             Reason.DECODER_FAILED,
         ]
         assert not spinning.done()
-        assert (await spinning).undecidable is Reason.DECODE_TIMEOUT
+    assert (await spinning).renderings == (decoys.FIRST,)
 
 
 @pytest.mark.parametrize("media", [1, 3])
@@ -159,6 +159,14 @@ async def test_a_decoder_sees_no_more_media_than_it_may(media: int) -> None:
         for _ in range(6):
             assert (await told(sandbox, "honest")).undecidable is None
         assert sandbox.state.replaced[Cause.RECYCLED] == 6 // media
+
+
+async def test_a_decoder_that_does_not_shrink_back_is_replaced_before_it_has_no_room() -> None:
+    async with decoy_sandbox() as sandbox:
+        for _ in range(9):
+            assert (await told(sandbox, "keep 15")).undecidable is None
+        assert sandbox.state.replaced[Cause.OUTGREW] == 3
+        assert sum(sandbox.state.replaced.values()) == 3
 
 
 async def test_no_more_decoders_run_than_may() -> None:
@@ -208,14 +216,17 @@ async def test_memory_is_returned_whatever_becomes_of_the_decoder() -> None:
 
 
 async def test_a_medium_that_waits_too_long_for_a_decoder_is_undecidable() -> None:
-    async with decoy_sandbox(decode_seconds=30, scan_seconds=0.5) as sandbox:
-        spinning = asyncio.create_task(told(sandbox, "spin"))
-        await until(lambda: sandbox.state.in_flight == 1)
-        waiting = await told(sandbox, "honest")
-        assert waiting.undecidable is Reason.SCAN_TIMEOUT
-        assert (await spinning).undecidable is Reason.SCAN_TIMEOUT
-        assert sandbox.state.replaced[Cause.ABANDONED] >= 1
+    async with decoy_sandbox(scan_seconds=0.3) as sandbox:
+        await sandbox._turns.acquire()
+        assert (await told(sandbox, "honest")).undecidable is Reason.SCAN_TIMEOUT
+        sandbox._turns.release()
         assert (await told(sandbox, "honest")).undecidable is None
+
+
+async def test_a_medium_is_given_up_when_waiting_and_decoding_take_too_long_together() -> None:
+    async with decoy_sandbox(decode_seconds=30, scan_seconds=0.3) as sandbox:
+        assert (await told(sandbox, "spin")).undecidable is Reason.SCAN_TIMEOUT
+        assert sandbox.state.replaced[Cause.ABANDONED] == 1
 
 
 async def test_a_medium_that_waits_too_long_for_memory_is_undecidable() -> None:

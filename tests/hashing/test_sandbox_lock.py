@@ -117,9 +117,9 @@ async def test_a_decoder_can_start_the_thread_that_heic_needs(sandbox: Sandbox) 
     assert await code_of(sandbox, "thread") == 0
 
 
-async def test_a_decoder_holds_nothing_open_but_its_channel_and_its_medium(sandbox: Sandbox) -> None:
+async def test_a_decoder_holds_open_its_channel_its_size_and_its_medium_alone(sandbox: Sandbox) -> None:
     await told(sandbox, "honest")
-    assert await code_of(sandbox, "descriptors") == 1
+    assert await code_of(sandbox, "descriptors") == 2
 
 
 async def test_a_decoder_inherits_no_setting(
