@@ -42,6 +42,8 @@ from app.errors import FetchFailedError, FetchTimeoutError, UrlRefusedError
 from app.fetch.address import Address, kind_of
 from app.fetch.resolve import DnsResolver, Resolver, SystemResolver
 from app.fetch.route import (
+    MAX_HEAD_BYTES,
+    HeadBudget,
     Milestones,
     PinnedBackend,
     Proxy,
@@ -63,7 +65,6 @@ MAX_ADDRESSES: Final = 16
 """Addresses of one name that are tried."""
 
 MAX_HEADERS: Final = 128
-MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_RECORDED_CHARACTERS: Final = 1024
 """A header's value in the provenance is cut to this."""
 
@@ -146,6 +147,10 @@ class Fetcher:
             target = follow(target, answer.location, self._settings.fetch_ports)
             redirects.append(target.url)
 
+    @property
+    def _to_http_proxy(self) -> bool:
+        return self._proxy is not None and self._proxy.scheme == "http"
+
     async def close(self) -> None:
         """Let go of what look-ups need."""
         self._resolver.close()
@@ -195,11 +200,12 @@ class Fetcher:
     async def _route(self, target: Target, hop: "_Hop", connect_until: float) -> Route:
         if self._proxy is not None:
             hop.must_look_refused = False
-            return Route(ProxyBackend(), self._ssl_context, self._proxy)
+            return Route(ProxyBackend(hop.budget), self._ssl_context, self._proxy)
         addresses = await self._addresses(target)
         self._refuse_unless_permitted(addresses)
         hop.must_look_refused = False
-        return Route(PinnedBackend(addresses[:MAX_ADDRESSES], connect_until), self._ssl_context)
+        backend = PinnedBackend(addresses[:MAX_ADDRESSES], connect_until, hop.budget)
+        return Route(backend, self._ssl_context)
 
     async def _addresses(self, target: Target) -> Sequence[Address]:
         if target.address is not None:
@@ -219,10 +225,13 @@ class Fetcher:
             "Accept-Encoding": "identity",
             "Connection": "close",
         }
-        url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
+        # httpcore writes the host into what it asks of an HTTP proxy as it stands.
+        host = f"[{target.host}]" if self._to_http_proxy and ":" in target.host else target.host
+        url = httpcore.URL(scheme=target.scheme, host=host, port=target.port, target=target.path)
         extensions = {"trace": hop.trace}
         async with route.pool.stream("GET", url, headers=headers, extensions=extensions) as response:
             hop.limit.reschedule(hop.ends_at)
+            hop.budget.left = None
             untrusted = _Head(response)
             if untrusted.leads_on:
                 hop.must_look_refused = False
@@ -245,6 +254,7 @@ class _Hop:
         ends_at: the end of the whole fetch, in the loop's seconds.
         milestones: where on the way the next two change.
         must_look_refused: whether a failure now could tell something of inner names.
+        budget: what may be read until there is an answer.
     """
 
     limit: asyncio.Timeout
@@ -252,6 +262,7 @@ class _Hop:
     ends_at: float
     milestones: Milestones
     must_look_refused: bool = True
+    budget: HeadBudget = field(default_factory=HeadBudget)
 
     async def trace(self, event: str, _told: Mapping[str, object]) -> None:
         """Listen to httpcore."""
@@ -322,7 +333,7 @@ class _Head:
             FetchFailedError: either.
         """
         size = sum(len(name) + len(value) for name, value in self._headers)
-        if len(self._headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        if len(self._headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
             raise FetchFailedError("the answer has too many headers", self._status)
         encodings = b",".join(value for name, value in self._headers if name == b"content-encoding")
         if {encoding.strip().lower() for encoding in encodings.split(b",")} - {b"", b"identity"}:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 import httpcore
@@ -17,6 +17,9 @@ import httpcore
 from app.errors import FetchFailedError
 from app.fetch.address import Address
 from app.settings import SettingsError
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Once as many were read and no answer's head is whole, nothing more is."""
 
 _PROXY_PORTS: Final = {"http": 80, "socks5h": 1080}
 _MAX_SOCKS_CREDENTIAL_BYTES: Final = 255
@@ -65,6 +68,28 @@ _MILESTONES: Final = {
         "socks.setup_socks5_connection.complete",
     ),
 }
+
+
+@dataclass
+class HeadBudget:
+    """How many more bytes may be read before the head of an answer is whole; None once it is.
+
+    httpcore limits each head, but not how many of status 1xx come before the one that counts.
+    """
+
+    left: int | None = MAX_HEAD_BYTES
+
+    def spend(self, count: int) -> None:
+        """Count bytes that were read.
+
+        Raises:
+            httpcore.ReadError: there is still no whole head.
+        """
+        if self.left is None:
+            return
+        if self.left <= 0:
+            raise httpcore.ReadError
+        self.left -= count
 
 
 class Route:
@@ -121,10 +146,11 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         dialled: the address that could be connected.
     """
 
-    def __init__(self, addresses: Sequence[Address], until: float) -> None:
+    def __init__(self, addresses: Sequence[Address], until: float, budget: HeadBudget) -> None:
         """Take the addresses in the order to try them, and when to give up, in the loop's seconds."""
         self._addresses = addresses
         self._until = until
+        self._budget = budget
         self._sockets = httpcore.AnyIOBackend()
         self.opened: list[httpcore.AsyncNetworkStream] = []
         self.dialled: Address | None = None
@@ -155,7 +181,7 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
             else:
                 self.opened.append(stream)
                 self.dialled = address
-                return stream
+                return _Stream(stream, self._budget)
         raise failure
 
 
@@ -166,7 +192,8 @@ class ProxyBackend(httpcore.AsyncNetworkBackend):
         opened: the streams it opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: HeadBudget) -> None:
+        self._budget = budget
         self._sockets = httpcore.AnyIOBackend()
         self.opened: list[httpcore.AsyncNetworkStream] = []
 
@@ -188,7 +215,39 @@ class ProxyBackend(httpcore.AsyncNetworkBackend):
         except (httpcore.ConnectError, httpcore.ConnectTimeout):
             raise FetchFailedError("the egress proxy cannot be reached; see CORDON_FETCH_PROXY") from None
         self.opened.append(stream)
-        return stream
+        return _Stream(stream, self._budget)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that counts what is read of it."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, budget: HeadBudget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - theirs
+        untrusted = await self._stream.read(max_bytes, timeout)
+        self._budget.spend(len(untrusted))
+        return untrusted
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - theirs
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        # An IPv6 address stands in brackets in a URL, and without them in a certificate.
+        name = server_hostname.strip("[]") if server_hostname else None
+        return _Stream(await self._stream.start_tls(ssl_context, name, timeout), self._budget)
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - httpcore's signature
+        return self._stream.get_extra_info(info)
 
 
 def milestones(scheme: str, proxy: Proxy | None) -> Milestones:

@@ -4,9 +4,10 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -368,11 +369,10 @@ def _dribble(pieces: bytes, seconds: float) -> Script:
     [
         (_dribble(b"", 0), "fetch_first_byte_seconds"),
         (_dribble(answer(b"x" * 1000), 0.05), "fetch_first_byte_seconds"),
-        (_endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", []), "fetch_first_byte_seconds"),
         (_dribble(answer(b"x" * 1000), 0.002), "fetch_total_seconds"),
         (says(answer(b"x", length=10)), None),
     ],
-    ids=["silent", "one byte of the head at a time", "endless hints", "one byte at a time", "closes"],
+    ids=["silent", "one byte of the head at a time", "one byte at a time", "closes"],
 )
 async def test_a_slow_host_is_left_when_its_time_is_over(
     host: MediaHost, make: Make, media: QuarantinedMedia, script: Script, limit: str | None
@@ -383,6 +383,25 @@ async def test_a_slow_host_is_left_when_its_time_is_over(
     with pytest.raises(FetchTimeoutError if limit else FetchFailedError):
         await fetcher.fetch(host.url("/"), media)
     assert time.monotonic() - began < 5
+
+
+async def test_endless_heads_before_the_one_that_counts_are_given_up(
+    host: MediaHost, make: Make, media: QuarantinedMedia
+) -> None:
+    sent: list[int] = []
+    host.script("/", _endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", sent))
+    with pytest.raises(FetchFailedError):
+        await make().fetch(host.url("/"), media)
+    assert sum(sent) < 16 << 20, "more was taken than sockets buffer"
+
+
+async def test_hints_before_the_answer_are_passed_over(
+    host: MediaHost, make: Make, media: QuarantinedMedia
+) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
+    host.script("/", says(hint * 3 + answer(b"x" * LIMIT)))
+    await make().fetch(host.url("/"), media)
+    assert media.size == LIMIT
 
 
 async def test_a_slow_body_may_take_longer_than_the_head(
@@ -420,6 +439,45 @@ async def test_a_host_that_never_agrees_on_tls_takes_the_time_to_connect(
         port = silent.getsockname()[1]
         with pytest.raises(FetchTimeoutError):
             await make(fetch_connect_seconds=0.2).fetch(f"https://127.0.0.1:{port}/", media)
+
+
+async def test_an_address_that_does_not_answer_takes_the_time_to_connect(
+    make: Make, media: QuarantinedMedia
+) -> None:
+    with ExitStack() as sockets:
+        deaf = sockets.enter_context(closing(socket.create_server(("127.0.0.1", 0), backlog=0)))
+        # Linux drops what comes once the queue of those who wait to be accepted is full.
+        for _ in range(4):
+            waiting = sockets.enter_context(closing(socket.socket()))
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        with pytest.raises(FetchTimeoutError):
+            await make(fetch_connect_seconds=0.2).fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/", media)
+
+
+async def test_a_name_that_keeps_the_system_waiting_is_refused(
+    make: Make, media: QuarantinedMedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a timeout of a host: nothing was dialled, and inner zones may be the slow ones."""
+    release = threading.Event()
+
+    def hang(_name: str) -> list[object]:
+        release.wait()
+        return []
+
+    monkeypatch.setattr("app.fetch.resolve._look_up", hang)
+    with pytest.raises(UrlRefusedError):
+        await make(fetch_connect_seconds=0.2).fetch("http://slow.example/", media)
+    release.set()
+
+
+async def test_a_header_is_recorded_once_and_not_at_any_length(
+    host: MediaHost, make: Make, media: QuarantinedMedia
+) -> None:
+    etags = b"ETag: first\r\nETag: second\r\nDate: " + b"\xfc" * 2000 + b"\r\n"
+    host.script("/", says(b"HTTP/1.1 200 OK\r\n" + etags + b"Content-Length: 0\r\n\r\n"))
+    provenance = await make().fetch(host.url("/"), media)
+    assert dict(provenance.headers) == {"ETag": "first", "Date": "\xfc" * 1024, "Content-Length": "0"}
 
 
 async def test_no_host_at_a_permitted_address_is_a_failed_fetch(make: Make, media: QuarantinedMedia) -> None:

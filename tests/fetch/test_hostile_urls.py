@@ -7,9 +7,10 @@ of inner services on the same port; their logs, and Python's own record of each 
 import io
 import json
 import logging
+import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,12 @@ class World:
         return caught.value
 
 
+def _fetcher(settings: Mapping[str, object]) -> Fetcher:
+    # Loading the world's authorities takes longer than all the rest.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return Fetcher(FetchSettings.model_validate(settings), ssl_context=context)
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with ExitStack() as stack:
@@ -103,15 +110,13 @@ def world() -> Iterator[World]:
             for address in ("127.0.0.2", "::1")
         ]
         names = stack.enter_context(NameServer(ZONE))
-        settings = FetchSettings.model_validate(
-            {
-                "fetch_allow": "127.0.0.1/32",
-                "fetch_ports": "*",
-                "fetch_resolver": names.address,
-                "fetch_connect_seconds": 1,
-            }
-        )
-        yield World(permitted, inner, names, Fetcher(settings))
+        settings = {
+            "fetch_allow": "127.0.0.1/32",
+            "fetch_ports": "*",
+            "fetch_resolver": names.address,
+            "fetch_connect_seconds": 1,
+        }
+        yield World(permitted, inner, names, _fetcher(settings))
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ async def test_refusals_that_took_a_look_up_are_all_held_back(world: World) -> N
 
 @pytest.mark.parametrize("port", [22, 25, 3306, 6379, 8080, 8443])
 async def test_ports_beyond_the_web_are_refused_by_default(world: World, port: int) -> None:
-    fetcher = Fetcher(FetchSettings.model_validate({"fetch_allow": "127.0.0.1/32"}))
+    fetcher = _fetcher({"fetch_allow": "127.0.0.1/32"})
     _connected.clear()
     with Quarantine(1 << 20).admit(max_bytes=1, max_video_bytes=1) as media:
         for url in (f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/", f"http://localhost:{port}/"):
@@ -214,7 +219,7 @@ async def test_ports_beyond_the_web_are_refused_by_default(world: World, port: i
 async def test_inner_names_are_not_even_looked_up_where_nothing_is_permitted_by_hand(
     world: World, url: str
 ) -> None:
-    fetcher = Fetcher(FetchSettings(fetch_resolver=world.names.address))
+    fetcher = _fetcher({"fetch_resolver": world.names.address})
     looked_up = len(world.names.asked)
     media = Quarantine(1 << 20).admit(max_bytes=1, max_video_bytes=1)
     with media, pytest.raises(UrlRefusedError):

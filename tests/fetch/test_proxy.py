@@ -166,6 +166,21 @@ async def test_a_literal_address_that_is_permitted_goes_to_the_proxy(
     await _fetch("http://10.0.0.1/cat.png", proxy.url, fetch_allow="10.0.0.0/8")
 
 
+async def test_an_ipv6_address_is_asked_of_a_proxy_as_urls_write_it(
+    host: MediaHost, authority: trustme.CA, proxy: HttpProxy | SocksProxy
+) -> None:
+    literal = "2606:4700:4700::1111"
+    name = f"[{literal}]" if isinstance(proxy, HttpProxy) else literal
+    proxy.hosts = {name: ("127.0.0.1", host.port)}
+    await _fetch(f"http://[{literal}]/cat.png", proxy.url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(literal).configure_cert(context)
+    with MediaHost({"/cat.png": (b"cat", "image/png")}, ssl_context=context) as safe:
+        proxy.hosts = {name: ("127.0.0.1", safe.port)}
+        await _fetch(f"https://[{literal}]/cat.png", proxy.url, authority)
+    assert host.asked[0].headers["host"] == f"[{literal}]"
+
+
 HTTP_SAYS: dict[str, bytes | None] = {
     "denied.example": answer(b"denied.example is inside", status="403 Forbidden"),
     "failed.example": answer(status="503 Cannot connect"),
