@@ -56,7 +56,7 @@ class Sent:
 
 def main() -> int:
     """Run the demo; the exit code is 0 only if every verdict is the one a reader was promised."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     say(console, "1", "A gate of its own, in .demo/: custodians, a key, a bank, a server")
     prepare()
     token = set_up(console)
@@ -213,7 +213,7 @@ def send_batch(client: httpx.Client, host: PictureHost) -> list[Sent]:
         "harmless.jpg again": host.url("/harmless.jpg"),
         "an AVIF nobody listed": host.url("/harmless.avif"),
         "the exact copy, on a site": host.url("/exact-copy.png"),
-        "loopback by another name": "http://localhost.localdomain.invalid/",
+        "a name that nobody has": "http://no-such-host.invalid/a.jpg",
     }
     lines = [json.dumps({"url": url, "context": {"client_ref": what}}) for what, url in table.items()]
     answer = client.post(

@@ -130,6 +130,8 @@ def signals_of(picture: bytes) -> list[dict[str, str]]:
 def environment(store: StoreSettings, **settings: str) -> dict[str, str]:
     """A child's environment: this machine's, a gate's settings, and no other gate's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CORDON_")}
+    # A start compiles nothing that an earlier one compiled.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     given = {"STATE_DIR": str(store.state_dir), **settings}
     if store.database_url:
         given["DATABASE_URL"] = store.database_url

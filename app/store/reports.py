@@ -153,7 +153,8 @@ class ReportShelf:
     ) -> ReportReference:
         """Seal and commit one sighting, once, in one transaction with its audit entry.
 
-        The same medium at the same place joins the report that is queued for it. The same key, medium and
+        The same medium at the same place joins the report that is queued for it, if that is of the same
+        kind: what a test bank found must not keep what a csam bank finds later from being filed. The same key, medium and
         place under one ``Idempotency-Key`` is no sighting at all.
 
         Args:
@@ -173,7 +174,7 @@ class ReportShelf:
         arrival = _Arrival(
             id=str(ULID()),
             bank_kind=bank_kind,
-            place_hash=_keyed_hash(key, ["place", *seen]) if place else None,
+            place_hash=_keyed_hash(key, ["place", bank_kind.value, *seen]) if place else None,
             retry_hash=_keyed_hash(key, ["retry", key_id, idempotency_key, *seen])
             if idempotency_key is not None
             else None,

@@ -11,6 +11,7 @@ from tests.gates import RunningGate
 from tests.journeys.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS
 from tests.worlds import MediaHost
 
+MEDIA_PART = b'--b\r\nContent-Disposition: form-data; name="media"\r\n\r\nx\r\n--b\r\n'
 KEYS = ["id", "verdict", "disposition", "reason", "media", "signals", "matches", "report"]
 
 
@@ -101,7 +102,8 @@ def test_multipart_carries_the_medium_and_its_context(gate: RunningGate) -> None
             "invalid_request",
         ),
         (
-            b'--b\r\nContent-Disposition: form-data; name="context"\r\n\r\n{"platfrom": "x"}\r\n--b--\r\n',
+            MEDIA_PART
+            + b'Content-Disposition: form-data; name="context"\r\n\r\n{"platfrom": 1}\r\n--b--\r\n',
             422,
             "invalid_context",
         ),
@@ -223,7 +225,7 @@ def test_the_same_sighting_joins_its_report(gate: RunningGate, host: MediaHost) 
     """One place is one report while it waits; an upload without a place is its own."""
     client = gate.client()
     fetched = {
-        client.post("/v1/ingest", json={"url": host.url("/edited.jpg")}).json()["report"]["id"]
+        client.post("/v1/ingest", json={"url": host.url("/edited.jpg?one-place")}).json()["report"]["id"]
         for _ in range(3)
     }
     uploaded = {post_raw(gate, EDITED).json()["report"]["id"] for _ in range(2)}
@@ -276,7 +278,7 @@ def test_an_upload_beyond_the_limit_is_not_read_on(gate: RunningGate) -> None:
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"HELLO THERE\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nA: " + b"x" * 100_000,
     ],
     ids=["TLS on a plain port", "no HTTP", "a header without end"],

@@ -148,6 +148,7 @@ async def test_the_same_medium_at_the_same_place_joins_with_a_stub_of_its_own(
             False,
         ),
         ({"key_id": "01JA"}, {"key_id": "01JB"}, True),
+        ({"kind": BankKind.TEST}, {"kind": BankKind.CSAM}, False),
     ],
     ids=[
         "same URL",
@@ -159,6 +160,7 @@ async def test_the_same_medium_at_the_same_place_joins_with_a_stub_of_its_own(
         "no place",
         "no place though tagged",
         "another key",
+        "a kind that can be filed",
     ],
 )
 async def test_sightings_join_if_medium_and_place_are_the_same(
