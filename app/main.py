@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,14 @@ from app.report.outbox import SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import custodians, processes
 from app.store.banks import BankReader
-from app.store.database import Database
+from app.store.database import Database, open_current
 from app.store.keys import KeyRing
 from app.store.reports import ReportShelf
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 1.0
+BACKLOG: Final = 2048
 LAST_USE_SECONDS: Final = 10.0
 INTERRUPTED: Final = 130
 """Exit code after SIGINT, as shells count it."""
@@ -65,26 +67,10 @@ class WiredWithState(Wired):
 
 
 @contextlib.asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database, migrated if it was empty.
-
-    Raises:
-        SettingsError, NotReadyError, SchemaError: it cannot be used as it is.
-    """
-    database = Database.open(settings.store)
-    try:
-        await database.migrate_if_empty()
-        await database.check_current()
-        yield database
-    finally:
-        await database.close()
-
-
-@contextlib.asynccontextmanager
 async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithState]:
     """A gate on the database that the settings name, announced there under its role."""
     async with (
-        open_database(settings) as database,
+        open_current(settings.store) as database,
         open_banks(settings, database) as banks,
         announced(database, banks, role) as process_id,
         Sandbox(settings.hashing) as sandbox,
@@ -110,36 +96,41 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
     """Run the web process until a signal ends it; the exit code.
 
     Raises:
-        SettingsError: it would listen beyond loopback in the clear.
+        SettingsError: it cannot listen there, or it would beyond loopback in the clear.
         ControlMissingError: strict, and a required control is missing.
     """
     _refuse_plain_http(settings, host)
     harden_this_process()
-    async with open_gate(settings, "serve") as wired:
-        _check_controls(settings, wired.sandbox)
-        services = Services(
-            settings=settings,
-            database=wired.database,
-            banks=wired.banks,
-            sandbox=wired.sandbox,
-            gate=wired.gate,
-            fetch=wired.fetcher.fetch,
-            metrics=Metrics(),
-        )
-        services.readiness = Readiness(services, wired.process_id)
-        services.gauges = Gauges(services)
-        keys = KeyRing(wired.database)
-        server = Server(_uvicorn_config(settings, application(services, keys), host, port))
-        async with _repeating(keys.write_last_use, LAST_USE_SECONDS), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve())
-            url = await _listening(server, serving, settings, host)
-            if url is not None:
-                await _say_what_is_in_force(settings, wired, url)
+    with _bind(host, port) as listening:
+        async with open_gate(settings, "serve") as wired:
+            _check_controls(settings, wired.sandbox)
+            services = _services(settings, wired)
+            keys = KeyRing(wired.database)
+            server = Server(_uvicorn_config(settings, application(services, keys)))
+            async with _repeating(keys.write_last_use, LAST_USE_SECONDS), asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.serve([listening]))
+                await server.up.wait()
+                await _say_what_is_in_force(settings, wired, listening)
                 if ready_file is not None:
-                    _write_ready_file(ready_file, url)
-        await _drain(settings, wired.gate, services)
-        log.event(logger, logging.INFO, "stopped")
-        return INTERRUPTED if server.ended_by is SIGINT else 0 if server.started else 1
+                    _write_ready_file(ready_file, _base_url(settings, host, listening))
+            await _drain(wired.gate, services, server)
+    log.event(logger, logging.INFO, "stopped")
+    return INTERRUPTED if server.ended_by is SIGINT else 0
+
+
+def _services(settings: Settings, wired: WiredWithState) -> Services:
+    services = Services(
+        settings=settings,
+        database=wired.database,
+        banks=wired.banks,
+        sandbox=wired.sandbox,
+        gate=wired.gate,
+        fetch=wired.fetcher.fetch,
+        metrics=Metrics(),
+    )
+    services.readiness = Readiness(services, wired.process_id)
+    services.gauges = Gauges(services)
+    return services
 
 
 def _gate(settings: Settings, sandbox: Sandbox, banks: Banks, outbox: Outbox | None) -> Gate:
@@ -231,12 +222,10 @@ def _check_controls(settings: Settings, sandbox: Sandbox) -> None:
         raise ControlMissingError(message)
 
 
-def _uvicorn_config(settings: Settings, app: object, host: str, port: int) -> uvicorn.Config:
+def _uvicorn_config(settings: Settings, app: object) -> uvicorn.Config:
     tls = settings.serve
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        host=host,
-        port=port,
         http=GateProtocol,
         ws="none",
         lifespan="off",
@@ -251,22 +240,25 @@ def _uvicorn_config(settings: Settings, app: object, host: str, port: int) -> uv
     )
 
 
-async def _listening(
-    server: Server, serving: "asyncio.Task[None]", settings: Settings, host: str
-) -> str | None:
-    """The base URL once the socket listens; None if it never did."""
-    while not server.started:
-        if serving.done():
-            return None
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket at that address, bound before anything slow begins; uvicorn makes it listen."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        message = f"cannot listen on CORDON_HOST, CORDON_PORT ({host}, {port}): {error.strerror}"
+        raise SettingsError(message) from None
+
+
+def _base_url(settings: Settings, host: str, listening: socket.socket) -> str:
     scheme = "https" if settings.serve.tls_cert else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
-async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, url: str) -> None:
+async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, listening: socket.socket) -> None:
     """The start-up lines: where it listens, every control, and what an operator should mend."""
-    log.event(logger, logging.INFO, "serving", port=int(url.rpartition(":")[2]), tls=url.startswith("https"))
+    port = listening.getsockname()[1]
+    log.event(logger, logging.INFO, "serving", port=port, tls=settings.serve.tls_cert is not None)
     states = {each.control: each.in_force for each in controls(wired.sandbox)}
     log.event(logger, logging.INFO, "controls", **states)
     if settings.fetch.fetch_allow:
@@ -283,11 +275,15 @@ def _write_ready_file(path: Path, url: str) -> None:
     partial.replace(path)
 
 
-async def _drain(settings: Settings, gate: Gate, services: Services) -> None:
-    """Finish what was begun: media whose client has gone, and items of abandoned batches."""
+async def _drain(gate: Gate, services: Services, server: Server) -> None:
+    """Finish what was begun: media whose client has gone, and items of abandoned batches.
+
+    The time that uvicorn took for answers in flight counts: one limit holds for both together.
+    """
     begun = {*gate.begun, *services.running}
     if begun:
         log.event(logger, logging.INFO, "draining", begun=len(begun))
-        _, unfinished = await asyncio.wait(begun, timeout=settings.serve.drain_seconds)
+        left = server.drain_until - asyncio.get_running_loop().time()
+        _, unfinished = await asyncio.wait(begun, timeout=max(left, 1))
         if unfinished:
             log.event(logger, logging.WARNING, "gave_up_draining", unfinished=len(unfinished))

@@ -11,10 +11,10 @@ from typing import Final
 
 from app import log
 from app.errors import NotReadyError
-from app.main import INTERRUPTED, announced, open_banks, open_database
+from app.main import INTERRUPTED, announced, open_banks
 from app.settings import Settings
 from app.store import reports
-from app.store.database import Database
+from app.store.database import Database, open_current
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def work(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end, number)
     async with (
-        open_database(settings) as database,
+        open_current(settings.store) as database,
         open_banks(settings, database) as banks,
         announced(database, banks, "worker"),
     ):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Final
 
@@ -63,9 +64,24 @@ class GateProtocol(h11_impl.H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that ends by draining, and tells which signal ended it."""
+    """A uvicorn server that ends by draining, and tells which signal ended it.
 
-    ended_by: signal.Signals | None = None
+    Attributes:
+        up: set once the socket listens.
+        ended_by: the signal that ended it, or None while it runs.
+        drain_until: when, on the event loop's clock, unfinished work is given up.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+        self.ended_by: signal.Signals | None = None
+        self.drain_until = float("-inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        self.up.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -82,5 +98,7 @@ class Server(uvicorn.Server):
     def _end(self, number: signal.Signals) -> None:
         if self.should_exit:
             self.force_exit = True
+        drain_seconds = self.config.timeout_graceful_shutdown or 0
+        self.drain_until = asyncio.get_running_loop().time() + drain_seconds
         self.should_exit = True
         self.ended_by = number
