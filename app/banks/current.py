@@ -246,8 +246,10 @@ class CurrentBanks:
 
     async def _follow(self) -> None:
         while True:
+            # Not wait_for: before Python 3.12 that can swallow the cancellation that ends this.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_again.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._look_again.wait()
             self._look_again.clear()
             await self._try_to_refresh()
 

@@ -161,7 +161,7 @@ def summarize(
 
 
 def _blocks(untrusted: BinaryIO) -> Iterator[bytes]:
-    """A file in blocks of whole lines; a line that is far too long is cut, and too long still."""
+    """A file in blocks of ended lines; a line that is far too long is cut, and too long still."""
     block = untrusted.read(_BLOCK_BYTES).removeprefix(_BOM)
     while block:
         if not block.endswith(b"\n"):
@@ -169,7 +169,7 @@ def _blocks(untrusted: BinaryIO) -> Iterator[bytes]:
             block += rest
             while rest and not rest.endswith(b"\n"):
                 rest = untrusted.readline(MAX_LINE_BYTES)
-        yield block
+        yield block if block.endswith(b"\n") else block + b"\n"
         block = untrusted.read(_BLOCK_BYTES)
 
 
