@@ -83,41 +83,6 @@ def set_policy(
     say(f"bank {name} is changed; every running gate follows within seconds")
 
 
-@app.command("list")
-def list_banks(as_json: AsJson = False) -> None:
-    """List all banks, what they do, and how many entries they hold.
-
-    cordon bank list
-    """
-    rows = []
-    for each, entries in asyncio.run(_list()):
-        if as_json:
-            emit_json(
-                {
-                    "name": each.name,
-                    "kind": each.kind.value,
-                    "action": each.action.value,
-                    "thresholds": {of.value: each.threshold(of) for of in SignalType if not of.is_digest},
-                    "no_report_reason": each.no_report_reason,
-                    "entries": {of.value: count for of, count in entries.items()},
-                    "imported_at": each.changed_at.isoformat() if each.changed_at else None,
-                }
-            )
-        held = ", ".join(f"{count} {of.value}" for of, count in entries.items() if count)
-        rows.append(
-            (
-                each.name,
-                each.kind.value,
-                each.action.value,
-                held or ("emptied" if each.first_generation is not None else "nothing imported yet"),
-                f"{each.changed_at:%Y-%m-%d %H:%M}" if each.changed_at else "",
-                f"pdq {each.threshold(SignalType.PDQ)}, phash {each.threshold(SignalType.PHASH)}",
-            )
-        )
-    if not as_json:
-        emit_table(("name", "kind", "action", "entries", "imported (UTC)", "thresholds"), rows)
-
-
 @app.command("import")
 def import_list(
     name: Name,
@@ -155,6 +120,41 @@ def import_list(
         raise UsageError("--force goes with --type pdq")
     listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad)
     importing.import_file(name, listed, wait_seconds=wait)
+
+
+@app.command("list")
+def list_banks(as_json: AsJson = False) -> None:
+    """List all banks, what they do, and how many entries they hold.
+
+    cordon bank list
+    """
+    rows = []
+    for each, entries in asyncio.run(_list()):
+        if as_json:
+            emit_json(
+                {
+                    "name": each.name,
+                    "kind": each.kind.value,
+                    "action": each.action.value,
+                    "thresholds": {of.value: each.threshold(of) for of in SignalType if not of.is_digest},
+                    "no_report_reason": each.no_report_reason,
+                    "entries": {of.value: count for of, count in entries.items()},
+                    "imported_at": each.changed_at.isoformat() if each.changed_at else None,
+                }
+            )
+        held = ", ".join(f"{count} {of.value}" for of, count in entries.items() if count)
+        rows.append(
+            (
+                each.name,
+                each.kind.value,
+                each.action.value,
+                held or ("emptied" if each.first_generation is not None else "nothing imported yet"),
+                f"{each.changed_at:%Y-%m-%d %H:%M}" if each.changed_at else "",
+                f"pdq {each.threshold(SignalType.PDQ)}, phash {each.threshold(SignalType.PHASH)}",
+            )
+        )
+    if not as_json:
+        emit_table(("name", "kind", "action", "entries", "imported (UTC)", "thresholds"), rows)
 
 
 @app.command("hash")

@@ -14,6 +14,9 @@ def db() -> None:
     """Bring the database to this Cordon's schema, or check that it has it.
 
     Which database, CORDON_DATABASE_URL says; without it, it is cordon.db in CORDON_STATE_DIR.
+
+        cordon db check
+        cordon db upgrade
     """
 
 

@@ -247,7 +247,7 @@ def _read_csv(text: str) -> Iterator[_Entry]:
                 context["tags"] = [tag.strip() for tag in given["tags"].split(_TAG_SEPARATOR) if tag.strip()]
             yield reader.line_num, name, only_url, context
     except csv.Error as error:
-        raise UsageError(f"line {reader.line_num} of the list: {error}") from None
+        raise UsageError(f"line {reader.line_num + 1} of the list: {error}") from None
 
 
 def _name_of(line: int, url: object, source: object) -> tuple[str, bool]:

@@ -1,0 +1,189 @@
+"""Banks by command: made, filled, hashed into, emptied, deleted."""
+
+import hashlib
+import json
+
+import pytest
+
+from tests.cli.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS, Cordon, pictures
+from tests.cli.prefork import Forker
+from tests.gates import RunningGate
+
+MD5S = [f"{number:032x}" for number in range(1, 31)]
+
+
+@pytest.fixture
+def banked(cordon: Cordon) -> Cordon:
+    """The command, on a state with one empty bank."""
+    assert cordon("bank", "create", "known", "--kind", "csam", "--action", "report").code == 0
+    return cordon
+
+
+def held(cordon: Cordon, name: str = "known") -> dict[str, int]:
+    """How many entries a bank holds, by type."""
+    (found,) = [bank for bank in cordon("bank", "list", "--json").documents if bank["name"] == name]
+    return {of: count for of, count in found["entries"].items() if count}
+
+
+def test_policies_are_set_and_wrong_ones_refused(banked: Cordon) -> None:
+    """Observe never for csam, block there only with a reason; a threshold in bits."""
+    assert banked("bank", "set", "known", "--action", "observe").code == 2
+    assert banked("bank", "set", "known", "--action", "block").code == 2
+    reason = ("--no-report-reason", "reported by the platform itself")
+    assert banked("bank", "set", "known", "--action", "block", *reason, "--threshold", "pdq=20").code == 0
+    (bank,) = banked("bank", "list", "--json").documents
+    assert (bank["action"], bank["thresholds"]) == ("block", {"pdq": 20, "phash": 6})
+    assert banked("bank", "set", "known", "--threshold", "pdq=far").code == 2
+    assert banked("bank", "set", "other", "--threshold", "pdq=20").code == 1
+    assert banked("bank", "create", "known", "--kind", "csam", "--action", "report").code == 1
+
+
+def test_lists_of_each_form_are_imported(banked: Cordon) -> None:
+    """CSV, plain values, JSON lines from a pipe; what is there already is said to be."""
+    (banked.home / "plain.txt").write_text("\n".join(["# thirty", "", *MD5S]))
+    (banked.home / "list.csv").write_text(
+        f"type,value,note\nmd5,{MD5S[0].upper()},again\nsha1,{'ab' * 20},\n"
+    )
+    plain = banked("bank", "import", "known", "plain.txt")
+    assert (plain.code, plain.out) == (0, b"")
+    assert "30 signals are new" in plain.err
+    mixed = banked("bank", "import", "known", "list.csv")
+    assert "1 signals are new in bank known; 1 it held already" in mixed.err
+    line = json.dumps({"source": "x", "type": "phash", "value": "0123456789abcdef", "quality": None})
+    assert banked("bank", "import", "known", "-", stdin=line.encode()).code == 0
+    assert held(banked) == {"md5": 30, "sha1": 1, "phash": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        (f"{MD5S[0]}\nnonsense\n{MD5S[1]}\n", (), "line 2: "),
+        (f"type,value\nmd5,{MD5S[0]}\nmd5,{'0' * 32}\n", (), "line 3: "),
+        (f"{'ab' * 32}\n", (), "--type"),
+        (
+            "".join(f"{hashlib.sha256(bytes([n])).hexdigest()}\n" for n in range(9)),
+            ("--type", "pdq"),
+            "SHA-256",
+        ),
+        ("# nothing\n", (), "no signals"),
+    ],
+    ids=["bad line", "all zero", "ambiguous", "looks like SHA-256", "empty"],
+)
+def test_a_bad_list_is_exit_2_and_nothing_of_it_is_imported(
+    banked: Cordon, text: str, options: tuple[str, ...], told: str
+) -> None:
+    """The line is named by its number, never by what it says."""
+    (banked.home / "list").write_text(text)
+    ran = banked("bank", "import", "known", "list", *options)
+    assert (ran.code, ran.out) == (2, b"")
+    assert told in ran.err
+    assert "nothing was imported" in ran.err
+    assert "nonsense" not in ran.err
+    assert held(banked) == {}
+
+
+def test_bad_lines_are_left_out_on_request(banked: Cordon) -> None:
+    """The rest is imported, and what was left out is listed."""
+    (banked.home / "list").write_text(f"{MD5S[0]}\nnonsense\n{MD5S[1]}\n")
+    ran = banked("bank", "import", "known", "list", "--skip-bad")
+    assert ran.code == 0
+    assert "line 2: " in ran.err
+    assert "left out: 1 bad line" in ran.err
+    assert held(banked) == {"md5": 2}
+
+
+def test_sha256_values_are_taken_for_pdq_only_by_force(banked: Cordon) -> None:
+    """Someone may know better than half of the bits."""
+    values = "".join(f"{hashlib.sha256(bytes([n])).hexdigest()}\n" for n in range(9))
+    ran = banked("bank", "import", "known", "-", "--type", "pdq", "--force", stdin=values.encode())
+    assert ran.code == 0
+    assert held(banked) == {"pdq": 9}
+
+
+def test_signals_are_removed_and_banks_deleted(banked: Cordon) -> None:
+    """What was not there is no error; a bank that is not there is."""
+    banked("bank", "import", "known", "-", stdin="\n".join(MD5S).encode())
+    removed = banked("bank", "remove", "known", "-", stdin=f"{MD5S[0]}\n{'ab' * 16}\n".encode())
+    assert removed.code == 0
+    assert "1 signals are removed from bank known; 1 were not in it" in removed.err
+    assert held(banked) == {"md5": 29}
+    assert banked("bank", "delete", "known").code == 0
+    assert banked("bank", "delete", "known").code == 1
+    assert banked("bank", "list", "--json").out == b""
+
+
+def test_a_large_list_is_imported_whole(banked: Cordon) -> None:
+    """More than one transaction holds, and still all of it is there at once."""
+    values = "\n".join(f"{number:040x}" for number in range(1, 30_002))
+    ran = banked("bank", "import", "known", "-", stdin=values.encode())
+    assert ran.code == 0, ran.err
+    assert held(banked) == {"sha1": 30_001}
+
+
+def test_files_are_hashed_without_any_state(cordon: Cordon) -> None:
+    """One line a type, in one order; a pdq of low quality is left out with a warning."""
+    pictures(cordon.home)
+    ran = cordon("bank", "hash", "banked.png", "flat.png", "--json")
+    assert ran.code == 0
+    of_banked = [line for line in ran.documents if line["source"] == "banked.png"]
+    assert [line["type"] for line in of_banked] == ["md5", "sha1", "sha256", "pdq", "phash"]
+    assert all(set(line) == {"source", "type", "value", "quality"} for line in of_banked)
+    assert [line["value"] for line in of_banked][2] == hashlib.sha256(BANKED).hexdigest()
+    assert [line["quality"] for line in of_banked] == [None, None, None, 100, None]
+    of_flat = [line["type"] for line in ran.documents if line["source"] == "flat.png"]
+    assert of_flat == ["md5", "sha1", "sha256", "phash"]
+    assert "flat.png: no pdq" in ran.err
+    assert not (cordon.home / "state").exists()
+
+
+def test_what_cannot_be_decoded_has_its_digests(cordon: Cordon) -> None:
+    """With a warning; exit 1 only if nothing at all could be told."""
+    (cordon.home / "words.jpg").write_bytes(WORDS)
+    ran = cordon("bank", "hash", "words.jpg", "--json")
+    assert [line["type"] for line in ran.documents] == ["md5", "sha1", "sha256"]
+    assert (ran.code, "unsupported_format" in ran.err) == (0, True)
+    only = cordon("bank", "hash", "words.jpg", "--type", "pdq", "--json")
+    assert (only.code, only.out) == (1, b"")
+
+
+def test_every_frame_is_hashed_on_request(cordon: Cordon, animation: bytes) -> None:
+    """Each frame that differs once; without it, the first alone."""
+    first = cordon("bank", "hash", "-", "--type", "pdq", "--json", stdin=animation).documents
+    every = cordon("bank", "hash", "-", "--type", "pdq", "--all-frames", "--json", stdin=animation).documents
+    assert len(first) == 1
+    assert [line["frame"] for line in every] == [0, 1]
+    assert every[0]["value"] == first[0]["value"]
+
+
+def test_hashes_for_people_are_a_table(cordon: Cordon) -> None:
+    """Aligned columns under a heading."""
+    (cordon.home / "edited.jpg").write_bytes(EDITED)
+    ran = cordon("bank", "hash", "edited.jpg")
+    lines = ran.out.decode().splitlines()
+    assert lines[0].split() == ["type", "value", "quality", "source"]
+    assert [line.split()[0] for line in lines[1:]] == ["md5", "sha1", "sha256", "pdq", "phash"]
+
+
+def test_a_hash_of_nothing_there_is_exit_2(cordon: Cordon) -> None:
+    """Before anything is hashed; a URL is no file."""
+    (cordon.home / "flat.png").write_bytes(FLAT)
+    for missing in ("missing.png", "https://pictures.example/a.jpg"):
+        ran = cordon("bank", "hash", "flat.png", missing, "--json")
+        assert (ran.code, ran.out) == (2, b"")
+
+
+def test_an_import_waits_until_a_running_gate_has_it_in_force(gate: RunningGate, forker: Forker) -> None:
+    """When the command ends, the next request matches."""
+    home = gate.prepared.store.state_dir.parent
+    cordon = Cordon(home, forker)
+    assert cordon("bank", "create", "late", "--kind", "other", "--action", "block").code == 0
+    digest = hashlib.md5(HARMLESS, usedforsecurity=False).hexdigest()
+
+    def verdict() -> str:
+        answer = gate.client().post("/v1/ingest", content=HARMLESS, headers={"Content-Type": "image/jpeg"})
+        return str(answer.json()["verdict"])
+
+    assert verdict() == "clear"
+    assert cordon("bank", "import", "late", "-", stdin=digest.encode()).code == 0
+    assert verdict() == "match"
+    assert cordon("bank", "delete", "late").code == 0
