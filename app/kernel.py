@@ -86,8 +86,7 @@ def lock_memory() -> bool:
         return False
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
     # On fault: locking must not make the kernel fill every page that was only reserved.
-    _checked(_LIBC.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT))
-    return True
+    return int(_LIBC.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)) == 0
 
 
 def forbid_new_privileges() -> None:

@@ -188,8 +188,12 @@ def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits, most_
         untrusted = mmap.mmap(descriptors[0], size, prot=mmap.PROT_READ)
         os.close(descriptors[0])
         reason = _answer(channel, sequence, scanner.scan(untrusted, limits))
-        untrusted.close()
-        spent = reason is Reason.DECODER_FAILED or address_space_bytes() > most_bytes
+        spent = reason is Reason.DECODER_FAILED or address_space_bytes() > most_bytes + size
+        try:
+            untrusted.close()
+        except BufferError:
+            # Something still looks at it; only the end of this process unmaps it then.
+            spent = True
         channel.send(records.pack(sequence, End(reason, spent)))
 
 

@@ -196,11 +196,10 @@ def lock(*, cpu_seconds: int, own_network: bool) -> Lock:
     memory_locked = kernel.lock_memory()
     taken = address_space_bytes()
     with _required(LockStep.LIMITS):
-        for name, ceiling in limits(cpu_seconds).items():
-            resource.setrlimit(name, (ceiling, ceiling))
+        for name, ceiling in resource_limits(cpu_seconds).items():
+            _lower(name, ceiling, hard=True)
         # The soft limit alone: the trusting side moves it for each medium, and seccomp keeps it from here.
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (taken + HEADROOM_BYTES, hard))
+        _lower(resource.RLIMIT_AS, taken + HEADROOM_BYTES, hard=False)
     with _required(LockStep.NOT_DUMPABLE):
         kernel.forbid_core_dumps()
     landlock_abi = _landlock()
@@ -217,7 +216,7 @@ def lock(*, cpu_seconds: int, own_network: bool) -> Lock:
     return Lock(taken, landlock_abi, own_network, memory_locked)
 
 
-def limits(cpu_seconds: int) -> dict[int, int]:
+def resource_limits(cpu_seconds: int) -> dict[int, int]:
     """Resource → the most a worker may ever take of it, address space aside."""
     return {
         resource.RLIMIT_CPU: cpu_seconds,
@@ -225,6 +224,13 @@ def limits(cpu_seconds: int) -> dict[int, int]:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
     }
+
+
+def _lower(name: int, ceiling: int, *, hard: bool) -> None:
+    """Lower a limit to a ceiling, or leave it at what is lower already."""
+    _, most = resource.getrlimit(name)
+    lowered = ceiling if most == resource.RLIM_INFINITY else min(ceiling, most)
+    resource.setrlimit(name, (lowered, lowered if hard else most))
 
 
 def open_own_size() -> None:
@@ -321,6 +327,3 @@ def _required(step: LockStep) -> Iterator[None]:
         yield
     except OSError as error:
         raise LockRefusedError(step, error.errno or errno.EPERM) from error
-    except ValueError as error:
-        # What setrlimit says of a limit above the hard one.
-        raise LockRefusedError(step, errno.EPERM) from error

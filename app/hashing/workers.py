@@ -23,7 +23,7 @@ from typing import Final, Self
 
 import app
 from app.hashing import decoder, records
-from app.hashing.lock import HEADROOM_BYTES, Lock, LockRefusedError, limits
+from app.hashing.lock import HEADROOM_BYTES, Lock, LockRefusedError, resource_limits
 from app.log import event
 
 _logger: Final = logging.getLogger(__name__)
@@ -145,7 +145,8 @@ class Worker:
         ceiling = self.lock.address_space_bytes + HEADROOM_BYTES + self._medium_bytes + self.granted_bytes
         # The soft limit: it can be raised again for the next medium, by this side alone.
         _, hard = resource.prlimit(self.pid, resource.RLIMIT_AS)
-        resource.prlimit(self.pid, resource.RLIMIT_AS, (ceiling, hard))
+        soft = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+        resource.prlimit(self.pid, resource.RLIMIT_AS, (soft, hard))
 
 
 class ForkServer:
@@ -159,7 +160,7 @@ class ForkServer:
         self.gone = asyncio.Event()
         self._process = process
         self._control = control
-        self._limits = limits(cpu_seconds)
+        self._limits = resource_limits(cpu_seconds)
         self._forking: deque[asyncio.Future[tuple[int, int]]] = deque()
 
     @classmethod
@@ -174,11 +175,14 @@ class ForkServer:
         Raises:
             SandboxError: it cannot.
         """
-        control, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control.setblocking(False)
-        with inherited:
-            orders = decoder.Orders(os.getpid(), inherited.fileno(), scanner, cpu_seconds, limits)
-            process = _run_decoder(orders)
+        try:
+            control, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            control.setblocking(False)
+            with inherited:
+                orders = decoder.Orders(os.getpid(), inherited.fileno(), scanner, cpu_seconds, limits)
+                process = _run_decoder(orders)
+        except OSError as error:
+            raise SandboxError(f"the decoders cannot be started: {error.strerror}") from error
         server = cls(process, control, cpu_seconds)
         try:
             await server._wait_until_preloaded()
@@ -194,18 +198,25 @@ class ForkServer:
         Raises:
             SandboxError: it cannot be made, or cannot lock itself.
         """
-        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise SandboxError(f"a decoder has no channel: {error.strerror}") from error
         channel.setblocking(False)
         forked: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         try:
             with theirs:
                 self._say(records.FORK, theirs.fileno())
             self._forking.append(forked)
-            pid, process = await forked
-        except BaseException:
+            async with asyncio.timeout(_READY_SECONDS):
+                pid, process = await forked
+        except BaseException as error:
             channel.close()
             if forked.done() and not forked.cancelled() and forked.exception() is None:
                 self._dispose(*forked.result())
+            if isinstance(error, TimeoutError):
+                self.kill()
+                raise SandboxError("the fork server does not answer") from None
             raise
         try:
             found = await _first_word(channel)
@@ -249,6 +260,9 @@ class ForkServer:
             _, complaint = self._process.communicate()
             last_line = (complaint.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
             raise SandboxError(f"the decoders cannot be loaded: {last_line}")
+        # From here on it leads nowhere at the other end.
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def _say(self, word: bytes, *descriptors: int) -> None:
         try:
@@ -294,7 +308,9 @@ class ForkServer:
         """Ask the kernel, not the worker, whether its limits are in force."""
         try:
             in_force = all(
-                resource.prlimit(pid, name) == (ceiling, ceiling) for name, ceiling in self._limits.items()
+                0 <= found <= ceiling
+                for name, ceiling in self._limits.items()
+                for found in resource.prlimit(pid, name)
             )
         except OSError as error:
             reason = f"the limits of a decoder cannot be read: {os.strerror(error.errno or 0)}"

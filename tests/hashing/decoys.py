@@ -175,6 +175,15 @@ def _keep(untrusted: mmap.mmap, limits: Limits, megabytes: str) -> Answers:
     return (yield from _honest(untrusted, limits))
 
 
+_HELD: list[memoryview] = []
+
+
+def _hold(untrusted: mmap.mmap, limits: Limits) -> Answers:
+    """Keep looking at the medium after its scan."""
+    _HELD.append(memoryview(untrusted))
+    return (yield from _honest(untrusted, limits))
+
+
 def _measure(untrusted: mmap.mmap, limits: Limits, need: str = "0") -> Answers:
     """Tell how many MiB can be had once ``need`` was granted, as the frame of a rendering."""
     yield Shape("image", "png", 1, 1, 100_000)
@@ -239,6 +248,7 @@ BEHAVIOURS: dict[str, Callable[..., Answers]] = {
     "scribble": _scribble,
     "allocate": _allocate,
     "keep": _keep,
+    "hold": _hold,
     "measure": _measure,
     "partly": _partly,
     "spin": _spin,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.hashing import records
+from app.hashing import records, workers
 from app.hashing.records import End, Need
 from app.hashing.sandbox import Cause, Sandbox, SandboxError
 from app.media import Background, Reason, Rendering, Shape
@@ -169,6 +169,12 @@ async def test_a_decoder_that_does_not_shrink_back_is_replaced_before_it_has_no_
         assert sum(sandbox.state.replaced.values()) == 3
 
 
+async def test_a_decoder_that_keeps_hold_of_its_medium_is_replaced() -> None:
+    async with decoy_sandbox() as sandbox:
+        assert (await told(sandbox, "hold")).undecidable is None
+        assert sandbox.state.replaced[Cause.OUTGREW] == 1
+
+
 async def test_no_more_decoders_run_than_may() -> None:
     async with decoy_sandbox(decoders=2, decoder_media=2) as sandbox:
         most = 0
@@ -276,9 +282,25 @@ async def test_the_fork_server_is_restarted_when_it_dies() -> None:
         lost = await spinning
         assert (lost.undecidable, lost.renderings) == (Reason.DECODER_FAILED, (decoys.FIRST,))
         assert (await told(sandbox, "honest")).undecidable is None
-        assert sandbox.state.fork_servers == 2
+        assert sandbox.state.fork_servers >= 2
         assert sandbox.alive
         assert not any(is_running(pid) for pid in (server, *workers))
+
+
+async def test_a_fork_server_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with decoy_sandbox(decoder_media=1) as sandbox:
+        monkeypatch.setattr(workers, "_READY_SECONDS", 0.3)
+        os.kill(processes_of(sandbox)[0], signal.SIGSTOP)
+        assert (await told(sandbox, "honest")).undecidable is None, "a worker was at rest"
+        assert (await told(sandbox, "honest")).undecidable is None
+        assert sandbox.state.fork_servers >= 2
+
+
+async def test_a_decoder_that_is_stopped_is_replaced() -> None:
+    async with decoy_sandbox(decode_seconds=0.2) as sandbox:
+        os.kill(sandbox._idle[0].pid, signal.SIGSTOP)
+        assert (await told(sandbox, "honest")).undecidable is Reason.DECODE_TIMEOUT
+        assert (await told(sandbox, "honest")).undecidable is None
 
 
 async def test_the_sandbox_says_when_it_is_not_alive() -> None:
