@@ -6,7 +6,7 @@
     │   ├── MethodNotAllowedError · ConflictError · TooLargeError · UnsupportedMediaTypeError
     │   └── InvalidRequestError · InvalidContextError · UrlRefusedError
     └── UnavailableError        try again later, or tell whoever runs the service
-        ├── NotReadyError · OverloadedError · ReportNotStoredError
+        ├── NotReadyError · OverloadedError · RateLimitedError · ReportNotStoredError
         └── FetchFailedError · FetchTimeoutError
 
 Outcomes are values, not errors: a match or an undecidable medium raises nothing.
@@ -142,6 +142,16 @@ class OverloadedError(UnavailableError):
 
     def __init__(self, operator_detail: str) -> None:
         super().__init__("The service is at its limit. Try again shortly.", operator_detail)
+
+
+class RateLimitedError(UnavailableError):
+    """A key's own limit is spent."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("This key is at its limit of requests. Slow down.")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ReportNotStoredError(UnavailableError):

@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import uvicorn
 from app import log
 from app.api.application import application
 from app.api.health import Gauges, Readiness
+from app.api.limits import KeyLimits
 from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
@@ -63,7 +65,15 @@ class WiredWithState(Wired):
 
     database: Database
     banks: CurrentBanks
+    presence: "Presence"
+
+
+@dataclass
+class Presence:
+    """This process as the database knows it, and how many gates run on it, this one included."""
+
     process_id: str
+    gates: int = 1
 
 
 @contextlib.asynccontextmanager
@@ -72,7 +82,7 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
     async with (
         open_current(settings.store) as database,
         open_banks(settings, database) as banks,
-        announced(database, banks, role) as process_id,
+        announced(database, banks, role) as presence,
         Sandbox(settings.hashing) as sandbox,
         _open_fetcher(settings) as fetcher,
     ):
@@ -81,7 +91,7 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
             require_custodian=settings.serve.require_custodian,
         )
         yield WiredWithState(
-            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, process_id
+            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, presence
         )
 
 
@@ -106,7 +116,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             _check_controls(settings, wired.sandbox)
             services = _services(settings, wired)
             keys = KeyRing(wired.database)
-            server = Server(_uvicorn_config(settings, application(services, keys)))
+            server = Server(_uvicorn_config(settings, application(services, keys, services.limits)))
             async with _repeating(keys.write_last_use, LAST_USE_SECONDS), asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.serve([listening]))
                 await server.up.wait()
@@ -127,8 +137,9 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
         gate=wired.gate,
         fetch=wired.fetcher.fetch,
         metrics=Metrics(),
+        limits=KeyLimits(lambda: wired.presence.gates, time.monotonic),
     )
-    services.readiness = Readiness(services, wired.process_id)
+    services.readiness = Readiness(services, wired.presence.process_id)
     services.gauges = Gauges(services)
     return services
 
@@ -166,19 +177,22 @@ async def _open_fetcher(settings: Settings) -> AsyncIterator[Fetcher]:
 
 
 @contextlib.asynccontextmanager
-async def announced(database: Database, banks: CurrentBanks, role: str) -> AsyncIterator[str]:
+async def announced(database: Database, banks: CurrentBanks, role: str) -> AsyncIterator[Presence]:
     """Tell the database that this process lives, and which generation it has in force."""
-    process_id = await processes.register(database, role)
+    presence = Presence(await processes.register(database, role))
 
     async def beat() -> None:
-        await processes.heartbeat(database, process_id, banks.generation)
+        await processes.heartbeat(database, presence.process_id, banks.generation)
+        async with database.connect() as connection:
+            live = await processes.live(connection)
+        presence.gates = max(sum(process.role == "serve" for process in live), 1)
 
     async with _repeating(beat, HEARTBEAT_SECONDS):
         try:
-            yield process_id
+            yield presence
         finally:
             with contextlib.suppress(NotReadyError):
-                await processes.unregister(database, process_id)
+                await processes.unregister(database, presence.process_id)
 
 
 @contextlib.asynccontextmanager

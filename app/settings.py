@@ -20,7 +20,7 @@ MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
 PREFIX: Final = "CORDON_"
 NOT_IN_FILE: Final = frozenset({"CONFIG", "TOKEN"})
-"""Variables that are no settings: the configuration file's name, and the token of ``cordon ingest --server``."""
+"""Variables that are no settings: the configuration file's name, and a client's token."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -114,6 +114,9 @@ class IntakeSettings(_Stage):
         description="Bytes of media held at once; beyond it new work is answered 503. "
         "Default: 1.25 times the largest limit in use.",
     )
+
+    upload_idle_seconds: Seconds = Field(30, description="Longest pause within a request's body.")
+    upload_total_seconds: Seconds = Field(900, description="Longest time that a request's body may take.")
 
     @property
     def inflight_bytes(self) -> int:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api import banks, batch, health, ingest, problems, reports
 from app.api.edge import Edge, Keys
+from app.api.limits import KeyLimits
 from app.api.services import Services
 from app.context import Context
 from app.errors import (
@@ -56,11 +57,11 @@ def routes() -> FastAPI:
     return app
 
 
-def application(services: Services, keys: Keys) -> ASGIApp:
+def application(services: Services, keys: Keys, limits: KeyLimits) -> ASGIApp:
     """The ASGI application of one web process, authentication in front."""
     app = routes()
     app.state.services = services
-    return Edge(app, keys, services.metrics)
+    return Edge(app, keys, limits, services.metrics, services.settings.intake)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

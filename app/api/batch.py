@@ -122,7 +122,9 @@ async def _run(at: Services, key: Key, lines: list[tuple[int, bytes]]) -> AsyncI
 async def _work(at: Services, key: Key, batch: _Batch) -> None:
     while batch.lines and not batch.abandoned:
         number, untrusted_line = batch.lines.pop()
-        batch.answers.put_nowait(_line(await _item(at, key, number, untrusted_line)))
+        async with at.limits.line(key):
+            told = await _item(at, key, number, untrusted_line)
+        batch.answers.put_nowait(_line(told))
 
 
 async def _item(at: Services, key: Key, number: int, untrusted_line: bytes) -> dict[str, Any]:

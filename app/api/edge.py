@@ -5,6 +5,7 @@ Every request gets an id, told in the answer and the log; the log line holds the
 status and the duration, and never a path, a query or a client's address.
 """
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -19,7 +20,9 @@ from ulid import ULID
 
 from app import log
 from app.api import problems
-from app.errors import CordonError, ForbiddenError, UnauthenticatedError
+from app.api.limits import KeyLimits
+from app.errors import ForbiddenError, MalformedError, NotReadyError, RateLimitedError, UnauthenticatedError
+from app.settings import IntakeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,18 @@ class Key(Protocol):
     @property
     def profile(self) -> str:
         """The name of the profile it is bound to."""
+
+    @property
+    def rate_per_second(self) -> int:
+        """Requests and batch lines it may begin in a second."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests, and as many lines of batches, may run at once."""
+
+    @property
+    def probe_guard(self) -> bool:
+        """Whether what looks like probing is slowed."""
 
 
 class Keys(Protocol):
@@ -73,9 +88,13 @@ class _Exchange:
 class Edge:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, observer: Observer) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, limits: KeyLimits, observer: Observer, intake: IntakeSettings
+    ) -> None:
+        self._intake = intake
         self._app = app
         self._keys = keys
+        self._limits = limits
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +110,7 @@ class Edge:
         scope.setdefault("state", {})["request_id"] = exchange.id
 
         async def watched_receive() -> Message:
-            message = await receive()
+            message = await (self._in_time(receive, exchange) if exchange.has_body else receive())
             if message["type"] == "http.request" and not message.get("more_body", False):
                 exchange.has_body = False
             return message
@@ -121,6 +140,19 @@ class Edge:
         finally:
             self._finish(scope, exchange)
 
+    async def _in_time(self, receive: Receive, exchange: _Exchange) -> Message:
+        """The next piece of a body, from a sender who does not hold its place by dribbling.
+
+        Raises:
+            MalformedError: the body pauses or lasts too long.
+        """
+        left = exchange.began + self._intake.upload_total_seconds - time.perf_counter()
+        try:
+            async with asyncio.timeout(min(self._intake.upload_idle_seconds, left)):
+                return await receive()
+        except TimeoutError:
+            raise MalformedError("The body did not arrive in time.") from None
+
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]
     ) -> None:
@@ -128,15 +160,15 @@ class Edge:
             token = _token(headers.get(b"authorization"))
             try:
                 key = await self._keys.authenticate(token) if token else None
-            except CordonError as error:
-                answer = problems.response(problems.problem_of(error, scope["state"]["request_id"]))
-                await answer(scope, receive, send)
-                return
-            if key is None:
-                refusal = problems.problem_of(UnauthenticatedError(), scope["state"]["request_id"])
+                if key is None:
+                    raise UnauthenticatedError  # noqa: TRY301 - one way of answering for all refusals
+                scope["state"]["key"] = key
+                with self._limits.request(key):
+                    await self._app(scope, receive, send)
+            except (UnauthenticatedError, RateLimitedError, NotReadyError) as error:
+                refusal = problems.problem_of(error, scope["state"]["request_id"])
                 await problems.response(refusal)(scope, receive, send)
-                return
-            scope["state"]["key"] = key
+            return
         await self._app(scope, receive, send)
 
     def _finish(self, scope: Scope, exchange: _Exchange) -> None:

@@ -22,6 +22,7 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "invalid_context": (422, "Invalid context"),
     "url_refused": (422, "URL refused"),
     "undecidable": (422, "Undecidable"),
+    "rate_limited": (429, "Rate limited"),
     "matched": (451, "Matched"),
     "internal": (500, "Internal error"),
     "fetch_failed": (502, "Fetch failed"),
@@ -32,7 +33,7 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
 }
 
 MEDIA_TYPE: Final = "application/problem+json"
-_RETRY_AFTER_SECONDS: Final = {"not_ready": 5, "overloaded": 1, "report_not_stored": 5}
+_RETRY_AFTER_SECONDS: Final = {"rate_limited": 1, "not_ready": 5, "overloaded": 1, "report_not_stored": 5}
 
 
 class Problem(BaseModel):

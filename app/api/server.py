@@ -18,6 +18,9 @@ from app.api import problems
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 
+HEAD_SECONDS: Final = 10.0
+"""How long a connection may take to bring the head of a request."""
+
 
 class _PatientCycle(h11_impl.RequestResponseCycle):
     """Hands over a body that arrived whole even if its sender hung up right after it.
@@ -43,7 +46,48 @@ h11_impl.RequestResponseCycle = _PatientCycle  # type: ignore[misc]
 
 
 class GateProtocol(h11_impl.H11Protocol):
-    """HTTP/1.1 whose own refusals are problem documents too."""
+    """HTTP/1.1 whose own refusals are problem documents too, and which does not wait for ever for a head.
+
+    uvicorn's keep-alive timer is disarmed by a single byte, so a client that dribbles headers would hold
+    its connection for as long as it likes.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; once a head is whole, its wait is over, and the next one's begins with its bytes."""
+        if self._idle and self._head_timer is None:
+            self._await_head()
+        super().data_received(data)
+        if not self._idle:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the wait."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up_on_head)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_on_head(self) -> None:
+        self._head_timer = None
+        if self._idle and not self.transport.is_closing():
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says the same of all
         """Answer what is no HTTP request, or has headers without end, and hang up."""
@@ -59,7 +103,7 @@ class GateProtocol(h11_impl.H11Protocol):
             ],
         )
         for part in (head, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(part) or b"")
+            self.transport.write(self.conn.send(part))
         self.transport.close()
 
 

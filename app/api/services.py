@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from fastapi import Depends, Request
 
 from app.api.edge import Key, require_scope
+from app.api.limits import KeyLimits
 from app.banks.current import CurrentBanks
 from app.hashing.sandbox import Sandbox
 from app.media import Provenance
@@ -38,6 +39,7 @@ class Services:
     gate: Gate
     fetch: Fetch
     metrics: Metrics
+    limits: KeyLimits
     readiness: "Readiness" = field(init=False)
     gauges: "Gauges" = field(init=False)
     running: set[asyncio.Task[None]] = field(default_factory=set)

@@ -1,6 +1,7 @@
 """``cordon key``: the tokens that clients show."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -36,6 +37,20 @@ def create(
     profile: Annotated[
         str, typer.Option(help="The intake policy it is bound to: a table [profile.NAME] of cordon.toml.")
     ] = "default",
+    rate: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Requests and batch lines a second, over all gates.")
+    ] = 50,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Requests and batch lines at once, over all gates.")
+    ] = 32,
+    no_probe_guard: Annotated[
+        bool,
+        typer.Option(
+            "--no-probe-guard",
+            help="Do not slow what looks like a search for edits that slip through; for CI. Audited.",
+        ),
+    ] = False,
+    more_scopes: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print its token, once. Keep the token where only its client can read it.
@@ -46,7 +61,8 @@ def create(
         cordon key create --name scraper --scope ingest
         cordon key create --name ci --scope ingest --scope bank --json
     """
-    made, token = asyncio.run(_create(name, scope, profile))
+    wanted = _Wanted(name, [*scope, *(more_scopes or [])], profile, rate, concurrency, not no_probe_guard)
+    made, token = asyncio.run(_create(wanted))
     scopes = sorted(each.value for each in made.scopes)
     if as_json:
         emit_json({"id": made.id, "token": token, "scopes": scopes})
@@ -67,13 +83,16 @@ def list_keys(as_json: AsJson = False) -> None:
             emit_json(_told(each))
         return
     emit_table(
-        ("id", "name", "scopes", "profile", "last used", "state"),
+        ("id", "name", "scopes", "profile", "a second", "at once", "guard", "last used", "state"),
         [
             (
                 each.id,
                 printable(each.name),
                 ",".join(sorted(each.scopes)),
                 printable(each.profile),
+                str(each.rate_per_second),
+                str(each.concurrency),
+                "on" if each.probe_guard else "off",
                 f"{each.last_used_at:%Y-%m-%d %H:%M}" if each.last_used_at else "never",
                 "revoked" if each.revoked_at else "active",
             )
@@ -94,19 +113,41 @@ def revoke(
     say(f"key {printable(key_id)} is revoked")
 
 
-async def _create(name: str, scopes: list[str], profile: str) -> "tuple[Key, str]":
+@dataclass(frozen=True)
+class _Wanted:
+    """A key as it was asked for."""
+
+    name: str
+    scopes: list[str]
+    profile: str
+    rate_per_second: int
+    concurrency: int
+    probe_guard: bool
+
+
+async def _create(wanted: _Wanted) -> "tuple[Key, str]":
     from app.cli.state import open_state, read_settings
     from app.store import keys
 
     settings = read_settings()
-    if not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+    if not wanted.name.strip() or len(wanted.name) > MAX_NAME_CHARACTERS or not wanted.name.isprintable():
         raise UsageError(f"--name takes 1 to {MAX_NAME_CHARACTERS} printable characters")
-    if profile not in settings.profiles:
+    if wanted.profile not in settings.profiles:
         known = ", ".join(sorted(settings.profiles))
-        raise UsageError(f"there is no profile '{printable(profile)}' in the configuration; known: {known}")
-    checked = _checked(scopes)
+        raise UsageError(
+            f"there is no profile '{printable(wanted.profile)}' in the configuration; known: {known}"
+        )
+    scopes = _checked(wanted.scopes)
     async with open_state(settings) as database, database.begin() as connection:
-        return await keys.create(connection, name=name, scopes=checked, profile=profile)
+        return await keys.create(
+            connection,
+            name=wanted.name,
+            scopes=scopes,
+            profile=wanted.profile,
+            rate_per_second=wanted.rate_per_second,
+            concurrency=wanted.concurrency,
+            probe_guard=wanted.probe_guard,
+        )
 
 
 def _checked(scopes: list[str]) -> "frozenset[Scope]":
@@ -142,6 +183,9 @@ def _told(key: "Key") -> dict[str, object]:
         "name": key.name,
         "scopes": sorted(scope.value for scope in key.scopes),
         "profile": key.profile,
+        "rate_per_second": key.rate_per_second,
+        "concurrency": key.concurrency,
+        "probe_guard": key.probe_guard,
         "created_at": key.created_at.isoformat(),
         "last_used_at": key.last_used_at.isoformat() if key.last_used_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,

@@ -22,6 +22,9 @@ from app.store.schema import keys
 TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - how tokens begin, so that scanners for leaked secrets know them
 TOKEN_BYTES: Final = 32
 
+DEFAULT_RATE_PER_SECOND: Final = 50
+DEFAULT_CONCURRENCY: Final = 32
+
 KEYS_LIFE_SECONDS: Final = 1.0
 """How long a process trusts what it read of the keys: a revocation is in force everywhere after it."""
 
@@ -45,6 +48,9 @@ class Key:
         id: ULID, safe to log and show.
         scopes: what it may do.
         profile: name of the intake policy it is bound to.
+        rate_per_second: requests and batch lines it may begin in a second, over all gates together.
+        concurrency: how many of them may run at once, over all gates together.
+        probe_guard: whether what looks like a search for edits that slip through is slowed and reported.
     """
 
     id: str
@@ -52,16 +58,28 @@ class Key:
     scopes: frozenset[Scope]
     profile: str
     created_at: datetime
+    rate_per_second: int = DEFAULT_RATE_PER_SECOND
+    concurrency: int = DEFAULT_CONCURRENCY
+    probe_guard: bool = True
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
 
 
 async def create(
-    connection: AsyncConnection, *, name: str, scopes: frozenset[Scope], profile: str = "default"
+    connection: AsyncConnection,
+    *,
+    name: str,
+    scopes: frozenset[Scope],
+    profile: str = "default",
+    rate_per_second: int = DEFAULT_RATE_PER_SECOND,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    probe_guard: bool = True,
 ) -> tuple[Key, str]:
     """Make a key; the token beside it is nowhere else and cannot be shown again."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-    key = Key(str(ULID()), name, scopes, profile, datetime.now(UTC))
+    key = Key(
+        str(ULID()), name, scopes, profile, datetime.now(UTC), rate_per_second, concurrency, probe_guard
+    )
     named = sorted(scope.value for scope in scopes)
     await connection.execute(
         insert(keys).values(
@@ -70,10 +88,21 @@ async def create(
             token_hash=_hash(token),
             scopes=named,
             profile=profile,
+            rate_per_second=rate_per_second,
+            concurrency=concurrency,
+            probe_guard=probe_guard,
             created_at=key.created_at,
         )
     )
-    await audit.append(connection, "key.created", key.id, {"name": name, "scopes": named, "profile": profile})
+    details: audit.Details = {
+        "name": name,
+        "scopes": named,
+        "profile": profile,
+        "rate_per_second": rate_per_second,
+        "concurrency": concurrency,
+        "probe_guard": "on" if probe_guard else "off",
+    }
+    await audit.append(connection, "key.created", key.id, details)
     return key, token
 
 
@@ -180,6 +209,9 @@ def _key(row: RowMapping) -> Key:
         scopes=frozenset(Scope(scope) for scope in row["scopes"]),
         profile=row["profile"],
         created_at=row["created_at"],
+        rate_per_second=row["rate_per_second"],
+        concurrency=row["concurrency"],
+        probe_guard=row["probe_guard"],
         last_used_at=row["last_used_at"],
         revoked_at=row["revoked_at"],
     )

@@ -154,8 +154,8 @@ class ReportShelf:
         """Seal and commit one sighting, once, in one transaction with its audit entry.
 
         The same medium at the same place joins the report that is queued for it, if that is of the same
-        kind: what a test bank found must not keep what a csam bank finds later from being filed. The same key, medium and
-        place under one ``Idempotency-Key`` is no sighting at all.
+        kind: what a test bank found must not keep what a csam bank finds later from being filed. The same
+        key, medium and place under one ``Idempotency-Key`` is no sighting at all.
 
         Args:
             bank_kind: the kind told in the clear.

@@ -168,6 +168,10 @@ keys = Table(
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("scopes", JSON, nullable=False),
     Column("profile", Text, nullable=False),
+    # Requests a second and at once, over all gates together.
+    Column("rate_per_second", Integer, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("probe_guard", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),

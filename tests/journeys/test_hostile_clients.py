@@ -1,0 +1,173 @@
+"""Clients that hurry, dribble, crowd or stay: health keeps answering, and nobody gets more than is theirs."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from app.settings import StoreSettings
+from app.store import keys
+from app.store.database import Database
+from tests.gates import RunningGate, fill_bank, prepare, running_gate
+from tests.journeys.conftest import BANKED, HARMLESS
+
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+async def make_key(gate: RunningGate, *, rate_per_second: int = 50, concurrency: int = 32) -> str:
+    """A token of an ingest key with its own limits."""
+    database = Database.open(gate.prepared.store)
+    try:
+        async with database.begin() as connection:
+            _, token = await keys.create(
+                connection,
+                name="limited",
+                scopes=frozenset({keys.Scope.INGEST}),
+                rate_per_second=rate_per_second,
+                concurrency=concurrency,
+            )
+            return token
+    finally:
+        await database.close()
+
+
+def ask(gate: RunningGate, token: str) -> httpx.Response:
+    """Hand in a harmless picture."""
+    return httpx.post(
+        f"{gate.url}/v1/ingest",
+        content=HARMLESS,
+        headers=IMAGE | {"Authorization": f"Bearer {token}"},
+        timeout=60,
+        trust_env=False,
+    )
+
+
+def livez_seconds(gate: RunningGate) -> float:
+    """How long ``/livez`` takes on a connection of its own."""
+    began = time.monotonic()
+    assert httpx.get(f"{gate.url}/livez", timeout=5, trust_env=False).status_code == 200
+    return time.monotonic() - began
+
+
+def test_a_key_beyond_its_rate_is_slowed_and_others_are_not(gate: RunningGate) -> None:
+    """429 with Retry-After, before the body is read; the next second it may again."""
+    token = asyncio.run(make_key(gate, rate_per_second=3))
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: ask(gate, token), range(12)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses[200] >= 3
+    assert statuses[429] >= 4
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["code"] == "rate_limited"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert ask(gate, gate.prepared.tokens["ingest"]).status_code == 200
+    time.sleep(1.1)
+    assert ask(gate, token).status_code == 200
+
+
+def test_a_key_runs_no_more_at_once_than_it_may(gate: RunningGate) -> None:
+    """An upload that has not ended holds its place."""
+    token = asyncio.run(make_key(gate, concurrency=1))
+    with socket.create_connection(("127.0.0.1", gate.port)) as slow:
+        slow.sendall(
+            f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: image/jpeg\r\nContent-Length: 10\r\n\r\n".encode()
+        )
+        time.sleep(0.3)
+        assert ask(gate, token).status_code == 429
+    deadline = time.monotonic() + 5
+    while ask(gate, token).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_two_gates_share_the_limit_of_a_key(store: StoreSettings) -> None:
+    """Both together begin no more than one would."""
+    prepared = asyncio.run(prepare(store))
+    with running_gate(prepared) as one, running_gate(prepared) as two:
+        fill_bank(one, "mock-list", BANKED)
+        token = asyncio.run(make_key(one, rate_per_second=6))
+        time.sleep(1.5)
+        began, passed = time.monotonic(), 0
+        with ThreadPoolExecutor(8) as pool:
+            while time.monotonic() - began < 4:
+                passed += sum(
+                    answer.status_code == 200
+                    for answer in pool.map(lambda gate: ask(gate, token), [one, two] * 4)
+                )
+        seconds = time.monotonic() - began
+    # A second's burst comes on top of the rate.
+    assert passed <= 6 * (seconds + 1) + 1
+    assert passed >= 6 * 2
+
+
+def test_slow_and_endless_uploads_end(store: StoreSettings) -> None:
+    """A pause, a dribbled head, and a chunked body without end: each is cut off, and health answers."""
+    prepared = asyncio.run(prepare(store))
+    with running_gate(prepared, upload_idle_seconds="1", upload_total_seconds="3") as gate:
+        fill_bank(gate, "mock-list", BANKED)
+        head = (
+            f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {prepared.tokens['ingest']}\r\n"
+            f"Content-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ).encode()
+        with socket.create_connection(("127.0.0.1", gate.port), timeout=20) as pausing:
+            pausing.sendall(head + b"1\r\nx\r\n")
+            assert pausing.recv(4096).startswith(b"HTTP/1.1 400")
+        with socket.create_connection(("127.0.0.1", gate.port), timeout=20) as endless:
+            began = time.monotonic()
+            endless.sendall(head)
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - began < 15:
+                    endless.sendall(b"1\r\nx\r\n")
+                    time.sleep(0.05)
+            assert time.monotonic() - began < 10
+        assert livez_seconds(gate) < 1
+        status = gate.client("ops").get("/v1/status").json()
+        assert status["intake"]["held_media"] == 0
+
+
+def test_a_dribbled_head_is_not_waited_for(gate: RunningGate) -> None:
+    """One byte a second would otherwise hold a connection for ever."""
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=1) as dribbling:
+        began = time.monotonic()
+        dribbling.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        ended = False
+        while not ended and time.monotonic() - began < 20:
+            try:
+                dribbling.sendall(b"y")
+                ended = dribbling.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                ended = True
+        assert ended
+
+
+@pytest.mark.parametrize("count", [1500])
+def test_health_answers_among_a_crowd_of_idle_connections(gate: RunningGate, count: int) -> None:
+    """They are cut off in time, and crowd nobody out until then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    try:
+        with contextlib.ExitStack() as crowd:
+            for _ in range(count):
+                crowd.enter_context(socket.create_connection(("127.0.0.1", gate.port), timeout=10))
+            assert livez_seconds(gate) < 1
+            assert ask(gate, gate.prepared.tokens["ingest"]).status_code == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_flood_of_headers_is_refused(gate: RunningGate) -> None:
+    """Many, or one without end: 400, and the connection is closed."""
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=10) as flooding:
+        with contextlib.suppress(ConnectionError):
+            flooding.sendall(b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)))
+        assert flooding.recv(4096).startswith(b"HTTP/1.1 400")
+    assert livez_seconds(gate) < 1
