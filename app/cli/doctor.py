@@ -157,11 +157,15 @@ async def _send(server: str, token: str, ca_file: Path | None) -> "Control":
     """Send the test picture through a running gate; it must match."""
     import httpx
 
-    from app.cli.remote import open_client
+    from app.cli.remote import open_client, refusal
     from app.controls import Control
 
     try:
         async with open_client(server, token, ca_file) as client:
+            refused = await refusal(client)
+            if refused is not None:
+                detail = printable(f"{refused.get('code')}: {refused.get('detail')}")
+                return Control("end_to_end", True, False, detail)
             response = await client.post(
                 "/v1/ingest",
                 files={"media": ("media", testpicture.draw(), "image/png")},

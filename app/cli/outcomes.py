@@ -46,8 +46,12 @@ Tell = Callable[[Outcome], None]
 
 def failure(source: Source, code: str, detail: str) -> Outcome:
     """The outcome of a source that failed on this side of the gate."""
-    members = {"type": f"urn:cordon:problem:{code}", "title": detail, "code": code, "detail": detail}
-    return Outcome(source, problem=members)
+    return Outcome(source, problem=problem(code, detail))
+
+
+def problem(code: str, detail: str) -> dict[str, Any]:
+    """What went wrong on this side of the gate, told as the API tells its own problems."""
+    return {"type": f"urn:cordon:problem:{code}", "title": detail, "code": code, "detail": detail}
 
 
 async def work_on_all(sources: Sequence[Source], work: Work, tell: Tell, *, at_once: int) -> None:

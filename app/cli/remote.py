@@ -18,7 +18,7 @@ from ulid import ULID
 
 from app import __version__, formats, release
 from app.cli.console import UsageError, say
-from app.cli.outcomes import Outcome, Tell, failure, work_on_all
+from app.cli.outcomes import Outcome, Tell, failure, problem, work_on_all
 from app.cli.saving import SaveDirectory
 from app.cli.sources import CHUNK_BYTES, Kind, Source, chunks, open_file
 
@@ -32,8 +32,10 @@ BATCH_BYTES: Final = 2 * 1024 * 1024
 ANSWER_HEADER: Final = "cordon-answer"
 
 _TRIES: Final = 5
+_TRIES_ON_THE_WIRE: Final = 2
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _TIMEOUTS: Final = httpx.Timeout(connect=10, write=60, read=300, pool=None)
+_EMPTY_REQUEST_CODE: Final = "invalid_request"
 _WORTH_ANOTHER_TRY: Final = frozenset({"overloaded", "rate_limited"})
 
 # What fails while connecting or on the wire, and what a server sends that is no HTTP.
@@ -77,6 +79,21 @@ def open_client(server: str, token: str, ca_file: Path | None) -> httpx.AsyncCli
     )
 
 
+async def refusal(client: httpx.AsyncClient) -> dict[str, Any] | None:
+    """The problem that every request would be answered with now; None if the gate would take media in.
+
+    To be asked before media is sent: a server that refuses an upload hangs up, and its answer may be lost.
+    """
+    try:
+        response = await client.post("/v1/ingest", json={})
+    except _WIRE_ERRORS as error:
+        return problem("server_unreachable", f"The server did not answer ({type(error).__name__}).")
+    answer = _json(response.text)
+    if answer is None or "code" not in answer:
+        return problem("server_unreachable", "What answered is no gate.")
+    return None if answer["code"] == _EMPTY_REQUEST_CODE else answer
+
+
 @dataclass(frozen=True)
 class RemoteRun:
     """A gate on a server.
@@ -90,6 +107,11 @@ class RemoteRun:
 
     async def take_in_all(self, sources: Sequence[Source], tell: Tell, *, at_once: int) -> None:
         """Take all sources through the gate: many URLs as batches, the rest one by one."""
+        refused = await refusal(self.client)
+        if refused is not None:
+            for source in sources:
+                tell(Outcome(source, problem=refused))
+            return
         urls = [source for source in sources if source.kind is Kind.URL]
         if self.save is not None or len(urls) < BATCH_FROM_URLS:
             await work_on_all(sources, self.take_in, tell, at_once=at_once)
@@ -103,20 +125,20 @@ class RemoteRun:
         """Take one source through the gate."""
         # Known to the server by this key, a try that was repeated makes no second report.
         key = str(ULID())
-        for left in reversed(range(_TRIES)):
+        for tries in range(1, _TRIES + 1):
             try:
                 outcome, pause = await self._try(source, key)
             except _WIRE_ERRORS as error:
-                outcome, pause = _unreachable(source, error), 1.0
+                outcome, pause = _broken_off(source, error), 1.0 if tries < _TRIES_ON_THE_WIRE else None
             except FileChangedError:
                 return failure(source, "unreadable", "The file changed while it was sent.")
             except OSError as error:
                 return failure(source, "unreadable", f"The file cannot be read: {error.strerror}.")
             # What came from standard input cannot be sent a second time.
-            if pause is None or not left or source.kind is Kind.STANDARD_INPUT:
-                return outcome
+            if pause is None or source.kind is Kind.STANDARD_INPUT:
+                break
             await asyncio.sleep(pause)
-        raise AssertionError
+        return outcome
 
     async def _try(self, source: Source, key: str) -> tuple[Outcome, float | None]:
         """One try, and after how many seconds another is worth it, if it is."""
@@ -198,7 +220,7 @@ class RemoteRun:
                 await self._take_in_batch(batch, unanswered, tell)
             except _WIRE_ERRORS as error:
                 for source in unanswered.values():
-                    tell(_unreachable(source, error))
+                    tell(_broken_off(source, error))
 
     async def _take_in_batch(
         self, batch: Sequence[Source], unanswered: dict[int, Source], tell: Tell
@@ -313,8 +335,10 @@ def _pause(response: httpx.Response, outcome: Outcome) -> float | None:
     return 1.0
 
 
-def _unreachable(source: Source, error: Exception) -> Outcome:
-    return failure(source, "server_unreachable", f"The server did not answer ({type(error).__name__}).")
+def _broken_off(source: Source, error: Exception) -> Outcome:
+    detail = f"The server broke off ({type(error).__name__})"
+    size = "; the file may be larger than it accepts" if source.kind is Kind.FILE else ""
+    return failure(source, "server_unreachable", f"{detail}{size}.")
 
 
 def _no_gate(source: Source) -> Outcome:

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ class Cordon:
         store = StoreSettings(state_dir=self.home / "state")
         return environment(store, decoders="1", fetch_allow="127.0.0.0/8", fetch_ports="*")
 
-    def __call__(self, *arguments: str | Path, stdin: bytes = b"", **variables: str) -> Ran:
-        """Run one command to its end, in the home directory."""
+    def __call__(
+        self, *arguments: str | Path, stdin: bytes = b"", given: Mapping[str, str] | None = None
+    ) -> Ran:
+        """Run one command to its end in the home directory, with these variables on top of its own."""
         code, out, err = self.forker.run(
             [str(argument) for argument in arguments],
             stdin=stdin,
-            environment=self.environment | variables,
+            environment={**self.environment, **(given or {})},
             directory=self.home,
         )
         return Ran(code, out, err.decode())

@@ -79,6 +79,6 @@ def test_bad_usage_is_exit_2_and_one_line(cordon: Cordon, arguments: tuple[str, 
 
 def test_a_wrong_setting_is_exit_2_and_named(cordon: Cordon) -> None:
     """A typo never leaves a limit at its default."""
-    ran = cordon("key", "list", CORDON_MAX_BITES="5")
+    ran = cordon("key", "list", given={"CORDON_MAX_BITES": "5"})
     assert ran.code == 2
     assert "unknown setting CORDON_MAX_BITES" in ran.err

@@ -103,7 +103,7 @@ def test_an_old_database_is_refused_until_it_is_upgraded(cordon: Cordon) -> None
 def test_a_database_that_does_not_answer_is_told_without_its_url(cordon: Cordon) -> None:
     """Exit 1; the URL may hold a password."""
     url = "postgresql://somebody:secret-password@127.0.0.1:1/gate"
-    ran = cordon("key", "list", CORDON_DATABASE_URL=url)
+    ran = cordon("key", "list", given={"CORDON_DATABASE_URL": url})
     assert ran.code == 1
     assert "database" in ran.err
     assert "secret-password" not in ran.err
