@@ -228,7 +228,7 @@ def _png(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
     return Medium(
         sizes=(upright(chunks.size, orientation),)
         * min(bool(chunks.still) + len(chunks.frames), most_frames),
-        decode_bytes=once + (pixels * 24 if chunks.frames else 0),
+        decode_bytes=once + (pixels * 22 if chunks.frames else 0),
         pictures=pictures,
     )
 
@@ -284,7 +284,7 @@ def _gif_palette_bytes(flags: int) -> int:
 def _webp(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
     """Read from the container: libwebp allocates two canvases as soon as it opens a file."""
     size: Size | None = None
-    exif, frames, lossless = b"", 0, False
+    exif, frames = b"", 0
     with decoding(max_pixels):
         for kind, start, end in _webp_chunks(untrusted):
             head = untrusted[start : start + 10]
@@ -294,12 +294,10 @@ def _webp(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
                 across, down = struct.unpack("<HH", head[6:10])
                 size = size or (across & 0x3FFF, down & 0x3FFF)
             elif kind == b"VP8L":
-                lossless = True
                 bits = int.from_bytes(head[1:5], "little")
                 size = size or (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
             elif kind == b"ANMF":
                 frames += 1
-                lossless = lossless or b"VP8L" in untrusted[start : start + 64]
                 if frames == most_frames:
                     break
             elif kind == b"EXIF" and not exif:
@@ -313,7 +311,7 @@ def _webp(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
 
     return Medium(
         sizes=(upright(size, _orientation_of(exif)),) * max(frames, 1),
-        decode_bytes=_pixels(size) * (24 if lossless else 17) + 3 * len(untrusted),
+        decode_bytes=_pixels(size) * 18 + 3 * len(untrusted),
         pictures=pictures,
     )
 
@@ -395,7 +393,9 @@ def _avif(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
 
     return Medium(
         sizes=(upright(image.size, orientation),) * min(image.n_frames, most_frames),
-        decode_bytes=_pixels(image.size) * 24 + 2 * len(untrusted),
+        # A sequence keeps up to eight frames to predict from, and the one it is at.
+        decode_bytes=_pixels(image.size) * (20 + (3 * min(image.n_frames, 9) if image.is_animated else 0))
+        + 2 * len(untrusted),
         pictures=pictures,
     )
 
@@ -417,7 +417,7 @@ def _heic(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
 
     return Medium(
         sizes=tuple(image.size for image in images[:most_frames]),
-        decode_bytes=max(_pixels(image.size) for image in images) * 24 + 2 * len(untrusted),
+        decode_bytes=max(_pixels(image.size) for image in images) * 20 + 2 * len(untrusted),
         pictures=pictures,
     )
 

@@ -13,7 +13,6 @@ Source: 'PDQ: A perceptual hash' (2017-10-09) and the C++ in facebook/ThreatExch
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -232,22 +231,31 @@ def reference(height: int, width: int, strips: Strips) -> tuple[bytes, int]:
     Several times slower than ``canonical``. The result is that of ``pdqhash.compute`` wherever that was
     compiled without fused multiply-add, as its builds for x86-64 are.
     """
-    columns = _centres(width)
+    columns_at: dict[int, list[int]] = {}
+    for column, place in enumerate(_centres(width).tolist()):
+        columns_at.setdefault(place, []).append(column)
 
     def along_rows(block: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        return _sliding_mean(iter(np.ascontiguousarray(block.T)), width)
+        return _sliding_mean(np.ascontiguousarray(block.T), width, len(block))
 
     def once() -> Iterator[NDArray[np.float32]]:
-        for block in _luma_blocks(strips()):
-            yield from np.ascontiguousarray(np.stack(list(along_rows(block))).T)
+        for block in _blocks(_luma_rows(strips()), width):
+            means = np.empty((width, len(block)), np.float32)
+            for place, mean in enumerate(along_rows(block)):
+                means[place] = mean
+            yield from np.ascontiguousarray(means.T)
 
     def twice() -> Iterator[NDArray[np.float32]]:
-        wanted = set(columns.tolist())
-        for block in _blocks(_sliding_mean(once(), height)):
-            kept = {place: mean for place, mean in enumerate(along_rows(block)) if place in wanted}
-            yield from np.stack([kept[place] for place in columns.tolist()]).T
+        for block in _blocks(_sliding_mean(once(), height, width), width):
+            means = np.empty((len(block), _SIDE), np.float32)
+            for place, mean in enumerate(along_rows(block)):
+                for column in columns_at.get(place, ()):
+                    means[:, column] = mean
+            yield from means
 
-    rows = np.stack(list(_sliding_mean(twice(), height)))
+    rows = np.empty((height, _SIDE), np.float32)
+    for place, mean in enumerate(_sliding_mean(twice(), height, _SIDE)):
+        rows[place] = mean
     return _conclude_in_single(rows[_centres(height)])
 
 
@@ -308,41 +316,46 @@ def _conclude_in_single(downsample: NDArray[np.float32]) -> tuple[bytes, int]:
     return _bits(coefficients), _quality(np.abs(np.trunc(steps * np.float32(100) / np.float32(255))))
 
 
-def _sliding_mean(vectors: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:
-    """The reference's box mean over ``count`` vectors at once: its ``box1DFloat``."""
+def _sliding_mean(
+    vectors: Iterable[NDArray[np.float32]], count: int, length: int
+) -> Iterator[NDArray[np.float32]]:
+    """The reference's box mean over ``count`` vectors of a length: its ``box1DFloat``.
+
+    Each mean that is yielded is overwritten by the next.
+    """
     window, reach = _window(count)
-    held: deque[NDArray[np.float32]] = deque()
-    total: NDArray[np.float32] | np.float32 = np.float32(0)
-    for size in range(1, window + 1):
-        held.append(next(vectors))
-        total = total + held[-1]
-        if size >= reach:
-            yield total / np.float32(size)
-    for vector in vectors:
-        held.append(vector)
-        total = (total + vector) - held.popleft()
-        yield total / np.float32(window)
-    for size in range(window - 1, window - reach, -1):
-        total = total - held.popleft()
-        yield total / np.float32(size)
+    held = np.empty((window, length), np.float32)
+    total, mean = np.zeros(length, np.float32), np.empty(length, np.float32)
+    vectors = iter(vectors)
+    for step in range(count + reach - 1):
+        oldest = held[step % window]
+        newest = next(vectors) if step < count else None
+        if newest is not None:
+            total += newest
+        if step >= window:
+            total -= oldest
+        if newest is not None:
+            oldest[:] = newest
+        if step >= reach - 1:
+            size = min(step + 1, count) - max(step + 1 - window, 0)
+            yield np.divide(total, np.float32(size), out=mean)
 
 
-def _luma_blocks(strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+def _luma_rows(strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
     red, green, blue = _LUMA
-    return _blocks(
-        row
-        for strip in strips
-        for row in (strip[:, :, 0] * red + strip[:, :, 1] * green + strip[:, :, 2] * blue).astype(np.float32)
-    )
+    for strip in strips:
+        yield from (strip[:, :, 0] * red + strip[:, :, 1] * green + strip[:, :, 2] * blue).astype(np.float32)
 
 
-def _blocks(rows: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """Rows gathered into blocks of 256, the last one smaller."""
-    block: list[NDArray[np.float32]] = []
+def _blocks(rows: Iterable[NDArray[np.float32]], length: int) -> Iterator[NDArray[np.float32]]:
+    """Rows of a length gathered into blocks of 256, the last one smaller; each overwritten by the next."""
+    block = np.empty((_REFERENCE_ROWS, length), np.float32)
+    filled = 0
     for row in rows:
-        block.append(row)
-        if len(block) == _REFERENCE_ROWS:
-            yield np.stack(block)
-            block.clear()
-    if block:
-        yield np.stack(block)
+        block[filled] = row
+        filled += 1
+        if filled == _REFERENCE_ROWS:
+            yield block
+            filled = 0
+    if filled:
+        yield block[:filled]

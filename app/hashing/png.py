@@ -181,6 +181,8 @@ def compose(
         chunks: of the animation.
         decode: decodes compressed pixels of a size to RGBA.
     """
+    if not chunks.frames:
+        return
     canvas = Image.new("RGBA", chunks.size)
     for index, frame in enumerate(chunks.frames):
         (left, top), (width, height) = frame.corner, frame.size
