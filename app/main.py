@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import logging
 import socket
@@ -18,6 +19,7 @@ from app import log
 from app.api.application import application
 from app.api.health import Gauges, Readiness
 from app.api.limits import KeyLimits
+from app.api.probing import ProbeGuard
 from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
@@ -123,21 +125,23 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
                 await _say_what_is_in_force(settings, wired, listening)
                 if ready_file is not None:
                     _write_ready_file(ready_file, _base_url(settings, host, listening))
-            await _drain(wired.gate, services, server)
+            await _drain(services, server)
     log.event(logger, logging.INFO, "stopped")
     return INTERRUPTED if server.ended_by is SIGINT else 0
 
 
 def _services(settings: Settings, wired: WiredWithState) -> Services:
+    guard = ProbeGuard(time.monotonic)
     services = Services(
         settings=settings,
         database=wired.database,
         banks=wired.banks,
         sandbox=wired.sandbox,
-        gate=wired.gate,
+        gate=dataclasses.replace(wired.gate, watch=guard),
         fetch=wired.fetcher.fetch,
         metrics=Metrics(),
         limits=KeyLimits(lambda: wired.presence.gates, time.monotonic),
+        guard=guard,
     )
     services.readiness = Readiness(services, wired.presence.process_id)
     services.gauges = Gauges(services)
@@ -289,12 +293,12 @@ def _write_ready_file(path: Path, url: str) -> None:
     partial.replace(path)
 
 
-async def _drain(gate: Gate, services: Services, server: Server) -> None:
+async def _drain(services: Services, server: Server) -> None:
     """Finish what was begun: media whose client has gone, and items of abandoned batches.
 
     The time that uvicorn took for answers in flight counts: one limit holds for both together.
     """
-    begun = {*gate.begun, *services.running}
+    begun = {*services.gate.begun, *services.running}
     if begun:
         log.event(logger, logging.INFO, "draining", begun=len(begun))
         left = server.drain_until - asyncio.get_running_loop().time()

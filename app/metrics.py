@@ -46,6 +46,10 @@ class Metrics:
             "cordon_matches_unreported", "Matches dropped by banks that only block.", registry=self.registry
         )
 
+        self.probing = Counter(
+            "cordon_probing_suspected", "Keys that came under suspicion of probing.", registry=self.registry
+        )
+
     def answered(self, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
         self._requests.labels(route, str(status)).inc()

@@ -89,6 +89,13 @@ class Outbox(Protocol):
         """
 
 
+class Watch(Protocol):
+    """Sees what is asked, not who answers what."""
+
+    def concluded(self, submission: "Submission", signals: Signals, decision: Decision) -> None:
+        """One medium came to a verdict."""
+
+
 @dataclass(frozen=True)
 class Submission:
     """Who hands a medium in, and by which way.
@@ -97,12 +104,14 @@ class Submission:
         id: ULID of this ingest, told in the answer and the log.
         entrance: ``http``, ``batch`` or ``cli``.
         key_id: id of the token's key; None for a run without a server.
+        guarded: whether a search for edits that slip by is to be noticed.
     """
 
     id: str
     entrance: str
     key_id: str | None
     profile: Profile
+    guarded: bool = True
     idempotency_key: str | None = field(default=None, repr=False)
 
 
@@ -143,6 +152,7 @@ class Gate:
     max_bytes: int
     max_video_bytes: int
     low_quality: LowQualityPolicy
+    watch: Watch | None = None
     begun: set["asyncio.Task[Receipt]"] = field(default_factory=set)
 
 
@@ -220,6 +230,8 @@ async def _conclude(
             scan=scan,
             accept_low_quality=(submission.profile.low_quality or gate.low_quality) == "accept",
         )
+        if gate.watch is not None:
+            gate.watch.concluded(submission, signals, decision)
         report = await _report(gate, submission, media.size, arrived, scan, signals, decision)
         released = release and decision.verdict is Verdict.CLEAR
         return Receipt(

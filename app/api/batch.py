@@ -148,7 +148,9 @@ async def _item(at: Services, key: Key, number: int, untrusted_line: bytes) -> d
 async def _patiently(at: Services, key: Key, item_id: str, untrusted: object) -> dict[str, Any]:
     """Ingest one item, waiting while the budget of bytes is spent: its neighbours will free it."""
     profile = profile_of(at, key)
-    submission = Submission(id=item_id, entrance="batch", key_id=key.id, profile=profile)
+    submission = Submission(
+        id=item_id, entrance="batch", key_id=key.id, profile=profile, guarded=key.probe_guard
+    )
     arrive = url_arrival(at, untrusted)
     deadline = asyncio.get_running_loop().time() + _OVERLOAD_PATIENCE_SECONDS
     while True:

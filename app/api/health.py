@@ -192,5 +192,6 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str,
             }
             for control in controls(at.sandbox)
         ],
+        "probing": list(at.guard.suspected),
         "warnings": warnings,
     }

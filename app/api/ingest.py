@@ -1,6 +1,9 @@
 """``/v1/ingest`` and ``/v1/media``: one medium in, a verdict or the clear medium out."""
 
+import asyncio
+import contextlib
 import functools
+import logging
 import json
 import re
 from typing import Annotated, Any, Final, Literal
@@ -9,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 from ulid import ULID
 
-from app import formats, release
+from app import formats, log, release
 from app.answer import IngestAnswer, answer
 from app.api import bodies, problems
 from app.api.edge import Key
@@ -26,6 +29,9 @@ from app.media import Verdict
 from app.pipeline import Arrival, Arrived, Receipt, Submission, check_ready, ingest
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile
+from app.store import audit
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["ingest"])
 
@@ -131,6 +137,7 @@ async def post_ingest(
         entrance="http",
         key_id=key.id,
         profile=profile,
+        guarded=key.probe_guard,
         idempotency_key=_idempotency_key(request),
     )
     media_type, parameters = bodies.content_type(request)
@@ -229,14 +236,27 @@ async def counted_ingest(
     expected_bytes: int | None = None,
     release: bool = False,
 ) -> Receipt:
-    """Run the pipeline and count how it ended."""
+    """Run the pipeline, slowed for a key that seems to probe, and count how it ended."""
+    key_id = submission.key_id or ""
+    await asyncio.sleep(at.guard.pause_seconds(key_id))
     try:
         receipt = await ingest(at.gate, submission, arrive, expected_bytes=expected_bytes, release=release)
     except CordonError as error:
         at.metrics.failed(error.code)
         raise
     at.metrics.concluded(receipt)
+    if at.guard.take_news(key_id):
+        await _tell_of_probing(at, key_id)
     return receipt
+
+
+async def _tell_of_probing(at: Services, key_id: str) -> None:
+    """Say so in the log, the metrics and the audit log; the answer in hand does not depend on it."""
+    log.event(logger, logging.WARNING, "probing_suspected", key_id=key_id)
+    at.metrics.probing.inc()
+    with contextlib.suppress(NotReadyError):
+        async with at.database.begin() as connection:
+            await audit.append(connection, "key.probing_suspected", key_id, {})
 
 
 def url_arrival(at: Services, untrusted: object) -> Arrival:
@@ -277,6 +297,7 @@ async def _gated_download(
         entrance="http",
         key_id=key.id,
         profile=profile,
+        guarded=key.probe_guard,
         idempotency_key=_idempotency_key(request),
     )
     receipt = await counted_ingest(at, submission, arrive, release=True)

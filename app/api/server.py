@@ -74,7 +74,9 @@ class GateProtocol(h11_impl.H11Protocol):
 
     @property
     def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        # uvicorn's annotation leaves out that there is no cycle before the first request.
+        cycle: h11_impl.RequestResponseCycle | None = self.__dict__.get("cycle")
+        return cycle is None or cycle.response_complete
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up_on_head)

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from app.api.edge import Key, require_scope
 from app.api.limits import KeyLimits
+from app.api.probing import ProbeGuard
 from app.banks.current import CurrentBanks
 from app.hashing.sandbox import Sandbox
 from app.media import Provenance
@@ -40,6 +41,7 @@ class Services:
     fetch: Fetch
     metrics: Metrics
     limits: KeyLimits
+    guard: ProbeGuard
     readiness: "Readiness" = field(init=False)
     gauges: "Gauges" = field(init=False)
     running: set[asyncio.Task[None]] = field(default_factory=set)
