@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import functools
-import logging
 import json
+import logging
 import re
 from typing import Annotated, Any, Final, Literal
 
