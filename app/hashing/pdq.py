@@ -231,9 +231,7 @@ def reference(height: int, width: int, strips: Strips) -> tuple[bytes, int]:
     Several times slower than ``canonical``. The result is that of ``pdqhash.compute`` wherever that was
     compiled without fused multiply-add, as its builds for x86-64 are.
     """
-    columns_at: dict[int, list[int]] = {}
-    for column, place in enumerate(_centres(width).tolist()):
-        columns_at.setdefault(place, []).append(column)
+    columns_at = {place: np.flatnonzero(_centres(width) == place).tolist() for place in _centres(width)}
 
     def along_rows(block: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         return _sliding_mean(np.ascontiguousarray(block.T), width, len(block))

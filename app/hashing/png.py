@@ -25,7 +25,10 @@ _PALETTE: Final = 3
 _COLOURS: Final = 2
 _SIXTEEN_BITS: Final = 16
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-_CHECKED: Final = _CRITICAL | {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_DESCRIBING: Final = frozenset({b"PLTE", b"tRNS", b"acTL"})
+_ANIMATING: Final = frozenset({b"fcTL", b"fdAT"})
+_CHECKED: Final = _CRITICAL | _DESCRIBING | _ANIMATING
+_HEADER: Final = struct.Struct(">IIBBBBB")
 
 
 class DamagedPngError(Exception):
@@ -68,7 +71,7 @@ class Frame:
     data: list[Piece] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chunks:
     """What a PNG's chunks say.
 
@@ -80,12 +83,11 @@ class Chunks:
     """
 
     header: _Header
-    palette: bytes = b""
-    transparency: bytes = b""
-    exif: bytes = b""
-    animated: bool = False
-    still: list[Piece] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
+    palette: bytes
+    transparency: bytes
+    exif: bytes
+    still: list[Piece]
+    frames: list[Frame]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -114,7 +116,7 @@ class Chunks:
     def as_png(self, size: tuple[int, int], data: list[Piece]) -> IO[bytes]:
         """A PNG of these compressed pixels alone."""
         length = sum(end - start for _, start, end in data)
-        before = SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", *size, *self.header[2:]))
+        before = SIGNATURE + _chunk(b"IHDR", _HEADER.pack(*size, *self.header[2:]))
         if self.header.colour == _PALETTE:
             before += _chunk(b"PLTE", self.palette)
             if self.transparency:
@@ -133,43 +135,46 @@ def read_chunks(untrusted: mmap.mmap | bytes, most_frames: int) -> Chunks:
     """
     walk = _walk(untrusted)
     kind, start, end = next(walk)
-    if kind != b"IHDR" or end - start != struct.calcsize(">IIBBBBB"):
+    if kind != b"IHDR" or end - start != _HEADER.size:
         raise DamagedPngError
-    chunks = Chunks(_Header(*struct.unpack(">IIBBBBB", untrusted[start:end])))
-    sequence = 0
-    frame: Frame | None = None
-    before = b"IHDR"
-    seen_data = False
+    header = _Header(*_HEADER.unpack(untrusted[start:end]))
+    kept: dict[bytes, bytes] = {}
+    still: list[Piece] = []
+    frames: list[Frame] = []
+    # Compressed pixels belong to the last frame that was announced, to the still picture before that.
+    data, sequence, before = still, 0, kind
+    has_pixels = False
     for kind, start, end in walk:
         if kind == b"IDAT":
-            if seen_data and before != b"IDAT":
+            if has_pixels and before != b"IDAT":
                 raise DamagedPngError
-            seen_data = True
-            (chunks.still if frame is None else frame.data).append((untrusted, start, end))
-        elif kind == b"PLTE":
-            chunks.palette = untrusted[start:end]
-        elif kind == b"tRNS" and not seen_data:
-            chunks.transparency = untrusted[start:end]
-        elif kind == b"eXIf" and not chunks.exif:
-            chunks.exif = untrusted[start:end]
-        elif kind == b"acTL" and not seen_data:
-            chunks.animated = True
-        elif kind in (b"fcTL", b"fdAT") and chunks.animated:
+            has_pixels = True
+            data.append((untrusted, start, end))
+        elif kind in _ANIMATING and b"acTL" in kept:
             if untrusted[start : start + 4] != struct.pack(">I", sequence):
                 raise DamagedPngError
             sequence += 1
             if kind == b"fcTL":
-                frame = _frame(untrusted[start:end], chunks.size)
-                if len(chunks.frames) < most_frames:
-                    chunks.frames.append(frame)
-            elif frame is None or not seen_data:
+                frame = _frame(untrusted[start:end], (header.width, header.height))
+                frames.extend([frame] if len(frames) < most_frames else [])
+                data = frame.data
+            elif data is still or not has_pixels:
                 raise DamagedPngError
             else:
-                frame.data.append((untrusted, start + 4, end))
+                data.append((untrusted, start + 4, end))
+        elif kind == b"eXIf" or (kind in _DESCRIBING and not has_pixels):
+            kept.setdefault(kind, untrusted[start:end])
         before = kind
-    if not seen_data or (chunks.header.colour == _PALETTE and not chunks.palette):
+    if not has_pixels or (header.colour == _PALETTE and not kept.get(b"PLTE")):
         raise DamagedPngError
-    return chunks
+    return Chunks(
+        header,
+        palette=kept.get(b"PLTE", b""),
+        transparency=kept.get(b"tRNS", b""),
+        exif=kept.get(b"eXIf", b""),
+        still=still,
+        frames=frames,
+    )
 
 
 def compose(
