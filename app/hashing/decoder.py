@@ -14,6 +14,7 @@ import mmap
 import os
 import signal
 import socket
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -43,6 +44,7 @@ BOOT: Final = (
 Isolated mode (``-I``) reads no path from the environment or the working directory, so it is handed over.
 """
 
+_THREAD_SECONDS: Final = 1.0
 _IGNORED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -100,9 +102,8 @@ def main(orders_json: str) -> NoReturn:
     control = socket.socket(fileno=orders.control)
     scanner = cast("Scanner", importlib.import_module(orders.scanner))
     scanner.preload()
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        # A fork copies the locks that other threads hold, and not the threads.
-        raise RuntimeError("the preloaded libraries started threads")
+    _wait_for_threads_to_end()
+    _be_killed_first()
     own_network = separate()
     kernel.forbid_core_dumps()
     _die_with(orders.parent)
@@ -119,6 +120,23 @@ def _die_with(parent: int) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _wait_for_threads_to_end() -> None:
+    """Be alone: a fork copies the locks that other threads hold, and not the threads."""
+    deadline = time.monotonic() + _THREAD_SECONDS
+    # One that was joined is listed a moment longer.
+    while len(list(Path("/proc/self/task").iterdir())) > 1:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the preloaded libraries left threads running")
+        time.sleep(0.001)
+
+
+def _be_killed_first() -> None:
+    """Have the kernel, when it runs out of memory, end decoders rather than the gate."""
+    # Refused where /proc is read-only; then the kernel chooses by size, which is mostly right.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _serve_forks(control: socket.socket, orders: Orders, scanner: Scanner, *, own_network: bool) -> None:

@@ -138,8 +138,12 @@ class Worker:
             event(_logger, logging.ERROR, "decoder_not_dying", pid=self.pid)
         finally:
             self._channel.close()
-            os.close(self._process)
             self._server.bury(self.pid)
+            if self._server.gone.is_set():
+                # An orphan; where the gate is process 1, as in a container, it is the gate's to collect.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitid(os.P_PIDFD, self._process, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - WNOHANG
+            os.close(self._process)
 
     def _limit_memory(self) -> None:
         ceiling = self.lock.address_space_bytes + HEADROOM_BYTES + self._medium_bytes + self.granted_bytes

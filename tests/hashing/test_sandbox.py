@@ -357,6 +357,13 @@ async def test_the_signals_of_a_terminal_or_a_service_manager_do_not_end_decoder
         assert sandbox.state.fork_servers == 1
 
 
+async def test_a_scanner_that_leaves_threads_running_is_refused() -> None:
+    """A worker forked beside one could hang on a lock that nobody holds any more."""
+    sandbox = Sandbox(HashingSettings(), scanner="tests.hashing.threading_decoy")
+    with pytest.raises(SandboxError, match="left threads running"):
+        await sandbox.start()
+
+
 async def test_a_scanner_that_cannot_be_loaded_is_told_to_the_operator() -> None:
     sandbox = Sandbox(HashingSettings(), scanner="tests.hashing.there_is_no_such_module")
     with pytest.raises(SandboxError, match="there_is_no_such_module"):

@@ -188,3 +188,9 @@ async def test_what_a_decoder_found_in_force_is_what_this_machine_allows(sandbox
         (worker,) = sandbox._idle
         theirs = Path(f"/proc/{worker.pid}/ns/net").readlink()
         assert theirs != Path("/proc/self/ns/net").readlink()
+
+
+async def test_decoders_are_what_the_kernel_ends_first_when_memory_runs_out(sandbox: Sandbox) -> None:
+    await told(sandbox, "honest")
+    (worker,) = sandbox._idle
+    assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "1000\n"
