@@ -68,7 +68,7 @@ class Frame:
     corner: tuple[int, int]
     disposal: Disposal
     blend: Blend
-    data: list[Piece] = field(default_factory=list)
+    data: list[Piece] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Chunks:
     """
 
     header: _Header
-    palette: bytes
-    transparency: bytes
-    exif: bytes
-    still: list[Piece]
+    palette: bytes = field(repr=False)
+    transparency: bytes = field(repr=False)
+    exif: bytes = field(repr=False)
+    still: list[Piece] = field(repr=False)
     frames: list[Frame]
 
     @property
