@@ -104,8 +104,9 @@ class GateProtocol(h11_impl.H11Protocol):
                 (b"connection", b"close"),
             ],
         )
-        for part in (head, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(part))
+        parts = (head, h11.Data(data=body), h11.EndOfMessage())
+        # In one piece, since hanging up on a sender who is still at it may cost the pieces after the first.
+        self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
         self.transport.close()
 
 

@@ -262,14 +262,12 @@ def test_an_upload_beyond_the_limit_is_not_read_on(gate: RunningGate) -> None:
             sent += 1024 * 1024
             yield bytes(1024 * 1024)
 
-    try:
-        answer = gate.client().post(
+    with gate.new_client() as client:
+        answer = client.post(
             "/v1/ingest",
             content=endless(),  # type: ignore[arg-type]
             headers={"Content-Type": "image/png"},
         )
-    except httpx.TransportError:
-        pytest.fail("the connection ended without an answer")
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert sent < limit + 32 * 1024 * 1024
 
@@ -288,7 +286,11 @@ def test_what_is_no_request_gets_a_problem_too(gate: RunningGate, sent: bytes) -
     with socket.create_connection(("127.0.0.1", gate.port), timeout=10) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(sent)
-        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        told = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                told += piece
+    head, _, body = bytes(told).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(body)["code"] == "malformed"
 
