@@ -380,3 +380,11 @@ def test_the_workflow_to_paste_keeps_the_list_in_memory_and_names_no_file_that_m
 
 def test_ci_runs_what_the_readme_tells_a_reader_to_run() -> None:
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_make_alone_lists_the_tasks() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+
+    assert {"setup", "demo", "serve", "test", "check", "docs", "bench", "lock", "clean"} <= listed
