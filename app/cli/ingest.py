@@ -246,7 +246,7 @@ async def _on_listed(run: _Run, banks: "ListedBanks") -> None:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Tells of outcomes as they come, and counts them."""
 
     as_json: bool
@@ -257,6 +257,7 @@ class _Tally:
 
     @property
     def exit_code(self) -> int:
+        """Of all outcomes so far, the worst."""
         if self.counts["match"]:
             return MATCHED
         if self.counts["failed"]:
@@ -264,6 +265,7 @@ class _Tally:
         return UNDECIDABLE if self.counts["undecidable"] else 0
 
     def tell(self, outcome: "Outcome") -> None:
+        """Print one outcome, and count it."""
         self.counts[outcome.verdict] += 1
         why = _why(outcome)
         if outcome.verdict != "clear":
@@ -276,7 +278,7 @@ class _Tally:
             shown = source if isinstance(source, str) else f"line {source['line']}"
             if isinstance(source, dict) and source["client_ref"]:
                 shown += f" ({source['client_ref']})"
-            emit(f"{outcome.verdict:<12}{printable(shown)}{f'  {why}' if why else ''}")
+            emit(f"{outcome.verdict:<12}{printable(shown)}{f'  {printable(why)}' if why else ''}")
         if on_disk:
             shown = printable(source) if isinstance(source, str) else f"of line {source['line']}"
             say(
@@ -338,9 +340,9 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _shown(total: int, *, as_json: bool, hide: bool) -> Iterator[_Tally]:
+def _shown(total: int, *, as_json: bool, hide: bool) -> Iterator[Tally]:
     """A tally that shows its progress on a terminal, and a closing table once all is done."""
-    tally = _Tally(as_json=as_json, hide=hide)
+    tally = Tally(as_json=as_json, hide=hide)
     began = time.monotonic()
     if not sys.stderr.isatty():
         yield tally
@@ -356,7 +358,7 @@ def _shown(total: int, *, as_json: bool, hide: bool) -> Iterator[_Tally]:
     _print_table(console, tally, time.monotonic() - began)
 
 
-def _print_table(console: "Console", tally: _Tally, seconds: float) -> None:
+def _print_table(console: "Console", tally: Tally, seconds: float) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -14,13 +14,16 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import ValidationError
 from ulid import ULID
 
 from app import __version__, formats, release
+from app.answer import IngestAnswer
 from app.cli.console import UsageError, say
 from app.cli.outcomes import Outcome, Tell, failure, problem, work_on_all
 from app.cli.saving import SaveDirectory
 from app.cli.sources import CHUNK_BYTES, Kind, Source, chunks, open_file
+from app.media import Verdict
 
 BATCH_FROM_URLS: Final = 20
 """As many URLs or more go through the batch endpoint."""
@@ -188,8 +191,8 @@ class RemoteRun:
                 await response.aread()
                 outcome = _outcome(source, response)
                 return outcome, _pause(response, outcome)
-            told = _json(response.headers.get(ANSWER_HEADER, ""))
-            if told is None or told.get("verdict") != "clear" or "content-encoding" in response.headers:
+            told = _answer(_json(response.headers.get(ANSWER_HEADER, "")))
+            if told is None or told["verdict"] != "clear" or "content-encoding" in response.headers:
                 return _no_gate(source), None
             path = save.choose(source, str(told["id"]), _format(told))
             try:
@@ -269,8 +272,9 @@ async def _read_batch(response: httpx.Response, unanswered: dict[int, Source], t
         source = unanswered.pop(item["line"], None) if item and isinstance(item.get("line"), int) else None
         if item is None or source is None:
             continue
-        if isinstance(item.get("result"), dict):
-            tell(Outcome(source, answer=item["result"]))
+        result = _answer(item.get("result"))
+        if result is not None:
+            tell(Outcome(source, answer=result))
         elif isinstance(item.get("problem"), dict):
             tell(Outcome(source, problem=item["problem"]))
         else:
@@ -316,14 +320,13 @@ async def _exactly(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
 def _outcome(source: Source, response: httpx.Response) -> Outcome:
     """What a whole answer says."""
     body = _json(response.text)
-    if body is not None and response.status_code == httpx.codes.OK and "verdict" in body:
-        return Outcome(source, answer=body)
-    if body is None or "code" not in body:
+    if body is None:
         return _no_gate(source)
     # Of the gated download, what matched or is undecidable is told within a problem.
-    if isinstance(body.get("result"), dict):
-        return Outcome(source, answer=body["result"])
-    return Outcome(source, problem=body)
+    told = _answer(body if response.status_code == httpx.codes.OK else body.get("result"))
+    if told is not None:
+        return Outcome(source, answer=told)
+    return Outcome(source, problem=body) if "code" in body else _no_gate(source)
 
 
 def _pause(response: httpx.Response, outcome: Outcome) -> float | None:
@@ -353,6 +356,16 @@ def _format(answer: dict[str, Any]) -> str:
     known = {told.name for told in (*formats.IMAGES, *formats.VIDEOS)}
     untrusted = (answer.get("media") or {}).get("format")
     return untrusted if untrusted in known else "bin"
+
+
+def _answer(untrusted: object) -> dict[str, Any] | None:
+    """An answer of this version's shape; None for anything else, which must never pass for clear."""
+    try:
+        told = IngestAnswer.model_validate(untrusted)
+    except ValidationError:
+        return None
+    whole = told.signals is not None or told.verdict is not Verdict.CLEAR
+    return told.model_dump(mode="json") if whole else None
 
 
 def _json(text: str) -> dict[str, Any] | None:

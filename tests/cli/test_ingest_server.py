@@ -1,5 +1,6 @@
 """``cordon ingest --server``: the same answers, from a gate that runs elsewhere."""
 
+import asyncio
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import EDITED, HARMLESS, Cordon, pictures
 from tests.gates import CORDON, RunningGate
-from tests.worlds import MediaHost
+from tests.worlds import Asked, MediaHost
 
 
 @pytest.fixture
@@ -159,8 +160,26 @@ def test_a_file_above_the_limit_is_told_as_such(client: Cordon, gate: RunningGat
     assert problem["code"] == "too_large" or "larger than it accepts" in problem["detail"]
 
 
-def test_a_source_that_is_no_gate_is_never_clear(client: Cordon, host: MediaHost) -> None:
-    """Whatever answers 200 with something else."""
-    ran = client("ingest", "--server", host.url("/").rstrip("/"), "--token", "x", "harmless.jpg", "--json")
+@pytest.mark.parametrize(
+    "answer",
+    [{"verdict": "clear"}, {"verdict": "fine", "id": "x"}, {"detail": "no code"}, ["clear"]],
+    ids=str,
+)
+def test_what_no_gate_says_is_never_clear(client: Cordon, answer: object) -> None:
+    """An answer of another shape is a failure, whatever verdict it tells."""
+    refused_as_empty = b'{"code": "invalid_request", "detail": "x"}'
+    bodies = iter([(422, refused_as_empty), (200, json.dumps(answer).encode())])
+
+    async def respond(_asked: Asked, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        status, body = next(bodies)
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+
+    (client.home / "url").write_text("https://a.example/1.jpg\n")
+    with MediaHost({}) as impostor:
+        impostor.script("/v1/ingest", respond)
+        server = impostor.url("/").rstrip("/")
+        ran = client("ingest", "--server", server, "--token", "x", "--from", "url", "--json")
     assert ran.code == 1
-    assert "problem" in ran.document
+    assert ran.document["problem"]["code"] == "server_unreachable"

@@ -2,11 +2,9 @@
 
 import sqlite3
 import stat
-import subprocess
 
 from app.settings import StoreSettings
 from tests.cli.conftest import Cordon
-from tests.gates import CORDON, environment
 
 
 def test_a_key_is_shown_once_and_can_be_revoked(cordon: Cordon) -> None:
@@ -68,25 +66,17 @@ def test_custodians_are_made_added_listed_and_removed(cordon: Cordon) -> None:
     assert cordon("custodian", "list", "--json").out == b""
 
 
-async def test_an_empty_database_is_migrated_by_whoever_uses_it_first(empty_store: StoreSettings) -> None:
+async def test_an_empty_database_is_migrated_by_whoever_uses_it_first(
+    cordon: Cordon, empty_store: StoreSettings
+) -> None:
     """Check alone changes nothing; on both databases."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [CORDON, *arguments],
-            env=environment(empty_store),
-            capture_output=True,
-            text=True,
-            cwd=empty_store.state_dir.parent,
-            check=False,
-        )
-
-    unmigrated = run("db", "check")
-    assert unmigrated.returncode == 1
-    assert "cordon db upgrade" in unmigrated.stderr
-    assert run("key", "list").returncode == 0
-    assert run("db", "check").returncode == 0
-    assert run("db", "upgrade").returncode == 0
+    given = {"CORDON_DATABASE_URL": empty_store.database_url} if empty_store.database_url else {}
+    unmigrated = cordon("db", "check", given=given)
+    assert unmigrated.code == 1
+    assert "cordon db upgrade" in unmigrated.err
+    assert cordon("key", "list", given=given).code == 0
+    assert cordon("db", "check", given=given).code == 0
+    assert cordon("db", "upgrade", given=given).code == 0
 
 
 def test_an_old_database_is_refused_until_it_is_upgraded(cordon: Cordon) -> None:
