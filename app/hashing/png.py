@@ -134,7 +134,8 @@ def read_chunks(untrusted: mmap.mmap | bytes, most_frames: int) -> Chunks:
         DamagedPngError: they do not make a PNG.
     """
     walk = _walk(untrusted)
-    kind, start, end = next(walk)
+    # None, where IEND comes first.
+    kind, start, end = next(walk, (b"", 0, 0))
     if kind != b"IHDR" or end - start != _HEADER.size:
         raise DamagedPngError
     header = _Header(*_HEADER.unpack(untrusted[start:end]))

@@ -24,6 +24,9 @@ from app.media import PDQ_BYTES, Background, Reason, Rendering, Shape
 _LONGEST_SIDE = 65_535
 """Largest width or height in pixels: what most formats can hold at all. Beyond, memory goes by the side."""
 
+_LARGEST_SIDE_TOLD = 2**32 - 1
+"""Largest width or height that is told at all: what a record holds. A TIFF of 64-bit places can claim more."""
+
 
 def scan(
     untrusted: mmap.mmap | bytes, limits: Limits
@@ -48,6 +51,11 @@ def scan(
         return Reason.UNSUPPORTED_FORMAT
     try:
         medium = open_medium(untrusted, told, most_frames=limits.max_frames + 1, max_pixels=limits.max_pixels)
+        sides = [side for size in medium.sizes for side in size]
+        if min(sides) < 1:
+            return Reason.CORRUPT
+        if max(sides) > _LARGEST_SIDE_TOLD:
+            return Reason.TOO_MANY_PIXELS
         width, height = medium.sizes[0]
         yield Shape(told.kind, told.name, width, height, len(medium.sizes))
         need = Need(medium.decode_bytes + max(_hashing_bytes(size) for size in medium.sizes))
