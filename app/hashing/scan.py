@@ -6,7 +6,7 @@ when the memory it asks for was granted.
 
 import hashlib
 import mmap
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,7 +25,7 @@ _LONGEST_SIDE = 65_535
 """Largest width or height in pixels: what most formats can hold at all. Beyond, memory goes by the side."""
 
 _LARGEST_SIDE_TOLD = 2**32 - 1
-"""Largest width or height that is told at all: what a record holds. A TIFF of 64-bit places can claim more."""
+"""Largest width or height that a record holds; a TIFF of 64-bit places can claim more."""
 
 
 def scan(
@@ -51,11 +51,7 @@ def scan(
         return Reason.UNSUPPORTED_FORMAT
     try:
         medium = open_medium(untrusted, told, most_frames=limits.max_frames + 1, max_pixels=limits.max_pixels)
-        sides = [side for size in medium.sizes for side in size]
-        if min(sides) < 1:
-            return Reason.CORRUPT
-        if max(sides) > _LARGEST_SIDE_TOLD:
-            return Reason.TOO_MANY_PIXELS
+        _check_sides(side for size in medium.sizes for side in size)
         width, height = medium.sizes[0]
         yield Shape(told.kind, told.name, width, height, len(medium.sizes))
         need = Need(medium.decode_bytes + max(_hashing_bytes(size) for size in medium.sizes))
@@ -131,6 +127,14 @@ def _hash(picture: Picture, background: Background, *, with_digest: bool) -> _Ha
     if downsampler is not None:
         value, quality = pdq.conclude(downsampler.finish(), height, width, strips)
     return _Hashed(value, quality, shrinker.finish(), opaque, digest.digest() if digest else None)
+
+
+def _check_sides(sides: Iterable[int]) -> None:
+    for side in sides:
+        if side < 1:
+            raise UndecodableError(Reason.CORRUPT)
+        if side > _LARGEST_SIDE_TOLD:
+            raise UndecodableError(Reason.TOO_MANY_PIXELS)
 
 
 def _fits(size: Size, limits: Limits) -> bool:
