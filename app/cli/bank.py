@@ -161,7 +161,7 @@ def list_banks(as_json: AsJson = False) -> None:
 def hash_files(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, directories, or -.")],
     all_frames: Annotated[
-        bool, typer.Option("--all-frames", help="Tell every frame or page that differs, not the first alone.")
+        bool, typer.Option("--all-frames", help="Tell each frame or page that differs, by its number too.")
     ] = False,
     types: Annotated[
         list[SignalType] | None, typer.Option("--type", help="Only this type; give it again for more.")

@@ -142,7 +142,9 @@ async def _state(settings: "Settings") -> "list[Control]":
             "banks",
             False,
             bool(counting),
-            f"{len(counting)} of {len(there)} count" if counting else "none was imported into yet",
+            f"{len(counting)} of {len(there)} banks had their first import"
+            if counting
+            else "none was imported into yet",
         ),
         Control(
             "custodians",
