@@ -42,6 +42,9 @@ POLL_SECONDS: Final = 1.0
 MERGED_ABOVE: Final = 20_000
 """Entries added or removed since the snapshot; with more, a new one is built in the background."""
 
+LOADED_ABOVE_SNAPSHOT: Final = 200_000
+"""With more, a process that starts waits for a new snapshot: laying all of it over the old one is slower."""
+
 _BUILD_AGAIN_SECONDS: Final = 30.0
 _OTHER_BUILDER_SECONDS: Final = 0.5
 
@@ -272,7 +275,7 @@ class CurrentBanks:
             event(logger, logging.WARNING, "banks_snapshot_outdated", generation=base.generation)
             base, self._must_be_whole = _Base(), True
         if self._must_be_whole and base.path is None:
-            base = await self._newest_base() or base
+            base = await self._newest_base(touched=LOADED_ABOVE_SNAPSHOT) or base
             head = await self._store.head(base.generation, base.nonce)
             self._base = base
         self._asked_at = time.monotonic()
@@ -284,12 +287,11 @@ class CurrentBanks:
 
     async def _load(self, base: _Base, head: Head) -> None:
         """Put a base and all that changed since in force; or, if that is too much, ask for a new base."""
-        too_much = head.touched > MERGED_ABOVE
-        if self._must_be_whole and too_much:
+        if self._must_be_whole and head.touched > LOADED_ABOVE_SNAPSHOT:
             self._build_wanted = True
             return
         changes = await self._store.changes(base.generation)
-        self._build_wanted = too_much or bool(changes.pending)
+        self._build_wanted = head.touched > MERGED_ABOVE or bool(changes.pending)
         if self._must_be_whole and changes.pending:
             return
         added = await asyncio.to_thread(EntryIndex.build, changes.added)
@@ -328,7 +330,7 @@ class CurrentBanks:
         prepare(self._directory)
         while True:
             with building(self._directory) as mine:
-                found = await self._newest_base(after=self._base.generation)
+                found = await self._newest_base(after=self._base.generation, touched=MERGED_ABOVE)
                 if found is None and mine:
                     found = await self._open(await self._write())
                 if found is not None:
@@ -337,11 +339,11 @@ class CurrentBanks:
                     return found
             await asyncio.sleep(_OTHER_BUILDER_SECONDS)
 
-    async def _newest_base(self, after: int = 0) -> _Base | None:
-        """The newest whole snapshot of this history that leaves little to be laid over it, or None."""
+    async def _newest_base(self, *, after: int = 0, touched: int) -> _Base | None:
+        """The newest whole snapshot of this history with so much at most to be laid over it, or None."""
         for name in snapshots_in(self._directory):
             head = await self._store.head(name.generation, name.nonce)
-            if name.generation <= after or not _usable(name, head) or head.touched > MERGED_ABOVE:
+            if name.generation <= after or not _usable(name, head) or head.touched > touched:
                 continue
             try:
                 return await self._open(name.path)

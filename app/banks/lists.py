@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from app.entries import NewSignal
+from app.entries import NewSignal, is_plain_text
 from app.media import PDQ_BITS, SignalType
 
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -331,6 +331,6 @@ def _note(untrusted: object) -> str | None:
         return None
     if not isinstance(untrusted, str):
         raise BadSignalError("the note must be a string")
-    if len(untrusted) > MAX_NOTE_CHARACTERS or not untrusted.isprintable():
-        raise BadSignalError(f"the note must be printable, at most {MAX_NOTE_CHARACTERS} characters")
+    if len(untrusted) > MAX_NOTE_CHARACTERS or not is_plain_text(untrusted):
+        raise BadSignalError(f"the note may have {MAX_NOTE_CHARACTERS} characters, and no control character")
     return untrusted.strip() or None

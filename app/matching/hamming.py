@@ -195,12 +195,13 @@ class HammingIndex:
 def pack(values: NDArray[np.uint8]) -> Rows:
     """Values as shuffled rows of 64-bit words: uint8 (n, bytes) to uint64 (n, bytes / 8)."""
     count, size = values.shape
-    rows = np.empty((count, size), np.uint8)
-    order = _permutation(size * 8)
+    table = _shuffled_bytes(size)
+    rows = np.zeros((count, size // 8), np.uint64)
     for begin in range(0, count, _SCAN_CHUNK):
-        bits = np.unpackbits(values[begin : begin + _SCAN_CHUNK], axis=1)
-        rows[begin : begin + _SCAN_CHUNK] = np.packbits(bits[:, order], axis=1)
-    return rows.view("<u8")
+        some = slice(begin, begin + _SCAN_CHUNK)
+        for place in range(size):
+            rows[some] |= table[place].take(values[some, place], axis=0)
+    return rows
 
 
 def unpack(rows: Rows) -> NDArray[np.uint8]:
@@ -297,6 +298,17 @@ def _masks(width: int, radius: int) -> NDArray[np.int64]:
 @cache
 def _permutation(bits: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64(_PERMUTATION_SEED)).permutation(bits)
+
+
+@cache
+def _shuffled_bytes(size: int) -> NDArray[np.uint64]:
+    """For each place and each byte there, the row that it becomes when all else is zero."""
+    table = np.zeros((size, 256, size), np.uint8)
+    for place in range(size):
+        alone = np.zeros((256, size), np.uint8)
+        alone[:, place] = np.arange(256)
+        table[place] = np.packbits(np.unpackbits(alone, axis=1)[:, _permutation(size * 8)], axis=1)
+    return table.view("<u8").astype(np.uint64)
 
 
 def _keys(rows: Rows, band: Band) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from app.store.database import Database
 
 SMALL = 5
 MERGED = 12
+LOADED = 18
 PATIENCE = 20
 
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -36,6 +37,7 @@ pytestmark = on_sqlite
 def few_entries_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(banks, "SMALL_CHANGE", SMALL)
     monkeypatch.setattr(current, "MERGED_ABOVE", MERGED)
+    monkeypatch.setattr(current, "LOADED_ABOVE_SNAPSHOT", LOADED)
     monkeypatch.setattr(current, "_OTHER_BUILDER_SECONDS", 0.01)
     monkeypatch.setattr(current, "_BUILD_AGAIN_SECONDS", 0.01)
 
@@ -250,6 +252,24 @@ async def test_a_process_that_starts_again_opens_the_snapshot_that_is_there(
         assert again.generation == 4
         assert [found(again, number) for number in (3, 4, 50)] == [False, True, True]
         assert again.ready(None).counts == {(1, SignalType.SHA256): 20}
+
+
+async def test_a_process_that_starts_does_not_wait_for_what_is_only_being_merged(
+    database: Database, follow: Callable[..., Any], tmp_path: Path
+) -> None:
+    await make(database)
+    for number in range(MERGED + 1):
+        await add(database, number)
+    prepare(tmp_path / "snapshots")
+    with building(tmp_path / "snapshots"):
+        following = await follow()
+        assert all(found(following, number) for number in range(MERGED + 1))
+        assert following.status().building
+        for number in range(MERGED + 1, LOADED + 1):
+            await add(database, number)
+        assert (await follow()).generation == 0, "this is too much for one that starts"
+        await until(lambda: found(following, LOADED))
+    await until(lambda: following.status().snapshot_generation > 0)
 
 
 async def test_a_damaged_snapshot_is_refused_and_built_again(

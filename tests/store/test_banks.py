@@ -127,7 +127,7 @@ async def test_a_wrong_name_is_refused(database: Database, name: str) -> None:
         ({"action": BankAction.BLOCK, "no_report_reason": "  "}, "needs a 'no_report_reason'"),
         ({"no_report_reason": "why"}, "is for csam banks that only block"),
         ({"kind": BankKind.NCII, "no_report_reason": "why"}, "is for csam banks that only block"),
-        ({"action": BankAction.BLOCK, "no_report_reason": "a\0b"}, "printable"),
+        ({"action": BankAction.BLOCK, "no_report_reason": "a\0b"}, "control character"),
         ({"thresholds": {SignalType.PDQ: 65}}, "pdq 0 to 64"),
         ({"thresholds": {SignalType.PDQ: -1}}, "pdq 0 to 64"),
         ({"thresholds": {SignalType.PHASH: 17}}, "phash 0 to 16"),
