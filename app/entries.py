@@ -4,15 +4,26 @@ Entries travel as columns, a chunk at a time: millions of them pass through on t
 values are masked in ``repr``, like all fingerprints (promise 6).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.media import DEFAULT_THRESHOLDS, BankAction, BankKind, SignalType
+
+PLAIN_TEXT_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+"""What notes and reasons may hold, as a JSON Schema says it: no control character."""
+
+_NOT_PLAIN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_plain_text(untrusted: str) -> bool:
+    """Whether a text has no control character and no half of one beyond 16 bits."""
+    return _NOT_PLAIN.search(untrusted) is None
 
 
 @dataclass(frozen=True)
