@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,7 +65,7 @@ class BankStore(Protocol):
     async def changes(self, since: int) -> Changes:
         """All banks, and what became of their entries since a generation."""
 
-    def entries(self, of: SignalType, generation: int) -> AsyncIterator[Entries]:
+    def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
         """All entries of a type at a generation."""
 
 
@@ -363,8 +363,9 @@ class CurrentBanks:
         writer = SnapshotWriter(self._directory, head.generation, head.nonce)
         try:
             for of in SignalType:
-                async for entries in self._store.entries(of, head.generation):
-                    await _step(writer, writer.add, entries)
+                async with contextlib.aclosing(self._store.entries(of, head.generation)) as chunks:
+                    async for entries in chunks:
+                        await _step(writer, writer.add, entries)
             after = await self._store.head(head.generation, head.nonce)
             if not after.known or after.pruned_generation > head.generation:
                 raise SnapshotError("the banks were pruned while they were read")

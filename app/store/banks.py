@@ -14,7 +14,7 @@ Values of entries appear in no error, log or audit entry.
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -58,8 +58,9 @@ MAX_REASON_CHARACTERS: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _READ_AT_ONCE: Final = 2_000
-_SWEPT_AT_ONCE: Final = 10_000
+_SWEPT_AT_ONCE: Final = 20_000
 _READ_ATTEMPTS: Final = 10
+_CHANGES_AT_ONCE: Final = 1_000
 _NONCE_BYTES: Final = 16
 
 
@@ -404,26 +405,19 @@ async def sweep(database: Database) -> int:
     leftover = or_(
         entries.c.bank_id.not_in(select(banks.c.id)), entries.c.change_id.not_in(select(changes.c.id))
     )
-    swept = after = 0
-    while True:
+    async with database.connect() as connection:
+        first, last = (await connection.execute(select(func.min(entries.c.id), func.max(entries.c.id)))).one()
+    swept = 0
+    for begin in range(first or 0, (last or 0) + 1, _SWEPT_AT_ONCE):
+        # By ranges of ids, which no planner can turn into a scan of all that there is.
+        some = and_(entries.c.id >= begin, entries.c.id < begin + _SWEPT_AT_ONCE, leftover)
         async with database.connect() as connection:
-            found = (
-                await connection.scalars(
-                    select(entries.c.id)
-                    .where(entries.c.id > after, leftover)
-                    .order_by(entries.c.id)
-                    .limit(_SWEPT_AT_ONCE)
-                )
-            ).all()
-        if not found:
-            return swept
+            if not (await connection.execute(select(exists().where(some)))).scalar_one():
+                continue
         async with database.begin() as connection:
             # Asked again: an entry may have been taken over by a new change in between.
-            gone = await connection.execute(
-                delete(entries).where(entries.c.id > after, entries.c.id <= found[-1], leftover)
-            )
-        swept += gone.rowcount
-        after = found[-1]
+            swept += (await connection.execute(delete(entries).where(some))).rowcount
+    return swept
 
 
 async def prune(database: Database, generation: int) -> int:
@@ -515,36 +509,27 @@ class BankReader:
                     return read
         raise NotReadyError("the banks change faster than they can be read")
 
-    async def entries(self, of: SignalType, generation: int) -> AsyncIterator[Entries]:
-        """All entries of a type at a generation, a few thousand at a time.
+    async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
+        """All entries of a type at a generation, a few thousand at a time; close it if it is not exhausted.
 
-        Entries of banks that are deleted meanwhile may be missing, and those of banks that were deleted
-        before may still be there; check ``pruned_generation`` afterwards.
+        Those of deleted banks may still be there; check ``pruned_generation`` afterwards.
 
         Raises:
             NotReadyError: the database does not answer.
         """
-        # A subquery in place of a join, so that no planner starts from the changes and sorts.
-        brought = select(changes.c.generation).where(changes.c.id == entries.c.change_id).scalar_subquery()
-        page = (
+        asked = (
             select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            .join(changes, changes.c.id == entries.c.change_id)
             .where(
                 entries.c.type == of.value,
-                brought <= generation,
+                changes.c.generation <= generation,
                 or_(entries.c.removed_generation.is_(None), entries.c.removed_generation > generation),
             )
-            .order_by(entries.c.id)
-            .limit(_READ_AT_ONCE)
+            .execution_options(yield_per=_READ_AT_ONCE)
         )
-        after = 0
-        while True:
-            async with self._database.connect() as connection:
-                rows = (await connection.execute(page.where(entries.c.id > after))).all()
-            if rows:
+        async with self._database.connect() as connection, connection.stream(asked) as found:
+            async for rows in found.partitions():
                 yield _columns(of, rows)
-                after = rows[-1].id
-            if len(rows) < _READ_AT_ONCE:
-                return
 
 
 def _check_policy(
@@ -766,20 +751,29 @@ def _chunks(signals: Sequence[NewSignal]) -> Iterator[Sequence[NewSignal]]:
 
 
 async def _added(connection: AsyncConnection, since: int) -> tuple[Entries, ...]:
-    """Entries of small changes after a generation that are still there, by type."""
-    rows = await connection.execute(
-        select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
-        .join(changes, changes.c.id == entries.c.change_id)
-        .where(
-            changes.c.generation > since,
-            changes.c.added <= SMALL_CHANGE,
-            entries.c.removed_generation.is_(None),
+    """Entries of small changes after a generation that are still there."""
+    small = await connection.scalars(
+        select(changes.c.id)
+        .where(changes.c.generation > since, changes.c.added.between(1, SMALL_CHANGE))
+        .order_by(changes.c.id)
+    )
+    # Asked for by the changes' own ids: from a join, PostgreSQL expects as many entries of each as the
+    # largest import brought, and reads the whole table.
+    read: list[Entries] = []
+    for ids in small.partitions(_CHANGES_AT_ONCE):
+        asked = (
+            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            .where(entries.c.change_id.in_(ids), entries.c.removed_generation.is_(None))
+            .order_by(entries.c.type)
+            .execution_options(yield_per=_READ_AT_ONCE)
         )
-        .order_by(entries.c.type, entries.c.id)
-    )
-    return tuple(
-        _columns(SignalType(of), list(group)) for of, group in groupby(rows.all(), key=lambda row: row.type)
-    )
+        async with connection.stream(asked) as found:
+            async for rows in found.partitions():
+                read += [
+                    _columns(SignalType(of), list(group))
+                    for of, group in groupby(rows, key=lambda row: row.type)
+                ]
+    return tuple(read)
 
 
 async def _removed(connection: AsyncConnection, since: int) -> dict[str, Any]:

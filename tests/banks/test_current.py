@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,7 +62,7 @@ class SwitchedStore:
     async def changes(self, since: int) -> Changes:
         return await self._answer().changes(since)
 
-    async def entries(self, of: SignalType, generation: int) -> AsyncIterator[Entries]:
+    async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
         async for some in self._answer().entries(of, generation):
             yield some
 
@@ -449,7 +449,7 @@ async def test_closing_gives_up_a_build_and_leaves_the_last_good_snapshot(
     reached = asyncio.Event()
     entries = switched.reader.entries
 
-    async def endless(of: SignalType, generation: int) -> AsyncIterator[Entries]:
+    async def endless(of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
         async for some in entries(of, generation):
             yield some
             reached.set()
