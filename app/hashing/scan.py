@@ -108,17 +108,20 @@ def _hash(picture: Picture, background: Background, *, with_digest: bool) -> _Ha
     width, height = picture.size
     rows = pdq.strip_rows(width)
     downsampler = pdq.Downsampler(height, width) if min(width, height) >= pdq.SMALLEST_SIDE else None
-    shrinker = Shrinker()
+    shrinker = Shrinker(width, height)
     digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16) if with_digest else None
     opaque = True
     for strip, strip_is_opaque in picture.strips(rows, background):
         opaque = opaque and strip_is_opaque
         pixels = np.asarray(strip)
+        shrinker.add(strip)
         if downsampler is not None:
             downsampler.add(pixels)
-        shrinker.add(strip)
         if digest is not None:
             digest.update(pixels.data)
+    phash = shrinker.finish()
+    # Its grey copy goes before the reference, which may want memory, comes.
+    del shrinker
 
     def strips() -> Iterator[NDArray[np.uint8]]:
         return (np.asarray(strip) for strip, _ in picture.strips(rows, background))
@@ -126,7 +129,7 @@ def _hash(picture: Picture, background: Background, *, with_digest: bool) -> _Ha
     value, quality = bytes(PDQ_BYTES), 0
     if downsampler is not None:
         value, quality = pdq.conclude(downsampler.finish(), height, width, strips)
-    return _Hashed(value, quality, shrinker.finish(), opaque, digest.digest() if digest else None)
+    return _Hashed(value, quality, phash, opaque, digest.digest() if digest else None)
 
 
 def _check_sides(sides: Iterable[int]) -> None:
@@ -142,4 +145,7 @@ def _fits(size: Size, limits: Limits) -> bool:
 
 
 def _hashing_bytes(size: Size) -> int:
-    return pdq.peak_bytes(*size) + 2**23
+    """Most memory that reading a decoded picture takes, besides the picture."""
+    width, height = size
+    strips = 16 * pdq.STRIP_BYTES
+    return strips + pdq.sums_bytes(width, height) + max(width * height, pdq.reference_bytes(width, height))

@@ -1,0 +1,45 @@
+"""After ``preload`` nothing is imported, opened or started, whatever is scanned."""
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import os, sys
+from app.hashing import samples, scan
+from app.hashing.records import Limits
+scan.preload()
+media = list(samples.every())
+media += [medium[: len(medium) // 2] for medium in media]
+media += [medium[:-7] + b"damaged" for medium in media]
+limits = Limits(2**20, 10, 2**30, frozenset())
+happened = []
+def watch(event, arguments):
+    if event in ("open", "import", "ctypes.dlopen") or event.startswith(("os.", "socket.", "subprocess.")):
+        happened.append((event, arguments))
+sys.addaudithook(watch)
+reasons = []
+for medium in media:
+    scanning = scan.scan(medium, limits)
+    while True:
+        try:
+            next(scanning)
+        except StopIteration as end:
+            reasons.append(end.value)
+            break
+found = list(happened)
+threads = len(os.listdir("/proc/self/task"))
+whole = len(list(samples.every()))
+print(found, threads, all(reason is None for reason in reasons[:whole]), len(reasons) == 4 * whole)
+"""
+
+
+def test_nothing_is_opened_imported_or_started_after_preload() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.stdout == "[] 1 True True\n", outcome.stderr
