@@ -34,7 +34,7 @@ from app.quarantine import Quarantine
 from app.report.outbox import SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import custodians, processes
-from app.store.banks import BankReader
+from app.store.bank_reader import BankReader
 from app.store.database import Database, open_current
 from app.store.keys import KeyRing
 from app.store.reports import ReportShelf

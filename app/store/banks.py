@@ -13,35 +13,19 @@ Values of entries appear in no error, log or audit entry.
 
 import re
 import secrets
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from itertools import groupby
 from typing import Any, Final
 
-import numpy as np
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    and_,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Row, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.entries import Bank, Changes, Entries, Head, NewSignal, is_plain_text
-from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
+from app.entries import Bank, NewSignal, is_plain_text
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import BankAction, BankKind, SignalType
-from app.store import audit
+from app.store import audit, bank_entries
 from app.store.database import Database
 from app.store.schema import banks, changes, entries, index_state
 
@@ -57,10 +41,7 @@ LARGEST_THRESHOLDS: Final = {SignalType.PDQ: 64, SignalType.PHASH: 16}
 MAX_REASON_CHARACTERS: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_READ_AT_ONCE: Final = 2_000
 _SWEPT_AT_ONCE: Final = 20_000
-_READ_ATTEMPTS: Final = 10
-_CHANGES_AT_ONCE: Final = 1_000
 _NONCE_BYTES: Final = 16
 
 
@@ -285,7 +266,7 @@ async def counts(connection: AsyncConnection) -> Mapping[tuple[int, SignalType],
     """How many entries there are, by id of bank and type. Reads all of them."""
     rows = await connection.execute(
         select(entries.c.bank_id, entries.c.type, func.count())
-        .where(entries.c.removed_generation.is_(None), _visible())
+        .where(entries.c.removed_generation.is_(None), bank_entries.visible())
         .group_by(entries.c.bank_id, entries.c.type)
     )
     return {(bank_id, SignalType(of)): count for bank_id, of, count in rows}
@@ -306,7 +287,7 @@ async def add(connection: AsyncConnection, name: str, signals: Sequence[NewSigna
     generation = await _next_generation(connection)
     bank = await get(connection, name)
     change_id = await _record(connection, generation, bank.id)
-    added = await _insert(connection, bank.id, change_id, signals)
+    added = await bank_entries.insert_new(connection, bank.id, change_id, signals)
     await connection.execute(update(changes).where(changes.c.id == change_id).values(added=added))
     await _imported(connection, bank, generation, imported=bool(signals))
     await _audit_change(connection, "bank.signals_added", bank, generation=generation, changed=added, by=by)
@@ -322,9 +303,7 @@ async def remove(connection: AsyncConnection, name: str, signals: Sequence[NewSi
     generation = await _next_generation(connection)
     bank = await get(connection, name)
     change_id = await _record(connection, generation, bank.id)
-    removed = 0
-    for chunk in _chunks(signals):
-        removed += await _mark_removed(connection, bank.id, generation, chunk)
+    removed = await bank_entries.mark_removed(connection, bank.id, generation, signals)
     await connection.execute(update(changes).where(changes.c.id == change_id).values(removed=removed))
     await _audit_change(
         connection, "bank.signals_removed", bank, generation=generation, changed=removed, by=by
@@ -354,7 +333,7 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
         ConflictError: the import was given up for another one, or its bank was deleted.
     """
     async with database.begin() as connection:
-        added = await _insert(connection, staged.bank.id, staged.change_id, signals)
+        added = await bank_entries.insert_new(connection, staged.bank.id, staged.change_id, signals)
         counted = await connection.execute(
             update(changes)
             .where(changes.c.id == staged.change_id, changes.c.generation.is_(None))
@@ -442,96 +421,6 @@ async def prune(database: Database, generation: int) -> int:
             return pruned
 
 
-class BankReader:
-    """Reads banks for the index; what ``app.banks.current`` polls."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def head(self, generation: int, nonce: bytes) -> Head:
-        """How far the banks have come, as seen from a generation of theirs; 0 stands for an empty beginning.
-
-        Raises:
-            NotReadyError: the database does not answer.
-        """
-        known = exists().where(changes.c.generation == generation, changes.c.nonce == nonce)
-        touched = (
-            select(func.coalesce(func.sum(changes.c.added + changes.c.removed), 0))
-            .where(changes.c.generation > generation)
-            .scalar_subquery()
-        )
-        asked = (
-            select(
-                index_state.c.generation,
-                index_state.c.pruned_generation,
-                changes.c.nonce,
-                known.label("known"),
-                touched.label("touched"),
-            )
-            .select_from(index_state)
-            .outerjoin(changes, changes.c.generation == index_state.c.generation)
-        )
-        async with self._database.connect() as connection:
-            row = (await connection.execute(asked)).one()
-        return Head(
-            generation=row.generation,
-            nonce=row.nonce or b"",
-            pruned_generation=row.pruned_generation,
-            known=generation == 0 or bool(row.known),
-            touched=int(row.touched),
-        )
-
-    async def changes(self, since: int) -> Changes:
-        """All banks, and what became of their entries since a generation.
-
-        Raises:
-            NotReadyError: the database does not answer, or the banks change faster than they can be read.
-        """
-        for _ in range(_READ_ATTEMPTS):
-            async with self._database.connect() as connection:
-                before = await _generation(connection)
-                read = Changes(
-                    generation=before,
-                    banks=await every(connection),
-                    added=await _added(connection, since),
-                    **await _removed(connection, since),
-                    pending=tuple(
-                        await connection.scalars(
-                            select(changes.c.generation)
-                            .where(changes.c.generation > since, changes.c.added > SMALL_CHANGE)
-                            .order_by(changes.c.generation)
-                        )
-                    ),
-                )
-                # PostgreSQL shows each statement what was committed by then: only if nothing was
-                # committed in between is all of it of one generation.
-                if await _generation(connection) == before:
-                    return read
-        raise NotReadyError("the banks change faster than they can be read")
-
-    async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
-        """All entries of a type at a generation, a few thousand at a time; close it if it is not exhausted.
-
-        Those of deleted banks may still be there; check ``pruned_generation`` afterwards.
-
-        Raises:
-            NotReadyError: the database does not answer.
-        """
-        asked = (
-            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
-            .join(changes, changes.c.id == entries.c.change_id)
-            .where(
-                entries.c.type == of.value,
-                changes.c.generation <= generation,
-                or_(entries.c.removed_generation.is_(None), entries.c.removed_generation > generation),
-            )
-            .execution_options(yield_per=_READ_AT_ONCE)
-        )
-        async with self._database.connect() as connection, connection.stream(asked) as found:
-            async for rows in found.partitions():
-                yield _columns(of, rows)
-
-
 def _check_policy(
     kind: BankKind, action: BankAction, thresholds: Mapping[SignalType, int], no_report_reason: str | None
 ) -> None:
@@ -569,10 +458,6 @@ def _bank(row: Row[*tuple[Any, ...]]) -> Bank:
         first_generation=row.first_generation,
         changed_at=row.changed_at,
     )
-
-
-async def _generation(connection: AsyncConnection) -> int:
-    return int((await connection.execute(select(index_state.c.generation))).scalar_one())
 
 
 async def _next_generation(connection: AsyncConnection) -> int:
@@ -626,183 +511,4 @@ async def _audit_change(
         event,
         bank.name,
         {"bank_id": bank.id, "generation": generation, "entries": changed, "by": by},
-    )
-
-
-def _visible() -> ColumnElement[bool]:
-    return exists().where(changes.c.id == entries.c.change_id, changes.c.generation.is_not(None))
-
-
-# A conflict is with an entry that is present. If that is of an import which is not finished, and may never
-# be, it becomes one of this change.
-_INSERT: Final = """
-INSERT INTO entries (bank_id, type, value, note, change_id)
-{signals}
-ON CONFLICT (bank_id, type, value) WHERE removed_generation IS NULL
-DO UPDATE SET change_id = excluded.change_id, note = excluded.note
-WHERE entries.change_id <> excluded.change_id AND NOT EXISTS (
-    SELECT 1 FROM changes WHERE changes.id = entries.change_id AND changes.generation IS NOT NULL
-)
-"""
-_INSERT_POSTGRESQL: Final = _INSERT.format(
-    signals="SELECT $1, signal.type, signal.value, signal.note, $2 "
-    "FROM unnest($3::text[], $4::bytea[], $5::text[]) AS signal (type, value, note)"
-)
-# SQLite asks for the WHERE before an ON CONFLICT.
-_SIGNALS_SQLITE: Final = """
-SELECT given.bank, signal.column1, signal.column2, signal.column3, given.change
-FROM (SELECT ? AS bank, ? AS change) AS given, (VALUES {signals}) AS signal WHERE true
-"""
-# Many rows a statement: three times as fast as one.
-_SQLITE_ROWS: Final = 500
-_REMOVE: Final = """
-UPDATE entries SET removed_generation = {generation}
-{signals}
-WHERE bank_id = {bank} AND entries.type = {type} AND entries.value = {value} AND removed_generation IS NULL
-AND EXISTS (SELECT 1 FROM changes WHERE changes.id = entries.change_id AND changes.generation IS NOT NULL)
-"""
-_REMOVE_SQLITE: Final = _REMOVE.format(generation="?", signals="", bank="?", type="?", value="?")
-_REMOVE_POSTGRESQL: Final = _REMOVE.format(
-    generation="$1",
-    signals="FROM unnest($3::text[], $4::bytea[]) AS signal (type, value)",
-    bank="$2",
-    type="signal.type",
-    value="signal.value",
-)
-
-
-async def _insert(
-    connection: AsyncConnection, bank_id: int, change_id: int, signals: Sequence[NewSignal]
-) -> int:
-    """Insert what is not there yet; tells how many."""
-    added = 0
-    for chunk in _chunks(signals):
-        # PostgreSQL refuses to meet the same value twice in one statement. Sorted, an index grows faster.
-        unique = sorted({(signal.type, signal.value): signal for signal in chunk}.values())
-        if connection.dialect.name == "postgresql":
-            inserted = await connection.exec_driver_sql(
-                _INSERT_POSTGRESQL,
-                (
-                    bank_id,
-                    change_id,
-                    [signal.type.value for signal in unique],
-                    [signal.value for signal in unique],
-                    [signal.note for signal in unique],
-                ),
-            )
-            added += inserted.rowcount
-            continue
-        whole = len(unique) - len(unique) % _SQLITE_ROWS
-        for size, some in ((_SQLITE_ROWS, unique[:whole]), (len(unique) - whole, unique[whole:])):
-            if some:
-                added += await _insert_sqlite(connection, bank_id, change_id, some, rows=size)
-    return added
-
-
-async def _insert_sqlite(
-    connection: AsyncConnection, bank_id: int, change_id: int, signals: Sequence[NewSignal], *, rows: int
-) -> int:
-    """Insert signals, so many rows a statement, by which their number can be divided."""
-    parameters = [
-        (
-            bank_id,
-            change_id,
-            *(
-                field
-                for signal in signals[begin : begin + rows]
-                for field in (signal.type.value, signal.value, signal.note)
-            ),
-        )
-        for begin in range(0, len(signals), rows)
-    ]
-    inserted = await connection.exec_driver_sql(_insert_sqlite_of(rows), parameters)
-    return inserted.rowcount
-
-
-@cache
-def _insert_sqlite_of(rows: int) -> str:
-    signals = ", ".join(["(?, ?, ?)"] * rows)
-    return _INSERT.format(signals=_SIGNALS_SQLITE.format(signals=signals))
-
-
-async def _mark_removed(
-    connection: AsyncConnection, bank_id: int, generation: int, signals: Sequence[NewSignal]
-) -> int:
-    if connection.dialect.name == "postgresql":
-        marked = await connection.exec_driver_sql(
-            _REMOVE_POSTGRESQL,
-            (
-                generation,
-                bank_id,
-                [signal.type.value for signal in signals],
-                [signal.value for signal in signals],
-            ),
-        )
-    else:
-        marked = await connection.exec_driver_sql(
-            _REMOVE_SQLITE, [(generation, bank_id, signal.type.value, signal.value) for signal in signals]
-        )
-    return marked.rowcount
-
-
-def _chunks(signals: Sequence[NewSignal]) -> Iterator[Sequence[NewSignal]]:
-    for begin in range(0, len(signals), STAGED_AT_ONCE):
-        yield signals[begin : begin + STAGED_AT_ONCE]
-
-
-async def _added(connection: AsyncConnection, since: int) -> tuple[Entries, ...]:
-    """Entries of small changes after a generation that are still there."""
-    small = await connection.scalars(
-        select(changes.c.id)
-        .where(changes.c.generation > since, changes.c.added.between(1, SMALL_CHANGE))
-        .order_by(changes.c.id)
-    )
-    # Asked for by the changes' own ids: from a join, PostgreSQL expects as many entries of each as the
-    # largest import brought, and reads the whole table.
-    read: list[Entries] = []
-    for ids in small.partitions(_CHANGES_AT_ONCE):
-        asked = (
-            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
-            .where(entries.c.change_id.in_(ids), entries.c.removed_generation.is_(None))
-            .order_by(entries.c.type)
-            .execution_options(yield_per=_READ_AT_ONCE)
-        )
-        async with connection.stream(asked) as found:
-            async for rows in found.partitions():
-                read += [
-                    _columns(SignalType(of), list(group))
-                    for of, group in groupby(rows, key=lambda row: row.type)
-                ]
-    return tuple(read)
-
-
-async def _removed(connection: AsyncConnection, since: int) -> dict[str, Any]:
-    """Ids of entries removed after a generation; and how many of them were there at it, by bank and type."""
-    rows = (
-        await connection.execute(
-            select(
-                entries.c.id,
-                entries.c.bank_id,
-                entries.c.type,
-                (changes.c.generation <= literal(since)).label("was_there"),
-            )
-            .join(changes, changes.c.id == entries.c.change_id)
-            .where(entries.c.removed_generation > since)
-            .order_by(entries.c.id)
-        )
-    ).all()
-    return {
-        "removed": np.fromiter((row.id for row in rows), np.int64, len(rows)),
-        "removed_counts": Counter((row.bank_id, SignalType(row.type)) for row in rows if row.was_there),
-    }
-
-
-def _columns(of: SignalType, rows: Sequence[Row[*tuple[Any, ...]]]) -> Entries:
-    """Rows of (type, id, bank_id, value), at least one, as columns."""
-    _, ids, bank_ids, values = zip(*rows, strict=True)
-    return Entries(
-        type=of,
-        ids=np.array(ids, np.int64),
-        banks=np.array(bank_ids, np.int64),
-        values=np.frombuffer(b"".join(values), np.uint8).reshape(len(rows), of.size_bytes),
     )

@@ -21,7 +21,7 @@ from app.matching.snapshot import building, prepare, snapshots_in
 from app.media import Background, BankAction, BankKind, Digests, Rendering, Signals, SignalType
 from app.settings import StoreSettings
 from app.store import banks, schema
-from app.store.banks import BankReader
+from app.store.bank_reader import BankReader
 from app.store.database import Database
 
 SMALL = 5

@@ -13,7 +13,7 @@ from app.banks.lists import ListError
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind, Digests, Signals, SignalType
 from app.store import banks, processes
-from app.store.banks import BankReader
+from app.store.bank_reader import BankReader
 from app.store.database import Database
 
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)

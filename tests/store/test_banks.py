@@ -13,8 +13,9 @@ from sqlalchemy import func, select, text
 from app.entries import Bank, Changes, Head, NewSignal
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.media import BankAction, BankKind, SignalType
-from app.store import audit, banks, schema
-from app.store.banks import BankReader, Changed, Staged
+from app.store import audit, bank_reader, banks, schema
+from app.store.bank_reader import BankReader
+from app.store.banks import Changed, Staged
 from app.store.database import Database
 
 # What does not depend on the database is tried on one; the rest on both.
@@ -341,7 +342,7 @@ async def test_a_change_too_large_to_be_read_as_one_is_pending(
 async def test_all_entries_of_a_generation_are_read_whatever_came_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(banks, "_READ_AT_ONCE", 3)
+    monkeypatch.setattr(bank_reader, "_READ_AT_ONCE", 3)
     await make(database)
     await add(database, some(*range(10)))
     await remove(database, some(3))
@@ -509,7 +510,7 @@ async def test_changes_are_of_one_generation_even_while_others_write(
 ) -> None:
     """On PostgreSQL each statement sees what was committed by then; such a reading is thrown away."""
     await make(database)
-    read_added, interruptions = banks._added, iter(range(3))
+    read_added, interruptions = bank_reader._added, iter(range(3))
 
     async def interrupted(connection: Any, since: int) -> Any:
         entries = await read_added(connection, since)
@@ -517,11 +518,11 @@ async def test_changes_are_of_one_generation_even_while_others_write(
             await add(database, some((await head(database)).generation))
         return entries
 
-    monkeypatch.setattr(banks, "_added", interrupted)
+    monkeypatch.setattr(bank_reader, "_added", interrupted)
     read = await changes(database)
     assert read.generation == 4
     assert len(added(read)) == 3
-    monkeypatch.setattr(banks, "_READ_ATTEMPTS", 2)
+    monkeypatch.setattr(bank_reader, "_READ_ATTEMPTS", 2)
     interruptions = iter(range(9))
     with pytest.raises(NotReadyError):
         await changes(database)

@@ -1,0 +1,176 @@
+"""Banks as the index reads them: how far they have come, what changed, and all entries as a stream.
+
+What is read is of one generation, whoever writes meanwhile.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import Row, exists, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.entries import Changes, Entries, Head
+from app.errors import NotReadyError
+from app.media import SignalType
+from app.store import banks
+from app.store.database import Database
+from app.store.schema import changes, entries, index_state
+
+_READ_AT_ONCE: Final = 2_000
+_READ_ATTEMPTS: Final = 10
+_CHANGES_AT_ONCE: Final = 1_000
+
+
+class BankReader:
+    """Reads banks for the index; what ``app.banks.current`` polls."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def head(self, generation: int, nonce: bytes) -> Head:
+        """How far the banks have come, as seen from a generation of theirs; 0 stands for an empty beginning.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        known = exists().where(changes.c.generation == generation, changes.c.nonce == nonce)
+        touched = (
+            select(func.coalesce(func.sum(changes.c.added + changes.c.removed), 0))
+            .where(changes.c.generation > generation)
+            .scalar_subquery()
+        )
+        asked = (
+            select(
+                index_state.c.generation,
+                index_state.c.pruned_generation,
+                changes.c.nonce,
+                known.label("known"),
+                touched.label("touched"),
+            )
+            .select_from(index_state)
+            .outerjoin(changes, changes.c.generation == index_state.c.generation)
+        )
+        async with self._database.connect() as connection:
+            row = (await connection.execute(asked)).one()
+        return Head(
+            generation=row.generation,
+            nonce=row.nonce or b"",
+            pruned_generation=row.pruned_generation,
+            known=generation == 0 or bool(row.known),
+            touched=int(row.touched),
+        )
+
+    async def changes(self, since: int) -> Changes:
+        """All banks, and what became of their entries since a generation.
+
+        Raises:
+            NotReadyError: the database does not answer, or the banks change faster than they can be read.
+        """
+        for _ in range(_READ_ATTEMPTS):
+            async with self._database.connect() as connection:
+                before = await _generation(connection)
+                read = Changes(
+                    generation=before,
+                    banks=await banks.every(connection),
+                    added=await _added(connection, since),
+                    **await _removed(connection, since),
+                    pending=tuple(
+                        await connection.scalars(
+                            select(changes.c.generation)
+                            .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
+                            .order_by(changes.c.generation)
+                        )
+                    ),
+                )
+                # PostgreSQL shows each statement what was committed by then: only if nothing was
+                # committed in between is all of it of one generation.
+                if await _generation(connection) == before:
+                    return read
+        raise NotReadyError("the banks change faster than they can be read")
+
+    async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
+        """All entries of a type at a generation, a few thousand at a time; close it if it is not exhausted.
+
+        Those of deleted banks may still be there; check ``pruned_generation`` afterwards.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        asked = (
+            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            .join(changes, changes.c.id == entries.c.change_id)
+            .where(
+                entries.c.type == of.value,
+                changes.c.generation <= generation,
+                or_(entries.c.removed_generation.is_(None), entries.c.removed_generation > generation),
+            )
+            .execution_options(yield_per=_READ_AT_ONCE)
+        )
+        async with self._database.connect() as connection, connection.stream(asked) as found:
+            async for rows in found.partitions():
+                yield _columns(of, rows)
+
+
+async def _generation(connection: AsyncConnection) -> int:
+    return int((await connection.execute(select(index_state.c.generation))).scalar_one())
+
+
+async def _added(connection: AsyncConnection, since: int) -> tuple[Entries, ...]:
+    """Entries of small changes after a generation that are still there."""
+    small = await connection.scalars(
+        select(changes.c.id)
+        .where(changes.c.generation > since, changes.c.added.between(1, banks.SMALL_CHANGE))
+        .order_by(changes.c.id)
+    )
+    # Asked for by the changes' own ids: from a join, PostgreSQL expects as many entries of each as the
+    # largest import brought, and reads the whole table.
+    read: list[Entries] = []
+    for ids in small.partitions(_CHANGES_AT_ONCE):
+        asked = (
+            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            .where(entries.c.change_id.in_(ids), entries.c.removed_generation.is_(None))
+            .order_by(entries.c.type)
+            .execution_options(yield_per=_READ_AT_ONCE)
+        )
+        async with connection.stream(asked) as found:
+            async for rows in found.partitions():
+                read += [
+                    _columns(SignalType(of), list(group))
+                    for of, group in groupby(rows, key=lambda row: row.type)
+                ]
+    return tuple(read)
+
+
+async def _removed(connection: AsyncConnection, since: int) -> dict[str, Any]:
+    """Ids of entries removed after a generation; and how many of them were there at it, by bank and type."""
+    rows = (
+        await connection.execute(
+            select(
+                entries.c.id,
+                entries.c.bank_id,
+                entries.c.type,
+                (changes.c.generation <= literal(since)).label("was_there"),
+            )
+            .join(changes, changes.c.id == entries.c.change_id)
+            .where(entries.c.removed_generation > since)
+            .order_by(entries.c.id)
+        )
+    ).all()
+    return {
+        "removed": np.fromiter((row.id for row in rows), np.int64, len(rows)),
+        "removed_counts": Counter((row.bank_id, SignalType(row.type)) for row in rows if row.was_there),
+    }
+
+
+def _columns(of: SignalType, rows: Sequence[Row[*tuple[Any, ...]]]) -> Entries:
+    """Rows of (type, id, bank_id, value), at least one, as columns."""
+    _, ids, bank_ids, values = zip(*rows, strict=True)
+    return Entries(
+        type=of,
+        ids=np.array(ids, np.int64),
+        banks=np.array(bank_ids, np.int64),
+        values=np.frombuffer(b"".join(values), np.uint8).reshape(len(rows), of.size_bytes),
+    )
