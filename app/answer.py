@@ -1,6 +1,6 @@
 """The answer to an ingest, the same over HTTP and on the command line."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -64,6 +64,49 @@ class IngestAnswer(_Answer):
     signals: SignalsAnswer | None = Field(description="Null unless the verdict is `clear`.")
     matches: tuple[BankAnswer, ...] | None = Field(description="Null unless the verdict is `match`.")
     report: ReportAnswer | None = Field(description="Null unless a bank that reports matched.")
+
+
+EXAMPLES: Final = {
+    "clear": IngestAnswer(
+        id="01J9ZK3V5T8QX2M4N6P8R0S1T2",
+        verdict=Verdict.CLEAR,
+        disposition=Disposition.DROPPED,
+        reason=None,
+        media=MediaAnswer(kind="image", format="jpeg", width=1600, height=1004, frames=1, bytes=361182),
+        signals=SignalsAnswer(
+            pdq=PdqAnswer(
+                value="f8f8f0cce0f4e84d0e370a22028f67f0b36e2ed596623e1d33e6339c4e9c9b22", quality=100
+            ),
+            phash="d6c6391999e666c3",
+            md5="9e107d9d372bb6826bd81d3542a419d6",
+            sha1="2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
+            sha256="d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592",
+        ),
+        matches=None,
+        report=None,
+    ),
+    "match": IngestAnswer(
+        id="01J9ZK3V5T8QX2M4N6P8R0S1T3",
+        verdict=Verdict.MATCH,
+        disposition=Disposition.DROPPED,
+        reason=None,
+        media=MediaAnswer(kind="image", format="png", width=640, height=480, frames=1, bytes=512034),
+        signals=None,
+        matches=(),
+        report=ReportAnswer(id="01J9ZK3V6A7B8C9D0E1F2G3H4J"),
+    ),
+    "undecidable": IngestAnswer(
+        id="01J9ZK3V5T8QX2M4N6P8R0S1T4",
+        verdict=Verdict.UNDECIDABLE,
+        disposition=Disposition.WITHHELD,
+        reason=Reason.UNSUPPORTED_FORMAT,
+        media=None,
+        signals=None,
+        matches=None,
+        report=None,
+    ),
+}
+"""An answer of each verdict, for the documentation."""
 
 
 def answer(receipt: Receipt, *, disclose_banks: bool) -> IngestAnswer:

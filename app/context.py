@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     IPvAnyAddress,
     ValidationError,
+    WithJsonSchema,
 )
 
 from app.errors import InvalidContextError
@@ -59,7 +60,11 @@ Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARACTERS)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_STRING_CHARACTERS)]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
-Address = Annotated[IPvAnyAddress, BeforeValidator(_address)]
+Address = Annotated[
+    IPvAnyAddress,
+    BeforeValidator(_address),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}),
+]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_port)]
 
 

@@ -5,37 +5,39 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import banks, batch, health, ingest, problems, reports
-from app.api.edge import Edge, Keys
+from app.api.edge import HEALTH_ROUTES, REQUEST_ID_HEADER, Edge, Keys
 from app.api.limits import KeyLimits
 from app.api.services import Services
-from app.context import Context
 from app.errors import (
     CordonError,
     InvalidRequestError,
     MalformedError,
     MethodNotAllowedError,
     NotFoundError,
-    RefusedError,
 )
 
 _DESCRIPTION: Final = (
     "Cordon takes media by upload or URL, hashes it in memory, matches it against banks of known hashes, "
     "and hands on only what is clear. Every route but `/livez`, `/readyz` and `/metrics` needs a token: "
-    "`Authorization: Bearer <token>`, or Basic with the token as the password."
+    "`Authorization: Bearer <token>`, or Basic with the token as the password; any path and method without "
+    "one is 401. With one, a path that is not here is 404 and a method that is not served there 405. Those "
+    "three also answer HEAD. This document is `/openapi.json`."
 )
-
-
-class UrlRequest(BaseModel):
-    """A medium by URL, and what is said of it."""
-
-    url: str = Field(examples=["https://pictures.example/a.jpg"])
-    context: Context | None = None
+_MODULES: Final = (ingest, batch, banks, reports, health)
+_MODELS_OF_STREAMED_BODIES: Final[tuple[type[BaseModel], ...]] = (
+    problems.Problem,
+    ingest.UrlRequest,
+    batch.BatchLine,
+    banks.BankRequest,
+    banks.SignalsRequest,
+)
 
 
 def routes() -> FastAPI:
@@ -48,11 +50,12 @@ def routes() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (ingest, batch, banks, reports, health):
+    for module in _MODULES:
         app.include_router(module.router)
     app.add_exception_handler(CordonError, _on_cordon_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _leave_to_the_edge)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -71,32 +74,28 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (problems.Problem, UrlRequest, banks.SignalsRequest):
+        for model in _MODELS_OF_STREAMED_BODIES:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
         document["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "password": {"type": "http", "scheme": "basic"},
         }
+        document["components"]["headers"] = {
+            REQUEST_ID_HEADER: problems.documented_header(
+                "The request's id, as in the log.", {"type": "string"}
+            )
+        }
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                _tidy(operation, needs_token=path not in {"/livez", "/readyz", "/metrics"})
+                if path not in HEALTH_ROUTES:
+                    operation["security"] = [{"token": []}, {"password": []}]
+                for told in operation["responses"].values():
+                    reference = {"$ref": f"#/components/headers/{REQUEST_ID_HEADER}"}
+                    told["headers"] = {REQUEST_ID_HEADER: reference} | told.get("headers", {})
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _tidy(operation: dict[str, Any], *, needs_token: bool) -> None:
-    """Replace the framework's own error shape by ours, and say who may call."""
-    if needs_token:
-        operation["security"] = [{"token": []}, {"password": []}]
-    answers = operation.get("responses", {})
-    schema = str(answers.get("422", {}).get("content", {}).get("application/json", {}))
-    if "HTTPValidationError" in schema:
-        answers.pop("422")
-        answers |= {str(status): text for status, text in problems.documented("invalid_request").items()}
 
 
 async def _on_cordon_error(request: Request, error: Exception) -> Response:
@@ -110,11 +109,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         raise error
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in {"query", "path", "body"})
-    refusal: RefusedError = InvalidRequestError(
-        f"'{where}': {first['msg']}." if where else f"{first['msg']}."
-    )
-    if first["type"] == "json_invalid":
-        refusal = MalformedError("The body is not valid JSON.")
+    refusal = InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.")
     return problems.response(problems.problem_of(refusal, request.state.request_id))
 
 
@@ -127,6 +122,25 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         405: MethodNotAllowedError("This method is not served here."),
     }
     refusal = mapped.get(error.status_code, MalformedError("The request cannot be read."))
-    return problems.response(
-        problems.problem_of(refusal, request.state.request_id), dict(error.headers or {})
-    )
+    headers = dict(error.headers or {})
+    if isinstance(refusal, MethodNotAllowedError):
+        # The framework knows the methods of the first route of this path alone.
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problems.response(problems.problem_of(refusal, request.state.request_id), headers)
+
+
+async def _leave_to_the_edge(_request: Request, error: Exception) -> Response:
+    """Keep the framework from answering for what nobody expected: the edge does, with a problem."""
+    raise error
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods that are served at the path of a request."""
+    routers = (request.app.router, *(module.router for module in _MODULES))
+    return {
+        method
+        for router in routers
+        for route in router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

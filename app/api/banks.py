@@ -3,53 +3,105 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, scope
-from app.banks.lists import BadSignalError, new_signal
-from app.entries import Bank, NewSignal
+from app.banks.lists import EMPTY_FILE, MAX_NOTE_CHARACTERS, BadSignalError, new_signal
+from app.entries import PLAIN_TEXT_PATTERN, Bank, NewSignal
 from app.errors import InvalidRequestError
-from app.media import BankAction, BankKind, SignalType
+from app.media import (
+    PDQ_DEFAULT_THRESHOLD,
+    PHASH_DEFAULT_THRESHOLD,
+    BankAction,
+    BankKind,
+    SignalType,
+)
 from app.store import banks
 from app.store.banks import Changed
 
 router = APIRouter(tags=["banks"])
 
 MAX_SIGNALS: Final = 10_000
+MAX_POLICY_BYTES: Final = 64 * 1024
 _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 BankName = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The bank's name.")]
 BankKey = Annotated[Key, scope("bank")]
 
-_PROBLEMS: Final = problems.documented("unauthenticated", "forbidden", "not_ready")
-_PROBLEMS_OF_ONE: Final = problems.documented(
-    "malformed",
-    "unauthenticated",
-    "forbidden",
-    "not_found",
-    "conflict",
-    "too_large",
-    "invalid_request",
-    "not_ready",
+_PROBLEMS_OF_SIGNALS: Final = problems.documented(
+    "not_found", "too_large", "unsupported_media_type", "invalid_request"
 )
+_PROBLEMS_OF_POLICY: Final = problems.documented(
+    "conflict", "too_large", "unsupported_media_type", "invalid_request"
+)
+
+_NO_REASON: Final[dict[str, JsonValue]] = {"no_report_reason": {"type": "null"}}
+_POLICIES: Final[list[JsonValue]] = [
+    {
+        "title": "Not csam",
+        "properties": {
+            "kind": {"enum": [kind for kind in BankKind if kind is not BankKind.CSAM]},
+            **_NO_REASON,
+        },
+    },
+    {
+        "title": "csam, reported",
+        "properties": {
+            "kind": {"const": BankKind.CSAM},
+            "action": {"const": BankAction.REPORT},
+            **_NO_REASON,
+        },
+    },
+    {
+        "title": "csam, only blocked",
+        "required": ["no_report_reason"],
+        "properties": {
+            "kind": {"const": BankKind.CSAM},
+            "action": {"const": BankAction.BLOCK},
+            "no_report_reason": {"type": "string", "pattern": r"\S"},
+        },
+    },
+]
+"""What ``app.store.banks`` lets a bank be, as a schema."""
+
+
+def _number(value: object) -> object:
+    """Take a JSON number alone: pydantic would also read ``"31"`` and ``true`` as integers."""
+    if type(value) in {int, float}:
+        return value
+    message = "must be an integer"
+    raise ValueError(message)
+
+
+class Thresholds(BaseModel):
+    """Largest Hamming distances in bits that still match; a type that is left out has its default."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    pdq: Annotated[
+        int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PDQ]), BeforeValidator(_number)
+    ] = PDQ_DEFAULT_THRESHOLD
+    phash: Annotated[
+        int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PHASH]), BeforeValidator(_number)
+    ] = PHASH_DEFAULT_THRESHOLD
 
 
 class BankRequest(BaseModel):
     """What a bank is and does."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    kind: BankKind
-    action: BankAction
-    thresholds: dict[SignalType, int] = Field(
-        default_factory=dict,
-        description="Largest Hamming distance in bits that still matches, for `pdq` and `phash`.",
-        examples=[{"pdq": 31}],
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"oneOf": _POLICIES}
     )
+
+    kind: BankKind = Field(description="Fixed for good. Matches in a `test` bank can never be filed.")
+    action: BankAction = Field(description="`observe` leaves the verdict as it is; a csam bank cannot.")
+    thresholds: Thresholds = Field(default_factory=Thresholds, examples=[{"pdq": 31}])
     no_report_reason: str | None = Field(
-        None, description="Why a csam bank only blocks; needed there, refused elsewhere."
+        None,
+        description="Why a csam bank only blocks; needed there, refused elsewhere.",
+        json_schema_extra={"maxLength": banks.MAX_REASON_CHARACTERS, "pattern": PLAIN_TEXT_PATTERN},
     )
 
 
@@ -69,16 +121,38 @@ class BankList(BaseModel):
     banks: list[BankSummary]
 
 
+def _value_schema(of: SignalType) -> dict[str, Any]:
+    digits = of.size_bytes * 2
+    refused = ["0" * digits] + ([EMPTY_FILE[of].hex()] if of in EMPTY_FILE else [])
+    return {
+        "title": of,
+        "properties": {
+            "type": {"const": of},
+            "value": {"pattern": f"^[0-9a-fA-F]{{{digits}}}$", "not": {"enum": refused}},
+        },
+    }
+
+
 class SignalRequest(BaseModel):
-    """One signal for a bank."""
+    """One signal for a bank. Zeros and the digest of an empty file are refused: they match what is blank."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [_value_schema(of) for of in SignalType]}
+    )
 
     type: SignalType
     value: str = Field(description="Hex digits; case is ignored.")
-    note: str | None = None
+    note: str | None = Field(
+        None,
+        description="A word of your own, for whoever looks after the bank.",
+        json_schema_extra={"maxLength": MAX_NOTE_CHARACTERS, "pattern": PLAIN_TEXT_PATTERN},
+    )
 
 
 class SignalsRequest(BaseModel):
     """Signals for a bank, all or none."""
+
+    model_config = ConfigDict(extra="forbid")
 
     signals: list[SignalRequest] = Field(max_length=MAX_SIGNALS)
 
@@ -91,6 +165,17 @@ class ChangeAnswer(BaseModel):
     unchanged: int = Field(description="Signals that were there already, or not there to be removed.")
 
 
+_BANK_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/BankRequest"},
+                "example": {"kind": "csam", "action": "report", "thresholds": {"pdq": 31}},
+            }
+        },
+    }
+}
 _SIGNALS_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -108,7 +193,9 @@ _SIGNALS_BODY: Final[dict[str, Any]] = {
 }
 
 
-@router.get("/v1/banks", name="banks", responses=_PROBLEMS, summary="All banks and their policies")
+@router.get(
+    "/v1/banks", name="banks", responses=problems.documented(), summary="All banks and their policies"
+)
 async def list_banks(at: InServices, key: BankKey) -> BankList:  # noqa: ARG001 - checked by its dependency
     """What is in force of them, with counts and ages, stands in `/v1/status`."""
     async with at.database.connect() as connection:
@@ -118,13 +205,20 @@ async def list_banks(at: InServices, key: BankKey) -> BankList:  # noqa: ARG001 
 @router.put(
     "/v1/banks/{name}",
     name="bank",
-    responses=_PROBLEMS_OF_ONE | {201: {"model": BankSummary, "description": "It was made."}},
+    responses=_PROBLEMS_OF_POLICY
+    | {
+        200: {"description": "It was there, and has this policy now."},
+        201: {"model": BankSummary, "description": "It was made."},
+    },
+    openapi_extra=_BANK_BODY,
     summary="Make a bank, or change its policy",
 )
 async def put_bank(
-    at: InServices, key: BankKey, name: BankName, wanted: BankRequest, response: Response
+    request: Request, at: InServices, key: BankKey, name: BankName, response: Response
 ) -> BankSummary:
     """201 if it was made, 200 if it was there. The kind of a bank never changes."""
+    wanted = _bank_request(await bodies.read_json(request, MAX_POLICY_BYTES))
+    thresholds = wanted.thresholds.model_dump(exclude_unset=True)
     async with at.database.begin() as connection:
         bank, made = await banks.put(
             connection,
@@ -132,7 +226,7 @@ async def put_bank(
             kind=wanted.kind,
             action=wanted.action,
             by=key.id,
-            thresholds=wanted.thresholds,
+            thresholds={SignalType(of): bits for of, bits in thresholds.items()},
             no_report_reason=wanted.no_report_reason,
         )
     response.status_code = 201 if made else 200
@@ -142,7 +236,7 @@ async def put_bank(
 @router.post(
     "/v1/banks/{name}/signals",
     name="bank_signals",
-    responses=_PROBLEMS_OF_ONE,
+    responses=_PROBLEMS_OF_SIGNALS,
     openapi_extra=_SIGNALS_BODY,
     summary="Add up to 10,000 signals, all or none",
 )
@@ -156,7 +250,7 @@ async def add_signals(request: Request, at: InServices, key: BankKey, name: Bank
 @router.post(
     "/v1/banks/{name}/signals/remove",
     name="bank_signals_remove",
-    responses=_PROBLEMS_OF_ONE,
+    responses=_PROBLEMS_OF_SIGNALS,
     openapi_extra=_SIGNALS_BODY,
     summary="Remove up to 10,000 signals, all or none",
 )
@@ -167,15 +261,27 @@ async def remove_signals(request: Request, at: InServices, key: BankKey, name: B
         return _answer(await banks.remove(connection, name, signals, by=key.id))
 
 
+def _bank_request(untrusted: object) -> BankRequest:
+    """The policy that a body asks for.
+
+    Raises:
+        InvalidRequestError: naming the member that is wrong.
+    """
+    try:
+        return BankRequest.model_validate(untrusted)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
+
+
 async def _signals(request: Request) -> list[NewSignal]:
     """The signals of a body, each checked.
 
     Raises:
         MalformedError, TooLargeError, InvalidRequestError: naming the index of the first that is wrong.
     """
-    body = bodies.decode_json_object(
-        await bodies.read_bounded(request, _MAX_BODY_BYTES), frozenset({"signals"})
-    )
+    body = bodies.json_object(await bodies.read_json(request, _MAX_BODY_BYTES), frozenset({"signals"}))
     untrusted_signals = body.get("signals")
     if not isinstance(untrusted_signals, list):
         raise InvalidRequestError("'signals' must be there, and a list.")

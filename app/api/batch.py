@@ -12,9 +12,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app import log
-from app.answer import answer
+from app.answer import EXAMPLES, IngestAnswer, answer
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.ingest import counted_ingest, new_id, profile_of, url_arrival
@@ -50,41 +52,67 @@ class _Batch:
     abandoned: bool = False
 
 
+class BatchLine(BaseModel):
+    """One line of a batch's answer. It has `result` or `problem`; the last line has `done` alone."""
+
+    line: int | SkipJsonSchema[None] = Field(None, description="The line of the request, counted from 1.")
+    client_ref: str | None = Field(None, description="As in the line's context.")
+    status: int | SkipJsonSchema[None] = Field(None, description="What `/v1/ingest` would have answered.")
+    result: IngestAnswer | SkipJsonSchema[None] = Field(None, description="With status 200.")
+    problem: problems.Problem | SkipJsonSchema[None] = Field(None, description="With any other status.")
+    done: int | SkipJsonSchema[None] = Field(None, description="How many lines were answered: all.")
+
+
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "At most 1,000 lines and 4 MiB. Blank lines are skipped.",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "string",
+                    "contentMediaType": MEDIA_TYPE,
+                    "contentSchema": {"$ref": "#/components/schemas/UrlRequest"},
+                },
+                "example": '{"url": "https://pictures.example/a.jpg", "context": {"client_ref": "row-17"}}\n',
+            }
+        },
+    }
+}
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": 'One line an item, in order of finishing; the last line is `{"done": n}`.',
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "string",
+                    "contentMediaType": MEDIA_TYPE,
+                    "contentSchema": {"$ref": "#/components/schemas/BatchLine"},
+                },
+                "example": "".join(
+                    json.dumps(line) + "\n"
+                    for line in (
+                        {
+                            "line": 1,
+                            "client_ref": "row-17",
+                            "status": 200,
+                            "result": EXAMPLES["clear"].model_dump(mode="json"),
+                        },
+                        {"done": 1},
+                    )
+                ),
+            }
+        },
+    }
+}
+
+
 @router.post(
     "/v1/ingest/batch",
     name="batch",
-    responses=problems.documented(
-        "malformed",
-        "unauthenticated",
-        "forbidden",
-        "too_large",
-        "unsupported_media_type",
-        "not_ready",
-    )
-    | {
-        200: {
-            "description": 'One line an item, in order of finishing; the last line is `{"done": n}`.',
-            "content": {
-                MEDIA_TYPE: {
-                    "schema": {"type": "string"},
-                    "example": '{"line": 1, "client_ref": "row-17", "status": 200, "result": {"verdict": '
-                    '"clear"}}\n{"done": 1}\n',
-                }
-            },
-        }
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                MEDIA_TYPE: {
-                    "schema": {"type": "string"},
-                    "example": '{"url": "https://pictures.example/a.jpg", "context": '
-                    '{"client_ref": "row-17"}}\n',
-                }
-            },
-        }
-    },
+    response_class=Response,
+    responses=problems.documented("too_large", "unsupported_media_type") | _ANSWER,
+    openapi_extra=_BODY,
     summary="Hand in up to 1,000 URLs, one JSON object a line",
 )
 async def post_batch(request: Request, at: InServices, key: Annotated[Key, scope("ingest")]) -> Response:

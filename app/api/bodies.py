@@ -18,6 +18,7 @@ from app.errors import (
     InvalidRequestError,
     MalformedError,
     TooLargeError,
+    UnsupportedMediaTypeError,
 )
 from app.media import Provenance
 from app.pipeline import Arrived
@@ -76,19 +77,29 @@ def decode_json(untrusted: bytes) -> object:
         raise MalformedError("The body is not valid JSON in UTF-8.") from None
 
 
-def decode_json_object(untrusted: bytes, known: frozenset[str]) -> dict[str, object]:
-    """Decode a JSON object whose keys are all known.
+async def read_json(request: Request, limit_bytes: int) -> object:
+    """A small JSON body, decoded.
 
     Raises:
-        MalformedError: it is not JSON.
+        UnsupportedMediaTypeError: it does not say that it is JSON.
+        TooLargeError, MalformedError: as ``read_bounded`` and ``decode_json``.
+    """
+    if content_type(request)[0] != "application/json":
+        raise UnsupportedMediaTypeError("Send application/json.")
+    return decode_json(await read_bounded(request, limit_bytes))
+
+
+def json_object(untrusted: object, known: frozenset[str]) -> dict[str, object]:
+    """A decoded JSON object whose keys are all known.
+
+    Raises:
         InvalidRequestError: it is no object, or has unknown keys.
     """
-    document = decode_json(untrusted)
-    if not isinstance(document, dict):
+    if not isinstance(untrusted, dict):
         raise InvalidRequestError("The body must be a JSON object.")
-    if not known.issuperset(document):
+    if not known.issuperset(untrusted):
         raise InvalidRequestError(f"The body has an unknown key. Known keys: {', '.join(sorted(known))}.")
-    return document
+    return untrusted
 
 
 async def pour_body(request: Request, media: QuarantinedMedia) -> Arrived:

@@ -8,6 +8,7 @@ status and the duration, and never a path, a query or a client's address.
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -27,7 +28,11 @@ from app.settings import IntakeSettings
 logger = logging.getLogger(__name__)
 
 HEALTH_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
-REQUEST_ID_HEADER: Final = "cordon-request-id"
+REQUEST_ID_HEADER: Final = "Cordon-Request-Id"
+
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 4 * 1024 * 1024
+"""How long and how much of a refused body is read and thrown away, before its connection is closed."""
 
 _MAX_AUTHORIZATION_BYTES: Final = 1024
 
@@ -76,12 +81,18 @@ class Observer(Protocol):
 
 @dataclass
 class _Exchange:
-    """What is known of one request and its answer while it runs."""
+    """What is known of one request and its answer while it runs.
+
+    Attributes:
+        has_body: whether some of its body may not have been read yet.
+        lingers: whether the answer was sent but for its end, which closes the connection.
+    """
 
     id: str
     has_body: bool
     status: int = 0
     started: bool = False
+    lingers: bool = False
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -119,11 +130,14 @@ class Edge:
             if message["type"] == "http.response.start":
                 exchange.started = True
                 exchange.status = message["status"]
-                own = [(REQUEST_ID_HEADER.encode(), exchange.id.encode())]
+                own = [(REQUEST_ID_HEADER.lower().encode(), exchange.id.encode())]
                 if exchange.has_body:
-                    # The rest of a body that was refused is not read: the connection ends instead.
+                    # What is left of a refused body is not waited for: the connection ends instead.
                     own.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", []), *own]}
+            elif exchange.has_body and not message.get("more_body", False):
+                exchange.lingers = True
+                message = {**message, "more_body": True}
             await send(message)
 
         try:
@@ -139,6 +153,9 @@ class Edge:
             )(scope, watched_receive, watched_send)
         finally:
             self._finish(scope, exchange)
+        if exchange.lingers:
+            await _linger(receive)
+            await send({"type": "http.response.body"})
 
     async def _in_time(self, receive: Receive, exchange: _Exchange) -> Message:
         """The next piece of a body, from a sender who does not hold its place by dribbling.
@@ -186,6 +203,21 @@ class Edge:
             seconds=round(seconds, 4),
             key_id=getattr(scope["state"].get("key"), "id", None),
         )
+
+
+async def _linger(receive: Receive) -> None:
+    """Throw away what a sender still sends.
+
+    Closing a connection on bytes that nobody read resets it, and the answer that stands in it is lost.
+    """
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
 
 class _AnswerBrokenError(Exception):

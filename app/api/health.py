@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -13,7 +12,8 @@ from app import __version__, metrics
 from app.api import problems
 from app.api.edge import Key
 from app.api.services import InServices, Services, scope
-from app.controls import controls
+from app.banks.current import BanksStatus
+from app.controls import Control, controls
 from app.errors import NotReadyError
 from app.store import custodians, processes, reports
 
@@ -114,18 +114,79 @@ class Ready(BaseModel):
     failing: list[str] = Field(description="Names of the failing checks, and nothing more.", examples=[[]])
 
 
-@router.get("/livez", name="livez", summary="200 while the process runs")
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Queue(BaseModel):
+    """Reports that wait for a custodian."""
+
+    depth: int
+    oldest_age_seconds: float | None
+
+
+class LiveProcess(BaseModel):
+    """A process that works on the same database."""
+
+    id: str
+    role: str
+    generation: int = Field(description="Of the banks that it has in force.")
+
+
+class Intake(BaseModel):
+    """What this process holds of media now."""
+
+    held_media: int
+    reserved_bytes: int
+    budget_bytes: int
+
+
+class Status(BaseModel):
+    """What an operator wants to know."""
+
+    version: str
+    ready: bool
+    failing: list[str] = Field(description="Names of the failing checks of `/readyz`.")
+    banks: BanksStatus
+    queue: Queue
+    custodians: int = Field(description="Those that reports are sealed to now.")
+    processes: list[LiveProcess]
+    intake: Intake
+    controls: list[Control]
+    probing: list[str] = Field(description="Ids of the keys that seem to search for what slips by.")
+    warnings: list[str] = Field(description="What an operator should mend.")
+
+
+@router.get(
+    "/livez",
+    name="livez",
+    responses=problems.documented(needs_token=False),
+    summary="200 while the process runs",
+)
 @router.head("/livez", name="livez", include_in_schema=False)
-async def livez() -> dict[str, str]:
+async def livez() -> Alive:
     """Say that the process runs; no more."""
-    return {"status": "alive"}
+    return Alive()
 
 
 @router.get(
     "/readyz",
     name="readyz",
     response_model=Ready,
-    responses={503: {"model": Ready, "description": "A match would not be caught and stored now."}},
+    responses=problems.documented(needs_token=False)
+    | {
+        503: {
+            "model": Ready,
+            "description": "A match would not be caught and stored now.",
+            "headers": {
+                "Retry-After": problems.documented_header(
+                    "After how many seconds it may be worth asking again.", {"type": "integer"}
+                )
+            },
+        }
+    },
     summary="200 only if a match would be caught and stored now",
 )
 @router.head("/readyz", name="readyz", include_in_schema=False)
@@ -140,7 +201,8 @@ async def readyz(at: InServices) -> Response:
 @router.get(
     "/metrics",
     name="metrics",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses=problems.documented(needs_token=False)
+    | {200: {"description": "Every metric.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     response_class=Response,
     summary="Prometheus text",
 )
@@ -154,10 +216,10 @@ async def get_metrics(at: InServices) -> Response:
 @router.get(
     "/v1/status",
     name="status",
-    responses=problems.documented("unauthenticated", "forbidden", "not_ready"),
+    responses=problems.documented(),
     summary="Generations, ages, queue depth and age, controls in force",
 )
-async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str, Any]:  # noqa: ARG001
+async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  # noqa: ARG001
     """What an operator wants to know of this process and the state it shares."""
     async with at.database.connect() as connection:
         queue = await reports.queue(connection)
@@ -168,30 +230,23 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> dict[str,
         warnings.append(custodians.TOO_FEW)
     if at.settings.fetch.fetch_allow:
         warnings.append("CORDON_FETCH_ALLOW is set: addresses that are not global may be reached")
-    return {
-        "version": __version__,
-        "ready": not await at.readiness.failing(),
-        "failing": list(await at.readiness.failing()),
-        "banks": dataclasses.asdict(at.banks.status()),
-        "queue": {"depth": queue.depth, "oldest_age_seconds": queue.oldest_age_seconds},
-        "custodians": known,
-        "processes": [
-            {"id": process.id, "role": process.role, "generation": process.generation} for process in live
+    failing = list(await at.readiness.failing())
+    return Status(
+        version=__version__,
+        ready=not failing,
+        failing=failing,
+        banks=at.banks.status(),
+        queue=Queue(depth=queue.depth, oldest_age_seconds=queue.oldest_age_seconds),
+        custodians=known,
+        processes=[
+            LiveProcess(id=process.id, role=process.role, generation=process.generation) for process in live
         ],
-        "intake": {
-            "held_media": at.gate.quarantine.held_media,
-            "reserved_bytes": at.gate.quarantine.reserved_bytes,
-            "budget_bytes": at.gate.quarantine.budget_bytes,
-        },
-        "controls": [
-            {
-                "control": control.control,
-                "required": control.required,
-                "in_force": control.in_force,
-                "detail": control.detail,
-            }
-            for control in controls(at.sandbox)
-        ],
-        "probing": list(at.guard.suspected),
-        "warnings": warnings,
-    }
+        intake=Intake(
+            held_media=at.gate.quarantine.held_media,
+            reserved_bytes=at.gate.quarantine.reserved_bytes,
+            budget_bytes=at.gate.quarantine.budget_bytes,
+        ),
+        controls=list(controls(at.sandbox)),
+        probing=list(at.guard.suspected),
+        warnings=warnings,
+    )

@@ -9,15 +9,17 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.types import Receive, Scope, Send
 from ulid import ULID
 
 from app import formats, log, release
-from app.answer import IngestAnswer, answer
+from app.answer import EXAMPLES, IngestAnswer, answer
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, RequestId, Services, scope
-from app.context import parse_context
+from app.context import MAX_URL_CHARACTERS, Context, parse_context
 from app.errors import (
     CordonError,
     InvalidRequestError,
@@ -42,28 +44,38 @@ ANSWER_HEADER: Final = "Cordon-Answer"
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _STATUS_OF_VERDICT: Final = {Verdict.CLEAR: 204, Verdict.MATCH: 451, Verdict.UNDECIDABLE: 422}
 
-_INGEST_PROBLEMS: Final = problems.documented(
-    "malformed",
-    "unauthenticated",
-    "forbidden",
+_ENTRANCE_PROBLEMS: Final = (
     "too_large",
     "unsupported_media_type",
     "invalid_request",
     "invalid_context",
     "url_refused",
     "fetch_failed",
-    "not_ready",
     "overloaded",
     "report_not_stored",
     "fetch_timeout",
 )
+_PROBLEMS_OF_BODIES: Final = ("unsupported_media_type", "invalid_context")
 
+_BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLE_CONTEXT: Final = {"platform": "example", "account_id": "42", "client_ref": "row-17"}
+_EXAMPLE_URL: Final = "https://pictures.example/a.jpg"
+_URL_SCHEMA: Final[dict[str, Any]] = {
+    "format": "uri",
+    "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://",
+    "maxLength": MAX_URL_CHARACTERS,
+}
 _URL_BODY: Final[dict[str, Any]] = {
     "schema": {"$ref": "#/components/schemas/UrlRequest"},
-    "example": {
-        "url": "https://pictures.example/a.jpg",
-        "context": {"platform": "example", "account_id": "42", "client_ref": "row-17"},
-    },
+    "example": {"url": _EXAMPLE_URL, "context": _EXAMPLE_CONTEXT},
+}
+_IDEMPOTENCY_KEY_DOC: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Keeps a retry from making a second report for 24 hours. It replays no verdict.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+    "example": "row-17-try-1",
 }
 _INGEST_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -79,47 +91,103 @@ _INGEST_BODY: Final[dict[str, Any]] = {
                         "media": {"type": "string", "format": "binary"},
                         "context": {"$ref": "#/components/schemas/Context"},
                     },
-                }
+                },
+                "encoding": {"context": {"contentType": "application/json"}},
             },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "video/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": _BINARY,
+            "image/*": _BINARY,
+            "video/*": _BINARY,
         },
     },
-    "parameters": [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "Keeps a retry from making a second report for 24 hours. It replays no verdict.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
-        }
-    ],
+    "parameters": [_IDEMPOTENCY_KEY_DOC],
 }
-_VERDICT_HEADER_DOC: Final = {
-    VERDICT_HEADER: {
-        "description": "The verdict. An answer without it is an error.",
-        "schema": {"type": "string", "enum": [verdict.value for verdict in Verdict]},
+_FETCH_BODY: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {"application/json": _URL_BODY}},
+    "parameters": [_IDEMPOTENCY_KEY_DOC],
+}
+
+
+def _verdict_header(*verdicts: Verdict, required: bool = True) -> dict[str, Any]:
+    return {
+        VERDICT_HEADER: problems.documented_header(
+            "The verdict. An answer without it is an error.",
+            {"type": "string", "enum": [verdict.value for verdict in verdicts]},
+            required=required,
+        )
     }
-}
-_RELEASED_HEADERS_DOC: Final = _VERDICT_HEADER_DOC | {
-    ANSWER_HEADER: {
-        "description": "What `/v1/ingest` would have answered, as JSON on one line.",
-        "schema": {"type": "string"},
+
+
+def _ingest_answers() -> dict[int | str, dict[str, Any]]:
+    """A verdict, as JSON or as a status alone; 422 without a body is one too."""
+    answers = problems.documented(*_ENTRANCE_PROBLEMS)
+    answers[422] |= {
+        "description": f"{answers[422]['description']} · With `answer=status`, without a body: undecidable",
+        "headers": _verdict_header(Verdict.UNDECIDABLE, required=False),
     }
-}
-_STATUS_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "The verdict.", "headers": _VERDICT_HEADER_DOC},
-    204: {"description": "With `answer=status`: clear.", "headers": _VERDICT_HEADER_DOC},
-    451: {"description": "With `answer=status`: match.", "headers": _VERDICT_HEADER_DOC},
-}
+    return answers | {
+        200: {
+            "description": "The verdict, whatever it is.",
+            "headers": _verdict_header(*Verdict),
+            "content": {
+                "application/json": {
+                    "examples": {
+                        verdict: {"value": example.model_dump(mode="json")}
+                        for verdict, example in EXAMPLES.items()
+                    }
+                }
+            },
+        },
+        204: {"description": "With `answer=status`: clear.", "headers": _verdict_header(Verdict.CLEAR)},
+        451: {"description": "With `answer=status`: match.", "headers": _verdict_header(Verdict.MATCH)},
+    }
+
+
+def _gated_download_answers(*problem_codes: str) -> dict[int | str, dict[str, Any]]:
+    """The medium, or why it stays here."""
+    answers = problems.documented(*problem_codes, "undecidable", "matched")
+    answers[422]["headers"] = _verdict_header(Verdict.UNDECIDABLE, required=False)
+    answers[451]["headers"] = _verdict_header(Verdict.MATCH)
+    answers[200] = {
+        "description": "The very bytes that were scanned, if they are clear. They tell the type too.",
+        "headers": _verdict_header(Verdict.CLEAR)
+        | {
+            ANSWER_HEADER: problems.documented_header(
+                "What `/v1/ingest` would have answered, as JSON on one line.", {"type": "string"}
+            ),
+            "Content-Disposition": problems.documented_header(
+                "A browser saves it and does not show it.", {"type": "string", "const": "attachment"}
+            ),
+            "X-Content-Type-Options": problems.documented_header(
+                "A browser takes no other type for it.", {"type": "string", "const": "nosniff"}
+            ),
+        },
+        "content": {
+            "image/*": _BINARY,
+            "video/*": _BINARY,
+            "application/octet-stream": _BINARY,
+        },
+    }
+    return answers
+
+
+class UrlRequest(BaseModel):
+    """A medium by URL, and what is said of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        description="Absolute. Whatever it leads to is fetched only if it may be.",
+        examples=[_EXAMPLE_URL],
+        json_schema_extra=_URL_SCHEMA,
+    )
+    context: Context | None = None
 
 
 @router.post(
     "/v1/ingest",
     name="ingest",
     response_model=IngestAnswer,
-    responses=_INGEST_PROBLEMS | _STATUS_ANSWERS,
+    responses=_ingest_answers(),
     openapi_extra=_INGEST_BODY,
     summary="Hand in one medium, as a URL or as bytes, and get its verdict",
 )
@@ -128,7 +196,13 @@ async def post_ingest(
     at: InServices,
     request_id: RequestId,
     key: Annotated[Key, scope("ingest")],
-    answer_form: Annotated[Literal["status"] | None, Query(alias="answer")] = None,
+    answer_form: Annotated[
+        Literal["status"] | SkipJsonSchema[None],
+        Query(
+            alias="answer",
+            description="`status` for a verdict that is told by status and header alone, without a body.",
+        ),
+    ] = None,
 ) -> Response:
     """Hash a medium in memory and match it against the banks. This route gives verdicts, not bytes."""
     profile = profile_of(at, key)
@@ -169,24 +243,15 @@ async def post_ingest(
 @router.post(
     "/v1/media",
     name="media",
-    responses=_INGEST_PROBLEMS
-    | problems.documented("invalid_request", "invalid_context", "url_refused", "undecidable", "matched")
-    | {
-        200: {
-            "description": "The very bytes that were scanned, if they are clear.",
-            "headers": _RELEASED_HEADERS_DOC,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": _URL_BODY}}},
+    response_class=Response,
+    responses=_gated_download_answers(*_ENTRANCE_PROBLEMS),
+    openapi_extra=_FETCH_BODY,
     summary="Fetch a URL through the gate: the medium itself, only if it is clear",
 )
 async def post_media(
     request: Request, at: InServices, request_id: RequestId, key: Annotated[Key, scope("ingest")]
 ) -> Response:
     """The gated download. 451 on a match, 422 if undecidable, with the verdict under `result`."""
-    if bodies.content_type(request)[0] != "application/json":
-        raise UnsupportedMediaTypeError("Send application/json with a URL.")
     await check_ready(at.gate, profile_of(at, key))
     return await _gated_download(at, key, request, request_id, await _url_arrival(request, at))
 
@@ -194,15 +259,11 @@ async def post_media(
 @router.get(
     "/v1/media",
     name="media",
-    responses=_INGEST_PROBLEMS
-    | problems.documented("invalid_request", "url_refused", "undecidable", "matched")
-    | {
-        200: {
-            "description": "The very bytes that were scanned, if they are clear.",
-            "headers": _RELEASED_HEADERS_DOC,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    response_class=Response,
+    responses=_gated_download_answers(
+        *(code for code in _ENTRANCE_PROBLEMS if code not in _PROBLEMS_OF_BODIES)
+    ),
+    openapi_extra={"parameters": [_IDEMPOTENCY_KEY_DOC]},
     summary="The same with the URL in the query, for tools that can do no better",
 )
 async def get_media(
@@ -210,7 +271,14 @@ async def get_media(
     at: InServices,
     request_id: RequestId,
     key: Annotated[Key, scope("ingest")],
-    url: Annotated[str, Query(description="The URL to fetch. Proxies on the way may log it: prefer POST.")],
+    url: Annotated[
+        str,
+        Query(
+            description="The URL to fetch. Proxies on the way may log it: prefer POST.",
+            examples=[_EXAMPLE_URL],
+            json_schema_extra=_URL_SCHEMA,
+        ),
+    ],
 ) -> Response:
     """The gated download for clients that can only GET."""
     return await _gated_download(at, key, request, request_id, _fetching(at, url, None))
@@ -276,7 +344,7 @@ def url_arrival(at: Services, untrusted: object) -> Arrival:
 
 
 async def _url_arrival(request: Request, at: Services) -> Arrival:
-    return url_arrival(at, bodies.decode_json(await bodies.read_bounded(request, MAX_JSON_BYTES)))
+    return url_arrival(at, await bodies.read_json(request, MAX_JSON_BYTES))
 
 
 def _fetching(at: Services, untrusted_url: str, untrusted_context: object) -> Arrival:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app.answer import IngestAnswer
+from app.answer import EXAMPLES, IngestAnswer
 from app.errors import CordonError, FetchFailedError
 
 STATUSES: Final[dict[str, tuple[int, str]]] = {
@@ -34,6 +34,38 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_SECONDS: Final = {"rate_limited": 1, "not_ready": 5, "overloaded": 1, "report_not_stored": 5}
+_WWW_AUTHENTICATE: Final = 'Bearer realm="cordon", Basic realm="cordon"'
+
+_OF_ANY_ROUTE: Final = ("malformed", "internal")
+_OF_ANY_ROUTE_WITH_A_TOKEN: Final = (
+    *_OF_ANY_ROUTE,
+    "unauthenticated",
+    "forbidden",
+    "rate_limited",
+    "not_ready",
+)
+_EXAMPLE_ID: Final = "01J9ZK3V5T8QX2M4N6P8R0S1T2"
+_EXAMPLE_DETAILS: Final = {
+    "malformed": "The body is not valid JSON in UTF-8.",
+    "unauthenticated": "Send a valid token: 'Authorization: Bearer <token>'.",
+    "forbidden": "This token lacks the scope 'ingest'.",
+    "not_found": "There is no such bank.",
+    "conflict": "The kind of a bank is fixed; make another bank.",
+    "too_large": "Larger than the 67108864 bytes this service accepts.",
+    "unsupported_media_type": "Send application/json.",
+    "invalid_request": "'url' must be there, and a string.",
+    "invalid_context": "'context.uploader_port': Input should be less than or equal to 65535.",
+    "url_refused": "This URL cannot be fetched.",
+    "undecidable": "This medium could not be decided, and was withheld.",
+    "rate_limited": "This key is at its limit of requests. Slow down.",
+    "matched": "This medium matched a bank and was dropped.",
+    "internal": "Something failed here; nothing was released.",
+    "fetch_failed": "The host did not deliver the medium.",
+    "not_ready": "The service is not ready to decide. Try again later.",
+    "overloaded": "The service is at its limit. Try again shortly.",
+    "report_not_stored": "The result could not be stored. Nothing was released; try again.",
+    "fetch_timeout": "The host took too long to deliver the medium.",
+}
 
 
 class Problem(BaseModel):
@@ -42,9 +74,9 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:cordon:problem:url_refused"])
     title: str = Field(examples=["URL refused"])
     status: int = Field(examples=[422])
-    code: str = Field(examples=["url_refused"])
+    code: str = Field(examples=["url_refused"], json_schema_extra={"enum": list(STATUSES)})
     detail: str = Field(examples=["This URL cannot be fetched."])
-    id: str = Field(description="The request's id, as in the log.", examples=["01J9ZK3V5T8QX2M4N6P8R0S1T2"])
+    id: str = Field(description="The request's id, as in the log.", examples=[_EXAMPLE_ID])
     upstream_status: int | None = Field(
         None, description="With `fetch_failed`: what the permitted host answered, if it did."
     )
@@ -91,27 +123,55 @@ def response(members: dict[str, Any], headers: dict[str, str] | None = None) -> 
     if code in _RETRY_AFTER_SECONDS:
         all_headers["retry-after"] = str(_RETRY_AFTER_SECONDS[code])
     if code == "unauthenticated":
-        all_headers["www-authenticate"] = 'Bearer realm="cordon", Basic realm="cordon"'
+        all_headers["www-authenticate"] = _WWW_AUTHENTICATE
     return Response(json.dumps(members), members["status"], all_headers, MEDIA_TYPE)
 
 
-def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI ``responses`` of a route that can answer these codes."""
+def documented(*codes: str, needs_token: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` of a route that can answer these codes, besides those that any can."""
+    of_any_route = _OF_ANY_ROUTE_WITH_A_TOKEN if needs_token else _OF_ANY_ROUTE
     by_status: dict[int, list[str]] = {}
-    for code in codes:
-        by_status.setdefault(STATUSES[code][0], []).append(code)
+    for code, (status, _) in STATUSES.items():
+        if code in {*codes, *of_any_route}:
+            by_status.setdefault(status, []).append(code)
     return {
         status: {
             "description": " · ".join(STATUSES[code][1] for code in of_status),
+            "headers": _documented_headers(of_status),
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": {
-                        code: {"value": problem(code, STATUSES[code][1] + ".", "01J9ZK3V5T8QX2M4N6P8R0S1T2")}
-                        for code in of_status
-                    },
+                    "examples": {code: {"value": _example(code)} for code in of_status},
                 }
             },
         }
-        for status, of_status in sorted(by_status.items())
+        for status, of_status in by_status.items()
     }
+
+
+def documented_header(description: str, schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """An OpenAPI header; required means that every answer of its status has it."""
+    return {"description": description, "required": required, "schema": schema}
+
+
+def _documented_headers(codes: list[str]) -> dict[str, Any]:
+    headers = {}
+    if "unauthenticated" in codes:
+        headers["WWW-Authenticate"] = documented_header(
+            "The two ways to send a token.", {"type": "string", "const": _WWW_AUTHENTICATE}
+        )
+    if not _RETRY_AFTER_SECONDS.keys().isdisjoint(codes):
+        headers["Retry-After"] = documented_header(
+            "After how many seconds it may be worth trying again.", {"type": "integer", "minimum": 1}
+        )
+    return headers
+
+
+def _example(code: str) -> dict[str, Any]:
+    return problem(
+        code,
+        _EXAMPLE_DETAILS[code],
+        _EXAMPLE_ID,
+        upstream_status=404 if code == "fetch_failed" else None,
+        result={"matched": EXAMPLES["match"], "undecidable": EXAMPLES["undecidable"]}.get(code),
+    )

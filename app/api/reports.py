@@ -1,10 +1,11 @@
 """Sealed reports over HTTP: listed, fetched as they stand, held. Nothing here can open one."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api import problems
 from app.api.edge import Key
@@ -14,13 +15,11 @@ from app.store import reports
 
 router = APIRouter(tags=["reports"])
 
-ReportId = Annotated[str, Path(pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="The report's ULID.")]
+_ULID: Final = "^[0-9A-HJKMNP-TV-Z]{26}$"
+ReportId = Annotated[str, Path(pattern=_ULID, description="The report's ULID.")]
 ReportKey = Annotated[Key, scope("report")]
 
-_PROBLEMS = problems.documented("unauthenticated", "forbidden", "invalid_request", "not_ready")
-_PROBLEMS_OF_ONE = problems.documented(
-    "unauthenticated", "forbidden", "not_found", "invalid_request", "not_ready"
-)
+_PROBLEMS_OF_ONE = problems.documented("not_found", "invalid_request")
 
 
 class SightingSummary(BaseModel):
@@ -56,16 +55,21 @@ class ReportList(BaseModel):
     reports: list[ReportSummary]
 
 
-@router.get("/v1/reports", name="reports", responses=_PROBLEMS, summary="Reports, newest first")
+@router.get(
+    "/v1/reports",
+    name="reports",
+    responses=problems.documented("invalid_request"),
+    summary="Reports, newest first",
+)
 async def list_reports(
     at: InServices,
     key: ReportKey,  # noqa: ARG001 - checked by its dependency
-    state: Annotated[Literal["queued"] | None, Query(description="Only those in this state.")] = None,
+    state: Annotated[
+        Literal["queued"] | SkipJsonSchema[None], Query(description="Only those in this state.")
+    ] = None,
     before: Annotated[
-        str | None,
-        Query(
-            pattern="^[0-9A-HJKMNP-TV-Z]{26}$", description="Only those older than this id: the next page."
-        ),
+        Annotated[str, Field(pattern=_ULID)] | SkipJsonSchema[None],
+        Query(description="Only those older than this id: the next page."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=reports.MAX_LISTED)] = 100,
 ) -> ReportList:
@@ -97,6 +101,11 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
     | {
         200: {
             "description": "The sealed stub, which `age -d` opens with a custodian's key.",
+            "headers": {
+                "Content-Disposition": problems.documented_header(
+                    "Saves it as `<id>.age`.", {"type": "string", "pattern": "^attachment; filename=.+"}
+                ),
+            },
             "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
         }
     },

@@ -15,6 +15,7 @@ from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http import h11_impl
 
 from app.api import problems
+from app.api.edge import REQUEST_ID_HEADER
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 
@@ -93,7 +94,8 @@ class GateProtocol(h11_impl.H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says the same of all
         """Answer what is no HTTP request, or has headers without end, and hang up."""
-        refusal = problems.problem("malformed", "This is not an HTTP request served here.", str(ULID()))
+        request_id = str(ULID())
+        refusal = problems.problem("malformed", "This is not an HTTP request served here.", request_id)
         body = json.dumps(refusal).encode()
         head = h11.Response(
             status_code=400,
@@ -101,6 +103,7 @@ class GateProtocol(h11_impl.H11Protocol):
             headers=[
                 (b"content-type", problems.MEDIA_TYPE.encode()),
                 (b"content-length", str(len(body)).encode()),
+                (REQUEST_ID_HEADER.lower().encode(), request_id.encode()),
                 (b"connection", b"close"),
             ],
         )
