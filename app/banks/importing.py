@@ -7,9 +7,10 @@ becomes visible at once when all of it is there.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from app.store import banks, processes
 from app.store.database import Database
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
+_SORTED_AT_ONCE: Final = 200_000
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,12 @@ async def _import_staged(
     done = 0
     try:
         signals = _signals(listed)
-        while some := await asyncio.to_thread(lambda: list(islice(signals, banks.STAGED_AT_ONCE))):
-            await banks.stage(database, staged, some)
-            done += len(some)
-            progress(done)
+        while some := await asyncio.to_thread(lambda: _sorted(islice(signals, _SORTED_AT_ONCE))):
+            for begin in range(0, len(some), banks.STAGED_AT_ONCE):
+                part = some[begin : begin + banks.STAGED_AT_ONCE]
+                await banks.stage(database, staged, part)
+                done += len(part)
+                progress(done)
         changed = await banks.finish_import(database, staged, by=by)
     except BaseException:
         await asyncio.shield(banks.give_up_import(database, staged))
@@ -152,6 +156,11 @@ async def _import_staged(
     if staged.cleared:
         await banks.sweep(database)
     return changed
+
+
+def _sorted(signals: Iterable[NewSignal]) -> list[NewSignal]:
+    """In the order of the database's index: then each transaction writes a few of its pages, not all."""
+    return sorted(signals, key=itemgetter(0, 1))
 
 
 def _signals(listed: ListFile) -> Iterator[NewSignal]:
