@@ -81,11 +81,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_nginx(folder: Path, upstream: int, level: str = "emerg") -> Iterator[Proxy]:
+def running_nginx(
+    folder: Path, upstream: int, level: str = "emerg", *, wrapper: tuple[str, ...] = ()
+) -> Iterator[Proxy]:
     port = free_port()
     configuration, certificates = configure_nginx(folder, port, upstream, level)
     with (folder / "stderr.log").open("wb") as errors:
-        process = subprocess.Popen([nginx_program(), "-c", str(configuration), "-e", "stderr"], stderr=errors)
+        command = [*wrapper, nginx_program(), "-c", str(configuration), "-e", "stderr"]
+        process = subprocess.Popen(command, stderr=errors)
         try:
             while not answers(port):
                 assert process.poll() is None, (folder / "stderr.log").read_text()
