@@ -5,6 +5,7 @@ Gates do without it; with it, no gate of a shared snapshot directory has to buil
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 from typing import Final
@@ -13,12 +14,15 @@ from app import log
 from app.errors import NotReadyError
 from app.main import INTERRUPTED, announced, open_banks
 from app.settings import Settings
+from app.store import banks as banks_in_store
 from app.store import reports
 from app.store.database import Database, open_current
 
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS: Final = 60.0
+SWEEP_EVERY: Final = 60
+"""What deleted banks and broken imports left is swept every so many turns: it reads all entries."""
 
 
 async def work(settings: Settings) -> int:
@@ -37,10 +41,14 @@ async def work(settings: Settings) -> int:
         announced(database, banks, "worker"),
     ):
         log.event(logger, logging.INFO, "working")
-        while not ended.done():
+        for turn in itertools.count():
             with contextlib.suppress(NotReadyError):
                 await _tidy(database)
+                if turn % SWEEP_EVERY == 0:
+                    await banks_in_store.sweep(database)
             await asyncio.wait([ended], timeout=TIDY_SECONDS)
+            if ended.done():
+                break
     log.event(logger, logging.INFO, "stopped")
     return INTERRUPTED if ended.result() is signal.SIGINT else 0
 

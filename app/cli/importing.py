@@ -14,11 +14,13 @@ from app.banks.importing import BadLinesError, Imported, ListFile, import_list, 
 from app.banks.lists import BadLine, ListError, new_signal
 from app.cli import testpicture
 from app.cli.console import FailedError, UsageError, printable, say
-from app.cli.state import BY, open_state
+from app.cli.state import BY, open_state, read_settings
 from app.entries import NewSignal
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
-from app.store import banks
+from app.settings import Settings
+from app.store import banks, processes
+from app.store.banks import SMALL_CHANGE
 from app.store.database import Database
 
 STANDARD_INPUT: Final = Path("-")
@@ -93,10 +95,27 @@ def rereadable(listed: ListFile) -> Iterator[ListFile]:
 
 
 async def _import(name: str, listed: ListFile, progress: Progress, wait_seconds: float) -> None:
-    async with open_state() as database:
+    settings = read_settings()
+    async with open_state(settings) as database:
         imported = await import_list(database, name, listed, by=BY, progress=progress)
         _tell_imported(name, imported)
         await _wait(database, imported.generation, wait_seconds)
+        if imported.added > SMALL_CHANGE:
+            await _build_index(settings, database, imported.generation, wait_seconds)
+
+
+async def _build_index(settings: Settings, database: Database, generation: int, seconds: float) -> None:
+    """Build the index if nobody runs who would, so that the next gate to start is ready at once."""
+    async with database.connect() as connection:
+        if await processes.live(connection):
+            return
+    say("building the index; no gate runs that would")
+    from app.main import open_banks
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), open_banks(settings, database) as current:
+            await current.wait_for(generation)
+            say("built")
 
 
 def _tell_imported(name: str, imported: Imported) -> None:
