@@ -12,9 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from app import __version__
+from app import __version__, formats
 
 MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
@@ -164,6 +172,16 @@ class HashingSettings(_Stage):
         frozenset(),
         description="Formats never decoded, `heic,avif`: a switch for the day a decoder is found vulnerable.",
     )
+
+    @field_validator("disabled_formats")
+    @classmethod
+    def _formats_are_known(cls, names: frozenset[str]) -> frozenset[str]:
+        # A name that nothing bears would leave the decoder on.
+        known = [each.name for each in formats.IMAGES]
+        if not names <= set(known):
+            message = f"known formats are {', '.join(known)}"
+            raise ValueError(message)
+        return names
 
 
 LowQualityPolicy = Literal["withhold", "accept"]

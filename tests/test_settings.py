@@ -133,6 +133,8 @@ def test_other_variables_are_not_cordons() -> None:
         ("FETCH_TOTAL_SECONDS", "inf"),
         ("FETCH_TOTAL_SECONDS", "nan"),
         ("FETCH_PORTS", "80,70000"),
+        ("DISABLED_FORMATS", "heic,canary"),
+        ("DISABLED_FORMATS", "HEIC"),
         ("FETCH_PROXY", "canary://user:canary@proxy"),
         ("FETCH_PROXY", "socks5://proxy"),
         ("FETCH_USER_AGENT", "canary\r\nX: y"),
