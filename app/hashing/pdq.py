@@ -13,6 +13,7 @@ Source: 'PDQ: A perceptual hash' (2017-10-09) and the C++ in facebook/ThreatExch
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -104,30 +105,39 @@ class Downsampler:
     """
 
     def __init__(self, height: int, width: int) -> None:
-        self._height = height
         self._width = width
         self._row = 0
         self._sums = np.zeros((_SIDE, width * 3), np.float32)
-        self._rows = reducer(height)
-        self._centres = _supports(height)
+        self._reducer = reducer(height)
+        self._starts, self._ends = (places.tolist() for places in _supports(height))
+        # Few enough rows that most of the 64 sums have no share in them, enough that it is worth a call.
+        self._block_rows = max(4, height // _SIDE)
+        self._block = np.empty((self._block_rows, width * 3), np.float32)
 
     def add(self, strip: NDArray[np.uint8]) -> None:
         """Take the next rows: uint8 (rows, width, 3)."""
-        rows = strip.shape[0]
-        top, bottom = self._row, self._row + rows
-        self._row = bottom
-        starts, ends = self._centres
-        first = int(np.searchsorted(ends, top, "right"))
-        last = int(np.searchsorted(starts, bottom, "left"))
-        if first < last:
-            pixels = strip.reshape(rows, self._width * 3).astype(np.float32)
-            self._sums[first:last] += self._rows[first:last, top:bottom] @ pixels
+        rows = strip.reshape(len(strip), self._width * 3)
+        for start in range(0, len(rows), self._block_rows):
+            taken = rows[start : start + self._block_rows]
+            top, bottom = self._row, self._row + len(taken)
+            self._row = bottom
+            first, last = bisect_right(self._ends, top), bisect_left(self._starts, bottom)
+            if first < last:
+                block = self._block[: len(taken)]
+                block[:] = taken
+                self._sums[first:last] += self._reducer[first:last, top:bottom] @ block
 
     def finish(self) -> NDArray[np.float64]:
         """The downsample, once all rows were added: float64 (64, 64), 0 to 255."""
         luma = self._sums.reshape(_SIDE * self._width, 3) @ np.array(_LUMA, np.float32)
-        reduced = luma.reshape(_SIDE, self._width) @ reducer(self._width).T
-        return reduced.astype(np.float64)
+        luma = luma.reshape(_SIDE, self._width)
+        columns = reducer(self._width)
+        starts, ends = _supports(self._width)
+        reduced = np.empty((_SIDE, _SIDE))
+        # Each column takes part in one or two sums: a product of whole matrices would be mostly zeros.
+        for column, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            reduced[:, column] = luma[:, start:end] @ columns[column, start:end]
+        return reduced
 
 
 def canonical(rgb: NDArray[np.uint8]) -> tuple[bytes, int]:

@@ -135,7 +135,9 @@ class Picture:
 
     def _values(self, box: Box) -> NDArray[np.float64]:
         samples = np.asarray(self.image.crop(box))
-        return (samples.view(np.uint32) if self.unsigned else samples).astype(np.float64)
+        # A float that is no number may say so aloud when it is copied.
+        with np.errstate(invalid="ignore"):
+            return (samples.view(np.uint32) if self.unsigned else samples).astype(np.float64)
 
     def _stored_box(self, top: int, bottom: int) -> Box:
         width, height = self.image.size
