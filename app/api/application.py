@@ -11,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from app import __version__
+from app.answer import EXAMPLES
 from app.api import banks, batch, health, ingest, problems, reports
 from app.api.edge import HEALTH_ROUTES, REQUEST_ID_HEADER, Edge, Keys
 from app.api.limits import KeyLimits
@@ -81,6 +82,11 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         document["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "password": {"type": "http", "scheme": "basic"},
+        }
+        # Here rather than at their routes, where the framework would drop members that are null.
+        document["components"]["examples"] = problems.examples() | {
+            f"verdict.{verdict}": {"value": example.model_dump(mode="json")}
+            for verdict, example in EXAMPLES.items()
         }
         document["components"]["headers"] = {
             REQUEST_ID_HEADER: problems.documented_header(

@@ -131,8 +131,7 @@ def _ingest_answers() -> dict[int | str, dict[str, Any]]:
             "content": {
                 "application/json": {
                     "examples": {
-                        verdict: {"value": example.model_dump(mode="json")}
-                        for verdict, example in EXAMPLES.items()
+                        verdict: {"$ref": f"#/components/examples/verdict.{verdict}"} for verdict in EXAMPLES
                     }
                 }
             },

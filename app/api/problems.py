@@ -141,7 +141,9 @@ def documented(*codes: str, needs_token: bool = True) -> dict[int | str, dict[st
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": {code: {"value": _example(code)} for code in of_status},
+                    "examples": {
+                        code: {"$ref": f"#/components/examples/problem.{code}"} for code in of_status
+                    },
                 }
             },
         }
@@ -152,6 +154,11 @@ def documented(*codes: str, needs_token: bool = True) -> dict[int | str, dict[st
 def documented_header(description: str, schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
     """An OpenAPI header; required means that every answer of its status has it."""
     return {"description": description, "required": required, "schema": schema}
+
+
+def examples() -> dict[str, Any]:
+    """The examples that ``documented`` refers to, as components of the document."""
+    return {f"problem.{code}": {"value": _example(code)} for code in _EXAMPLE_DETAILS}
 
 
 def _documented_headers(codes: list[str]) -> dict[str, Any]:
