@@ -32,7 +32,7 @@ FOUND_AS = {
     "a file": r"/a-file: written: a medium as bytes",
     "a file that was left": r"/a-file: left: a medium as bytes",
     "a temporary file": r"/temporary-\w+: written: a medium as bytes",
-    "a file without a name": r"/leaks/#\d+: written: a medium as bytes",
+    "a file without a name": r"/leaks/(#\d+|tmp\w+): written: a medium as bytes",
     "a file that another thread writes": r"/a-thread: written: a medium as bytes",
     "a file that another program writes": r"/a-program: written: a medium as bytes",
     "another program": r"/tee: executed",

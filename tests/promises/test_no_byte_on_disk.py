@@ -334,7 +334,7 @@ def test_behind_nginx_and_on_postgresql_neither_they_nor_a_gate_that_aborts_writ
     prepared = asyncio.run(prepare(StoreSettings(state_dir=work / "state", database_url=database)))
     folder = work.parent / "nginx"
     folder.mkdir()
-    trace, before = Trace(work.parent / "gate"), Trace(work.parent / "proxy")
+    trace, before = Trace(work.parent / "gate"), Trace(work.parent / "proxy", undumpable=False)
     with watched_gate(trace, prepared, site, before=MAY_DUMP) as gate:
         fill(gate, gallery)
         with (

@@ -133,29 +133,34 @@ class Trace:
 
     Attributes:
         folder: where its trace is, one file a thread.
+        undumpable: whether it makes itself undumpable, as Cordon does. Then only root sees what its
+            descriptors are; another user runs it as root of a namespace of its own.
     """
 
     folder: Path
+    undumpable: bool = True
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
 
     @property
     def wrapper(self) -> tuple[str, ...]:
         """What to put before the command line of the program."""
-        self.folder.mkdir(parents=True)
         strace = (
             *("strace", "-D", "-ff", "--seccomp-bpf", "-qq", "-e", "signal=none"),
             *("-y", "-xx", "-e", "abbrev=execve", "-s", str(LONGEST_BUFFER)),
             *("-e", f"trace={','.join('?' + name for name in TRACED)}"),
             *("-o", str(self.folder / "calls")),
         )
-        # A process that cannot be dumped shows its descriptors to root alone: here that is root of a
-        # namespace of its own.
-        return strace if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", *strace)
+        if self.undumpable and os.geteuid() != 0:
+            return ("unshare", "--user", "--map-root-user", *strace)
+        return strace
 
     def wait(self) -> None:
         """Wait until what an ended program did is written down whole."""
-        wait_for(lambda: not self._is_written(), _END_SECONDS)
+        wait_for(lambda: not self._is_being_written(), _END_SECONDS)
 
-    def _is_written(self) -> bool:
+    def _is_being_written(self) -> bool:
         told = os.fsencode(self.folder / "calls")
         return any(told in _command(entry) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
 
