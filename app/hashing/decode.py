@@ -151,10 +151,15 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
         if untrusted[start : start + 2] == b"\xff\xd8" and start not in starts:
             starts.append(start)
     headers = _until_undecodable(load(start, header=True) for start in starts[:most_frames])
+
+    def picture(start: int) -> Picture:
+        image = load(start)
+        return Picture(image, _orientation(image))
+
     return Medium(
         sizes=tuple(upright(image.size, _orientation(image)) for image in headers),
         decode_bytes=max(_jpeg_bytes(image) for image in headers),
-        pictures=lambda: (Picture(image, _orientation(image)) for image in map(load, starts)),
+        pictures=lambda: map(picture, starts),
     )
 
 
@@ -183,8 +188,8 @@ def _jpeg_bytes(image: JpegImageFile) -> int:
     image.fp.seek(max(0, scan_end - 2 * image.layers - 8))
     one_scan = image.fp.read(5) == b"\xff\xda" + struct.pack(">HB", 2 * image.layers + 6, image.layers)
     if not one_scan or "progressive" in image.info:
-        most_across = max(across for _, across, _, _ in image.layer)
-        most_down = max(down for _, _, down, _ in image.layer)
+        most_across = max((across for _, across, _, _ in image.layer), default=1)
+        most_down = max((down for _, _, down, _ in image.layer), default=1)
         shares = sum(across * down for _, across, down, _ in image.layer) / max(1, most_across * most_down)
         need += int(2 * shares * (width + 64) * (height + 64))
     return need
@@ -341,7 +346,7 @@ def _bmp(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
 def _tiff(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
     with decoding(max_pixels):
         image = TiffImageFile(whole(untrusted))
-    sizes, need = [image.size], _tiff_bytes(image, len(untrusted))
+        sizes, need = [image.size], _tiff_bytes(image, len(untrusted))
     with suppress(UndecodableError):
         for page in range(1, most_frames):
             with decoding(max_pixels):
@@ -414,6 +419,8 @@ def _heic(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
                 # libheif has applied the container's turns and mirrors; EXIF's is not meant to be.
                 picture = Picture(images.pop(0).to_pillow())
             yield picture
+            # Or it would still be there while the next is decoded.
+            del picture
 
     return Medium(
         sizes=tuple(image.size for image in images[:most_frames]),

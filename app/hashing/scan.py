@@ -75,8 +75,9 @@ def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Re
     several = len(medium.sizes) > 1
     seen: set[bytes] = set()
     decoded = 0
-    for frame, picture in enumerate(islice(medium.pictures(), limits.max_frames)):
-        decoded += 1
+    # Not enumerate, which holds on to the last picture while the next is decoded.
+    for picture in islice(medium.pictures(), limits.max_frames):
+        frame, decoded = decoded, decoded + 1
         if not _fits(picture.size, limits):
             return Reason.TOO_MANY_PIXELS
         for background in (Background.WHITE, Background.BLACK):
