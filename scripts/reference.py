@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from app.api import problems
 from app.api.application import routes
+from app.api.edge import REQUEST_ID_HEADER
 from app.cli.main import command_tree
 from app.settings import PREFIX, STAGES, Profile
 
@@ -140,8 +141,9 @@ def _answers(operation: dict[str, Any]) -> list[str]:
         what = ", ".join(f"`{code}`" for code in codes) or ", ".join(
             f"`{media_type}` {_type(body.get('schema', {}))}".rstrip() for media_type, body in content.items()
         )
-        rows.append(f"| {status} | {_cell(answer['description'])} | {what} |")
-    return ["| answer | | |", "| --- | --- | --- |", *rows, ""]
+        headers = ", ".join(f"`{name}`" for name in answer["headers"] if name != REQUEST_ID_HEADER)
+        rows.append(f"| {status} | {_cell(answer['description'])} | {what} | {headers} |")
+    return ["| answer | | | headers |", "| --- | --- | --- | --- |", *rows, ""]
 
 
 def _schema(name: str, schema: dict[str, Any]) -> list[str]:
@@ -170,7 +172,8 @@ def _type(schema: dict[str, Any]) -> str:
         return f"list of {_type(schema.get('items', {}))}".removesuffix(" of ")
     if "properties" in schema:
         return ", ".join(f"`{key}`: {_type(value)}" for key, value in schema["properties"].items())
-    form = schema.get("format", "")
+    lines = schema.get("contentSchema")
+    form = f"lines of {_type(lines)}" if lines else schema.get("format", "")
     limits = (
         f"{schema.get('minLength', 0)} to {schema['maxLength']} characters" if "maxLength" in schema else ""
     )

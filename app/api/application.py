@@ -28,8 +28,9 @@ _DESCRIPTION: Final = (
     "Cordon takes media by upload or URL, hashes it in memory, matches it against banks of known hashes, "
     "and hands on only what is clear. Every route but `/livez`, `/readyz` and `/metrics` needs a token: "
     "`Authorization: Bearer <token>`, or Basic with the token as the password; any path and method without "
-    "one is 401. With one, a path that is not here is 404 and a method that is not served there 405. Those "
-    "three also answer HEAD. This document is `/openapi.json`."
+    "one is 401. With one, a path that is not here is 404, and a method that is not served there 405 with "
+    "`Allow`. The three health routes answer HEAD too. This document is `/openapi.json`. Every answer has a "
+    "`Cordon-Request-Id`, which stands in the log too."
 )
 _MODULES: Final = (ingest, batch, banks, reports, health)
 _MODELS_OF_STREAMED_BODIES: Final[tuple[type[BaseModel], ...]] = (
@@ -79,6 +80,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
+        for schema in schemas.values():
+            _describe_members(schema)
         document["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "password": {"type": "http", "scheme": "basic"},
@@ -102,6 +105,16 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                     told["headers"] = {REQUEST_ID_HEADER: reference} | told.get("headers", {})
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_members(schema: dict[str, Any]) -> None:
+    """Put what a docstring says of each attribute beside the member it speaks of."""
+    summary, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
+    if attributes:
+        schema["description"] = summary
+    for line in attributes.splitlines():
+        name, _, said = line.strip().partition(": ")
+        schema["properties"][name]["description"] = said
 
 
 async def _on_cordon_error(request: Request, error: Exception) -> Response:

@@ -133,6 +133,9 @@ def _value_schema(of: SignalType) -> dict[str, Any]:
     }
 
 
+_DIGITS: Final = ", ".join(f"{of.size_bytes * 2} for `{of.value}`" for of in SignalType)
+
+
 class SignalRequest(BaseModel):
     """One signal for a bank. Zeros and the digest of an empty file are refused: they match what is blank."""
 
@@ -141,7 +144,7 @@ class SignalRequest(BaseModel):
     )
 
     type: SignalType
-    value: str = Field(description="Hex digits; case is ignored.")
+    value: str = Field(description=f"Hex digits, in either case: {_DIGITS}.")
     note: str | None = Field(
         None,
         description="A word of your own, for whoever looks after the bank.",
@@ -194,7 +197,11 @@ _SIGNALS_BODY: Final[dict[str, Any]] = {
 
 
 @router.get(
-    "/v1/banks", name="banks", responses=problems.documented(), summary="All banks and their policies"
+    "/v1/banks",
+    name="banks",
+    responses=problems.documented(),
+    response_description="All of them.",
+    summary="All banks and their policies",
 )
 async def list_banks(at: InServices, key: BankKey) -> BankList:  # noqa: ARG001 - checked by its dependency
     """What is in force of them, with counts and ages, stands in `/v1/status`."""
@@ -237,6 +244,7 @@ async def put_bank(
     "/v1/banks/{name}/signals",
     name="bank_signals",
     responses=_PROBLEMS_OF_SIGNALS,
+    response_description="What was changed.",
     openapi_extra=_SIGNALS_BODY,
     summary="Add up to 10,000 signals, all or none",
 )
@@ -251,6 +259,7 @@ async def add_signals(request: Request, at: InServices, key: BankKey, name: Bank
     "/v1/banks/{name}/signals/remove",
     name="bank_signals_remove",
     responses=_PROBLEMS_OF_SIGNALS,
+    response_description="What was changed.",
     openapi_extra=_SIGNALS_BODY,
     summary="Remove up to 10,000 signals, all or none",
 )

@@ -163,6 +163,7 @@ class Status(BaseModel):
     "/livez",
     name="livez",
     responses=problems.documented(needs_token=False),
+    response_description="It runs.",
     summary="200 while the process runs",
 )
 @router.head("/livez", name="livez", include_in_schema=False)
@@ -175,6 +176,7 @@ async def livez() -> Alive:
     "/readyz",
     name="readyz",
     response_model=Ready,
+    response_description="It would.",
     responses=problems.documented(needs_token=False)
     | {
         503: {
@@ -217,6 +219,7 @@ async def get_metrics(at: InServices) -> Response:
     "/v1/status",
     name="status",
     responses=problems.documented(),
+    response_description="All of it.",
     summary="Generations, ages, queue depth and age, controls in force",
 )
 async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  # noqa: ARG001

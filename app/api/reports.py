@@ -59,6 +59,7 @@ class ReportList(BaseModel):
     "/v1/reports",
     name="reports",
     responses=problems.documented("invalid_request"),
+    response_description="As many as asked for.",
     summary="Reports, newest first",
 )
 async def list_reports(
@@ -79,7 +80,13 @@ async def list_reports(
     return ReportList(reports=[_summary(report) for report in found])
 
 
-@router.get("/v1/reports/{report_id}", name="report", responses=_PROBLEMS_OF_ONE, summary="One report")
+@router.get(
+    "/v1/reports/{report_id}",
+    name="report",
+    responses=_PROBLEMS_OF_ONE,
+    response_description="What stands beside it in the clear.",
+    summary="One report",
+)
 async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> ReportDetail:  # noqa: ARG001
     """What can be told of it without opening it."""
     async with at.database.connect() as connection:
@@ -128,6 +135,7 @@ async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Res
     "/v1/reports/{report_id}/hold",
     name="report_hold",
     responses=_PROBLEMS_OF_ONE,
+    response_description="The report, on hold.",
     summary="Keep a report from ever being removed",
 )
 async def hold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
@@ -136,7 +144,11 @@ async def hold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSum
 
 
 @router.post(
-    "/v1/reports/{report_id}/unhold", name="report_unhold", responses=_PROBLEMS_OF_ONE, summary="End a hold"
+    "/v1/reports/{report_id}/unhold",
+    name="report_unhold",
+    responses=_PROBLEMS_OF_ONE,
+    response_description="The report, no longer on hold.",
+    summary="End a hold",
 )
 async def unhold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
     """Asking twice is no error."""

@@ -200,6 +200,8 @@ async def put(
         InvalidRequestError: the name or the policy is wrong.
         ConflictError: there is a bank of that name and another kind.
     """
+    # All of it, so that no part of an earlier policy makes up for what this one lacks.
+    _check_policy(kind, action, thresholds or {}, no_report_reason)
     try:
         bank = await get(connection, name)
     except NotFoundError:

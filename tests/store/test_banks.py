@@ -147,6 +147,14 @@ async def test_a_csam_bank_may_only_block_for_a_reason_that_is_kept(database: Da
     assert made.no_report_reason == "another team reports"
 
 
+async def test_a_policy_put_anew_is_whole_in_itself(database: Database) -> None:
+    """The reason that an earlier one had does not stand for the one that it lacks."""
+    await make(database, action=BankAction.BLOCK, no_report_reason="another team reports")
+    async with database.begin() as connection:
+        with pytest.raises(InvalidRequestError, match="needs a 'no_report_reason'"):
+            await banks.put(connection, name="a", kind=BankKind.CSAM, action=BankAction.BLOCK, by="key")
+
+
 async def test_policies_change_and_what_is_not_named_stays(database: Database) -> None:
     await make(database, kind=BankKind.OTHER, thresholds={SignalType.PDQ: 20})
     async with database.begin() as connection:
