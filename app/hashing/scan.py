@@ -64,11 +64,18 @@ def scan(
 
 
 def preload() -> None:
-    """Import every plugin and warm every decoder, so that nothing is imported or opened afterwards."""
+    """Import every plugin and warm every decoder, so that nothing is imported or opened afterwards.
+
+    Raises:
+        RuntimeError: a sample cannot be read, or PDQ comes out otherwise than pdqhash's on this machine, so
+            that no answer of this process could be trusted.
+    """
+    if not pdq.agrees_with_reference():
+        raise RuntimeError("PDQ differs from pdqhash on this machine; no hash can be trusted")
     limits = Limits(max_pixels=2**20, max_frames=10, max_decode_bytes=2**30, disabled_formats=frozenset())
     for sample in samples.every():
-        for _ in scan(sample, limits):
-            pass
+        if not any(isinstance(told, Rendering) for told in list(scan(sample, limits))):
+            raise RuntimeError("a decoder cannot read its own sample")
 
 
 def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Reason | None]:

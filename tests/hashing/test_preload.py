@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from app.hashing import pdq, samples, scan
+
 SCRIPT = """
 import os, sys
 from app.hashing import samples, scan
@@ -43,3 +47,15 @@ def test_nothing_is_opened_imported_or_started_after_preload() -> None:
         check=False,
     )
     assert outcome.stdout == "[] 1 True True\n", outcome.stderr
+
+
+def test_a_machine_whose_hashes_differ_does_not_get_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdq, "_LUMA", (0.114, 0.587, 0.299))
+    with pytest.raises(RuntimeError, match="differs from pdqhash"):
+        scan.preload()
+
+
+def test_a_decoder_that_cannot_read_its_sample_does_not_get_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "HEIC", samples.HEIC[:-100])
+    with pytest.raises(RuntimeError, match="its own sample"):
+        scan.preload()
