@@ -142,9 +142,15 @@ def zeros(count: int) -> bytes:
     return b"\x78\xda" + one * count + b"\x03\x00" + struct.pack(">I", checksum)
 
 
-def apng(frames: Iterable[bytes], told: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
-    """The sample picture, then frames of 1 by 1 pixel, each this compressed pixel."""
-    first = [part[8:-4] for part in png_parts(sample("png")) if part[4:8] == b"IDAT"]
+def apng(
+    frames: Iterable[bytes],
+    told: int,
+    *,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    first: bytes | None = None,
+) -> bytes:
+    """A still PNG of 96 by 72 RGB pixels, the sample's if none is given, then frames of one pixel each."""
+    pixels = [part[8:-4] for part in png_parts(first or sample("png")) if part[4:8] == b"IDAT"]
     numbers = itertools.count()
 
     def control(width: int, height: int) -> bytes:
@@ -153,7 +159,7 @@ def apng(frames: Iterable[bytes], told: int, size: tuple[int, int] = (WIDTH, HEI
     parts = [
         chunk(b"acTL", struct.pack(">II", told, 0)),
         control(WIDTH, HEIGHT),
-        chunk(b"IDAT", b"".join(first)),
+        chunk(b"IDAT", b"".join(pixels)),
     ]
     for data in frames:
         parts += [control(1, 1), chunk(b"fdAT", struct.pack(">I", next(numbers)) + data)]
