@@ -15,7 +15,7 @@ from tests.worlds import MediaHost, NameServer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
-EXAMPLES_OF_EACH = 15
+EXAMPLES_OF_EACH = 10
 SEED = 20261122
 
 
