@@ -7,6 +7,7 @@ lie, and checksums are mended, so that the damage gets past the first check.
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -233,6 +234,23 @@ def _swap_pieces(random: Random, whole: bytearray) -> None:
             whole[one.start : other.end] = moved
 
 
+def _damage_what_is_deflated(random: Random, whole: bytearray) -> None:
+    """Flip bits of a PNG's pixels and of how they are filtered, and deflate them again."""
+    if not whole.startswith(PNG_SIGNATURE):
+        return
+    for piece in pieces(whole):
+        kind, start = bytes(whole[piece.start + 4 : piece.start + 8]), piece.start + 8
+        if kind in (b"IDAT", b"fdAT"):
+            start += 4 if kind == b"fdAT" else 0
+            with suppress(zlib.error):
+                inflated = bytearray(zlib.decompress(whole[start : piece.end - 4]))
+                _flip_bits(random, inflated)
+                deflated = zlib.compress(inflated)
+                whole[start : piece.end - 4] = deflated
+                struct.pack_into(">I", whole, piece.start, start - piece.start - 8 + len(deflated))
+            return
+
+
 def _mend_checksums(whole: bytearray) -> None:
     if whole.startswith(PNG_SIGNATURE):
         for piece in _png_chunks(whole):
@@ -255,4 +273,5 @@ _MUTATIONS: tuple[Callable[[Random, bytearray], None], ...] = (
     _double_a_piece,
     _drop_a_piece,
     _swap_pieces,
+    _damage_what_is_deflated,
 )

@@ -63,6 +63,10 @@ def _replaced(name: str, old: bytes, new: bytes) -> Callable[[], bytes]:
     return _sample(name, change)
 
 
+def _flat_png(width: int, height: int) -> bytes:
+    return media.png(width, height, media.chunk(b"IDAT", zlib.compress(bytes((1 + 3 * width) * height))))
+
+
 def _text_chunk(count: int) -> bytes:
     return media.chunk(b"tEXt", b"comment\0" + b"x" * count)
 
@@ -201,6 +205,18 @@ def _pages(count: int) -> bytes:
     return media.tiff(bytes(16), *[media.page(4, 4, count=16)] * count)
 
 
+def _tiff_compressed(number: int) -> bytes:
+    """A TIFF that says of plain pixels that they are compressed."""
+    pixels = media.picture().convert("L").tobytes()
+    return media.tiff(pixels, media.page(WIDTH, HEIGHT, count=len(pixels), compression=number))
+
+
+def _tiff_of_jpeg() -> bytes:
+    """A TIFF of 96 by 72 pixels that holds a JPEG of 65,535 by 65,535."""
+    data = _jpeg_of(65_535, 65_535)
+    return media.tiff(data, media.page(WIDTH, HEIGHT, count=len(data), compression=7))
+
+
 def _tiff_of_bomb() -> bytes:
     """64 MiB of zeros, compressed, where 96 by 72 pixels are told."""
     data = media.zeros(64)
@@ -253,6 +269,10 @@ DIMENSIONS: Mapping[str, Vector] = {
     "png, animated, on 10,000 square": vector(
         lambda: media.apng([media.DOT] * 2, 3, size=(10_000, 10_000)), "too_many_pixels"
     ),
+    "png, 65,535 wide and one high": vector(partial(_flat_png, 65_535, 1), "low_quality"),
+    "png, one wide and 65,535 high": vector(partial(_flat_png, 1, 65_535), "low_quality"),
+    "png, 65,536 wide and one high": vector(partial(_flat_png, 65_536, 1), "too_many_pixels"),
+    "png, one pixel": vector(partial(_flat_png, 1, 1), "low_quality"),
     "jpeg, 65,535 square": vector(partial(_jpeg_of, 65_535, 65_535), "too_many_pixels"),
     "jpeg, no pixel high": vector(partial(_jpeg_of, 100, 0), "corrupt"),
     "gif, 65,535 square": vector(lambda: media.gif(65_535, 65_535, media.gif_frame()), "too_many_pixels"),
@@ -510,6 +530,29 @@ DAMAGED: Mapping[str, Vector] = {
     "bmp, its pixels outside the file": vector(
         _sample("bmp", lambda whole: whole[:10] + b"\xff\xff\xff\x7f" + whole[14:]), "corrupt"
     ),
+    "tiff, a larger jpeg in it": vector(_tiff_of_jpeg, "corrupt"),
+    **{
+        f"tiff, not compressed by method {number}": vector(partial(_tiff_compressed, number), "corrupt")
+        for number in (
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            8,
+            32766,
+            32809,
+            34661,
+            34676,
+            34677,
+            34712,
+            34887,
+            34925,
+            50000,
+            50001,
+        )
+    },
     "tiff, its directory outside the file": vector(lambda: b"II*\0\xff\xff\xff\xff", "corrupt"),
     "tiff, its directory in its head": vector(lambda: b"MM\0*\0\0\0\0" + bytes(100), "corrupt"),
     "tiff, a strip of 4 GiB": vector(
