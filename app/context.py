@@ -85,7 +85,9 @@ class Context(BaseModel):
     uploader_ip: Address | None = Field(None, description="IPv4 or IPv6 address of the uploader.")
     uploader_port: Port | None = Field(None, description="Port of the uploader.")
     client_ref: Text | None = Field(None, description="The caller's own reference; told back in a batch.")
-    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = Field((), description="Free labels.")
+    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] | None = Field(
+        None, description="Free labels."
+    )
 
     def __repr__(self) -> str:
         return "<Context>"

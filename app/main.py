@@ -5,7 +5,9 @@ import contextlib
 import dataclasses
 import ipaddress
 import logging
+import os
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -112,6 +114,9 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
         ControlMissingError: strict, and a required control is missing.
     """
     _refuse_plain_http(settings, host)
+    _check_tls_files(settings)
+    if ready_file is not None:
+        _remove_ready_file(ready_file)
     harden_this_process()
     with _bind(host, port) as listening:
         async with open_gate(settings, "serve") as wired:
@@ -126,6 +131,9 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
                 if ready_file is not None:
                     _write_ready_file(ready_file, _base_url(settings, host, listening))
             await _drain(services, server)
+    if ready_file is not None:
+        with contextlib.suppress(SettingsError):
+            _remove_ready_file(ready_file)
     log.event(logger, logging.INFO, "stopped")
     return INTERRUPTED if server.ended_by is SIGINT else 0
 
@@ -277,6 +285,9 @@ async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, liste
     """The start-up lines: where it listens, every control, and what an operator should mend."""
     port = listening.getsockname()[1]
     log.event(logger, logging.INFO, "serving", port=port, tls=settings.serve.tls_cert is not None)
+    if sys.stderr.isatty():
+        # For a person who wonders where to point a browser or curl; its own address is no secret.
+        sys.stderr.write(f"listening at {_base_url(settings, listening.getsockname()[0], listening)}\n")
     states = {each.control: each.in_force for each in controls(wired.sandbox)}
     log.event(logger, logging.INFO, "controls", **states)
     if settings.fetch.fetch_allow:
@@ -285,6 +296,25 @@ async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, liste
         known = await custodians.count(connection)
     if known < custodians.ENOUGH:
         log.event(logger, logging.WARNING, "too_few_custodians", custodians=known, advice=custodians.TOO_FEW)
+
+
+def _check_tls_files(settings: Settings) -> None:
+    for name, path in (("TLS_CERT", settings.serve.tls_cert), ("TLS_KEY", settings.serve.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            message = f"CORDON_{name}: the file cannot be read"
+            raise SettingsError(message)
+
+
+def _remove_ready_file(path: Path) -> None:
+    """Take away what an earlier run left, so that nobody takes its address for this run's."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"--ready-file cannot be used: {error.strerror}"
+        raise SettingsError(message) from None
+    if not os.access(path.parent, os.W_OK):
+        message = "--ready-file cannot be used: its directory is not there, or cannot be written"
+        raise SettingsError(message)
 
 
 def _write_ready_file(path: Path, url: str) -> None:

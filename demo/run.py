@@ -113,16 +113,18 @@ def prepare() -> None:
 def set_up(console: Console) -> str:
     """Make two custodians, a key and a bank with the command line, as an operator would."""
     for name in ("ada", "grace"):
+        console.print(f"   {name} makes a key and becomes a custodian")
         recipient = cordon("custodian", "keygen", "--out", str(HOME / f"{name}.key")).strip()
         cordon("custodian", "add", name, recipient)
     key = json.loads(
         cordon("key", "create", "--name", "demo", "--scope", "ingest", "--profile", "demo", "--json")
     )
+    console.print("   a mock bank is filled with the hashes of one picture")
     hashes = cordon("bank", "hash", str(HOME / "pictures" / "banked.png"), "--json")
     (HOME / "bank.jsonl").write_text(hashes)
     cordon("bank", "create", "mock-list", "--kind", "csam", "--action", "report")
     cordon("bank", "import", "mock-list", str(HOME / "bank.jsonl"))
-    console.print("   two custodians, one ingest key, one mock bank of one picture's hashes")
+    console.print("   the server starts")
     return str(key["token"])
 
 

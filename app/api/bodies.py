@@ -10,7 +10,7 @@ from email.message import Message
 from typing import Final
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.context import MAX_CONTEXT_BYTES, Context, parse_context
 from app.errors import (
@@ -112,6 +112,8 @@ async def pour_body(request: Request, media: QuarantinedMedia) -> Arrived:
 async def pour_multipart(request: Request, parameters: dict[str, str], media: QuarantinedMedia) -> Arrived:
     """Pour the part ``media`` into the quarantine as it arrives, and read the part ``context``.
 
+    A sender who leaves after the last byte of the medium cannot take it back: it goes on without a context.
+
     Raises:
         MalformedError: the body is no multipart body, or ends early.
         InvalidRequestError: a part is missing, doubled or unknown.
@@ -130,13 +132,22 @@ async def pour_multipart(request: Request, parameters: dict[str, str], media: Qu
                     parts.take(happened)
     except MultipartError:
         raise MalformedError("The multipart body is damaged, or ends early.") from None
+    except ClientDisconnect:
+        if not parts.media_is_whole:
+            raise
+        return Arrived(Provenance(received_at=datetime.now(UTC)))
     return Arrived(Provenance(received_at=datetime.now(UTC)), parts.context())
 
 
 class _Parts:
-    """Takes the parser's events: media bytes go to the quarantine, the context is kept."""
+    """Takes the parser's events: media bytes go to the quarantine, the context is kept.
+
+    Attributes:
+        media_is_whole: whether the boundary after the medium was seen.
+    """
 
     def __init__(self, media: QuarantinedMedia) -> None:
+        self.media_is_whole = False
         self._media = media
         self._seen: set[str] = set()
         self._current = ""
@@ -145,9 +156,11 @@ class _Parts:
     def take(self, happened: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(happened, MultipartSegment):
             self._begin(happened.name)
-        elif happened is not None and self._current == "media":
+        elif happened is None:
+            self.media_is_whole = self.media_is_whole or self._current == "media"
+        elif self._current == "media":
             self._media.write(happened)
-        elif happened is not None:
+        else:
             self._context += happened
             if len(self._context) > MAX_CONTEXT_BYTES:
                 raise InvalidContextError(f"'context' is larger than {MAX_CONTEXT_BYTES} bytes.")

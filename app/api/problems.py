@@ -118,7 +118,7 @@ def problem_of(error: CordonError, request_id: str) -> dict[str, Any]:
 
 def response(members: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """The HTTP answer that carries a problem."""
-    all_headers = dict(headers or {})
+    all_headers = {"cache-control": "no-store", **(headers or {})}
     code = members["code"]
     if code in _RETRY_AFTER_SECONDS:
         all_headers["retry-after"] = str(_RETRY_AFTER_SECONDS[code])

@@ -130,19 +130,23 @@ async def _state(settings: "Settings") -> "list[Control]":
         await database.check_current()
         async with database.connect() as connection:
             there = await banks.every(connection)
+            held = {bank_id for (bank_id, _), count in (await banks.counts(connection)).items() if count}
             known = await custodians.count(connection)
     except (NotReadyError, SchemaError) as error:
         return [Control("database", False, False, str(error))]
     finally:
         await database.close()
-    counting = [bank.name for bank in there if bank.first_generation is not None]
+    counting = [bank for bank in there if bank.first_generation is not None]
+    emptied = [bank.name for bank in counting if bank.id not in held]
     return [
         Control("database", False, True, "it answers, and has this Cordon's schema"),
         Control(
             "banks",
             False,
-            bool(counting),
-            f"{len(counting)} of {len(there)} banks had their first import"
+            bool(counting) and not emptied,
+            f"bank {emptied[0]} was emptied, so gates take nothing in; fill it, or delete it"
+            if emptied
+            else f"{len(counting)} of {len(there)} banks had their first import"
             if counting
             else "none was imported into yet",
         ),

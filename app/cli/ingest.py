@@ -121,7 +121,7 @@ def ingest(
         raise UsageError("--bank and --type are for runs without a server: its banks are its own")
     if not given:
         say("no files there; nothing was taken in")
-        return
+        raise typer.Exit(1)
     with _shown(len(given), as_json=as_json, hide=hide_matched_sources) as tally:
         run = _Run(given, save_to, tally.tell, concurrency)
         if server is not None:

@@ -59,6 +59,24 @@ def test_a_reset_right_after_the_last_byte_cannot_cancel_a_report(gate: RunningG
     wait_for(lambda: stored(gate) == before + 1, 10)
 
 
+def test_a_client_that_leaves_between_the_medium_and_its_context_cannot_cancel_a_report(
+    gate: RunningGate,
+) -> None:
+    """The part with the medium was whole; what was to be said of it never came."""
+    before = stored(gate)
+    parts = (
+        b'--b\r\nContent-Disposition: form-data; name="media"\r\n\r\n'
+        + EDITED
+        + b'\r\n--b\r\nContent-Disposition: form-data; name="context"\r\n\r\n{"platf'
+    )
+    connection = connect(gate)
+    described = head(gate, len(parts) + 100).replace(b"image/jpeg", b"multipart/form-data; boundary=b")
+    connection.sendall(described + parts)
+    time.sleep(0.1)
+    connection.close()
+    wait_for(lambda: stored(gate) == before + 1, 10)
+
+
 def test_a_client_that_leaves_before_the_last_byte_leaves_nothing(gate: RunningGate) -> None:
     """No report, no medium held, no reserved byte."""
     before = stored(gate)

@@ -182,6 +182,14 @@ def test_broken_json_is_malformed(gate: RunningGate) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed"), body[:20]
 
 
+def test_a_mistyped_query_parameter_is_refused(gate: RunningGate) -> None:
+    """A hook that asks for a status, and mistypes it, must not take the 200 of a match for clear."""
+    answer = gate.client().post(
+        "/v1/ingest?ANSWER=status", content=EDITED, headers={"Content-Type": "image/x"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
 def test_other_request_types_are_not_taken(gate: RunningGate) -> None:
     """415 for a form, for text, and for no type at all."""
     for headers in (
