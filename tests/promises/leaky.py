@@ -104,7 +104,7 @@ def _leak_pixels(content: bytes) -> None:
 
 
 def _leak_into_database(word: str) -> None:
-    database = sqlite3.connect(Path(os.environ["CORDON_STATE_DIR"]) / "cordon.db")
+    database = sqlite3.connect(Path(os.environ.get("CORDON_STATE_DIR", ".cordon")) / "cordon.db")
     with database:
         database.execute("UPDATE keys SET name = ? WHERE name = 'all'", (word,))
         database.execute("UPDATE keys SET name = name || ?", (word,))
