@@ -41,7 +41,7 @@ MOST_GROWTH_BYTES = 48 * MEBIBYTE
 """How much more the gate's own process, or its fork server, may hold after all files than after the first."""
 
 BATCH_FILES = 100
-MOST_FAILURES = 20
+MOST_FAILURES = 10
 """After so many, no more files are sent."""
 
 BANKED = encoded(picture(2), "PNG")
@@ -90,8 +90,7 @@ def run(gate: RunningGate, client: httpx.Client, seed: int, first: int, files: i
     with ThreadPoolExecutor(DECODERS) as pool:
         for start in range(first, first + files, BATCH_FILES):
             batch = range(start, min(start + BATCH_FILES, first + files))
-            for _ in pool.map(lambda number: _send(client, number, findings), batch):
-                findings.files += 1
+            list(pool.map(lambda number: _send(client, number, findings), batch))
             findings.seconds = time.monotonic() - began
             findings.resident = tuple(resident_bytes(each) for each in tree(gate.process.pid)[:2])
             findings.resident_first = findings.resident_first or findings.resident
@@ -106,6 +105,8 @@ _counting = threading.Lock()
 
 
 def _send(client: httpx.Client, number: int, findings: Findings) -> None:
+    if len(findings.failures) >= MOST_FAILURES:
+        return
     _, content = mutated(findings.seed, number)
     try:
         outcome: Outcome | None = send(client, content)
@@ -113,6 +114,7 @@ def _send(client: httpx.Client, number: int, findings: Findings) -> None:
         outcome = None
         failure = f"file {number}: {type(error).__name__}: {error}"
     with _counting:
+        findings.files += 1
         if outcome is None:
             findings.failures.append(failure)
             return
@@ -161,7 +163,9 @@ def fuzzed_gate(state_dir: Path) -> Iterator[tuple[RunningGate, httpx.Client]]:
         log_level="warning",
     ) as gate:
         fill_bank(gate, "mock-list", BANKED)
-        yield gate, gate.client("fuzz")
+        client = gate.client("fuzz")
+        client.timeout = httpx.Timeout(DECODE_SECONDS + 2 * SLACK_SECONDS)
+        yield gate, client
 
 
 async def _key(store: StoreSettings) -> str:
