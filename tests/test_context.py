@@ -72,7 +72,6 @@ def test_what_is_just_within_the_limits_is_taken(key: str, value: Any) -> None:
         ("tags", ["t" * 65]),
         ("tags", [""]),
         ("tags", "a"),
-        ("tags", None),
         ("tags", {"a": "b"}),
         ("uploader_port", 0),
         ("uploader_port", 65536),
