@@ -84,6 +84,9 @@ def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Re
     decoded = 0
     # Not enumerate, which holds on to the last picture while the next is decoded.
     for picture in islice(medium.pictures(), limits.max_frames):
+        if decoded == len(medium.sizes):
+            # More than its headers told, and so than its shape has.
+            return Reason.CORRUPT
         frame, decoded = decoded, decoded + 1
         if not _fits(picture.size, limits):
             return Reason.TOO_MANY_PIXELS
