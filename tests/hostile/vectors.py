@@ -527,6 +527,9 @@ DAMAGED: Mapping[str, Vector] = {
     "webp, longer than it is": vector(
         _sample("webp", lambda whole: whole[:4] + b"\xf0\xff\xff\xff" + whole[8:]), "corrupt", "clear"
     ),
+    "webp, a frame that says it is one byte longer": vector(
+        _sample("webp, animated", lambda whole: whole[:48] + bytes([whole[48] + 1]) + whole[49:]), "corrupt"
+    ),
     "bmp, its pixels outside the file": vector(
         _sample("bmp", lambda whole: whole[:10] + b"\xff\xff\xff\x7f" + whole[14:]), "corrupt"
     ),
