@@ -151,6 +151,8 @@ class Trace:
             *("-y", "-xx", "-e", "abbrev=execve", "-s", str(LONGEST_BUFFER)),
             *("-e", f"trace={','.join('?' + name for name in TRACED)}"),
             *("-o", str(self.folder / "calls")),
+            # As it is shipped: what measures coverage would write files of its own.
+            *("-E", "COVERAGE_PROCESS_CONFIG", "-E", "COVERAGE_PROCESS_START"),
         )
         if self.undumpable and os.geteuid() != 0:
             return ("unshare", "--user", "--map-root-user", *strace)
