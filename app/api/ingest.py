@@ -208,14 +208,7 @@ async def post_ingest(
         # A hook that mistypes it would take the 200 of any verdict for a clear one.
         raise InvalidRequestError("The only query parameter here is 'answer'.")
     profile = profile_of(at, key)
-    submission = Submission(
-        id=request_id,
-        entrance="http",
-        key_id=key.id,
-        profile=profile,
-        guarded=key.probe_guard,
-        idempotency_key=_idempotency_key(request),
-    )
+    submission = _submission(request, request_id, key, profile)
     media_type, parameters = bodies.content_type(request)
     expected = bodies.declared_bytes(request)
     arrive: Arrival
@@ -362,14 +355,7 @@ async def _gated_download(
     at: Services, key: Key, request: Request, request_id: str, arrive: Arrival
 ) -> Response:
     profile = profile_of(at, key)
-    submission = Submission(
-        id=request_id,
-        entrance="http",
-        key_id=key.id,
-        profile=profile,
-        guarded=key.probe_guard,
-        idempotency_key=_idempotency_key(request),
-    )
+    submission = _submission(request, request_id, key, profile)
     receipt = await counted_ingest(at, submission, arrive, release=True)
     headers = {VERDICT_HEADER: receipt.verdict.value}
     if receipt.verdict is Verdict.CLEAR:
@@ -413,6 +399,17 @@ class _ReleasedResponse(Response):
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._media.wipe()
+
+
+def _submission(request: Request, request_id: str, key: Key, profile: Profile) -> Submission:
+    return Submission(
+        id=request_id,
+        entrance="http",
+        key_id=key.id,
+        profile=profile,
+        guarded=key.probe_guard,
+        idempotency_key=_idempotency_key(request),
+    )
 
 
 def _idempotency_key(request: Request) -> str | None:
