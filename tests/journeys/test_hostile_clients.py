@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -171,3 +172,26 @@ def test_a_flood_of_headers_is_refused(gate: RunningGate) -> None:
             flooding.sendall(b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)))
         assert flooding.recv(4096).startswith(b"HTTP/1.1 400")
     assert livez_seconds(gate) < 1
+
+
+def test_a_spent_budget_refuses_new_media_before_their_bodies(tmp_path: Path) -> None:
+    """503 with Retry-After while another upload holds all bytes in flight; then it is taken in again."""
+    prepared = asyncio.run(prepare(StoreSettings(state_dir=tmp_path / "state")))
+    most = str(1024 * 1024)
+    with running_gate(prepared, max_bytes=most, max_video_bytes=most, max_inflight_bytes=most) as gate:
+        fill_bank(gate, "mock-list", BANKED)
+        token = prepared.tokens["ingest"]
+        with socket.create_connection(("127.0.0.1", gate.port)) as slow:
+            slow.sendall(
+                f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
+                f"Content-Type: image/jpeg\r\nContent-Length: {1024 * 1024}\r\n\r\nx".encode()
+            )
+            time.sleep(0.5)
+            refused = ask(gate, token)
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert livez_seconds(gate) < 1
+        deadline = time.monotonic() + 5
+        while ask(gate, token).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
