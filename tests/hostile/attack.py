@@ -1,13 +1,20 @@
-"""One hostile medium to a real gate, and what must hold of its answer whatever the medium was."""
+"""A real gate to attack, and what must hold of its answer to a hostile medium, whatever that was."""
 
+import asyncio
+import contextlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.gates import RunningGate
+from app.settings import StoreSettings
+from app.store import keys
+from app.store.database import Database
+from tests.gates import Prepared, RunningGate, fill_bank, prepare, running_gate
 
 KEYS = ["id", "verdict", "disposition", "reason", "media", "signals", "matches", "report"]
 
@@ -32,6 +39,47 @@ class Outcome:
     told: str
     seconds: float
     answer: dict[str, Any]
+
+
+@contextlib.contextmanager
+def attacked_gate(
+    folder: Path,
+    banked: bytes,
+    *,
+    wrapper: tuple[str, ...] = (),
+    decoders: int = 1,
+    decode_seconds: int = 10,
+    disabled_formats: str = "",
+) -> Iterator[RunningGate]:
+    """A gate whose bank holds a picture, and whose ingest key may ask as often as it can."""
+    prepared = asyncio.run(_prepare(StoreSettings(state_dir=folder / "state")))
+    with running_gate(
+        prepared,
+        wrapper=wrapper,
+        log_level="warning",
+        decoders=str(decoders),
+        decode_seconds=str(decode_seconds),
+        disabled_formats=disabled_formats,
+    ) as gate:
+        fill_bank(gate, "mock-list", banked)
+        yield gate
+
+
+async def _prepare(store: StoreSettings) -> Prepared:
+    prepared = await prepare(store)
+    database = Database.open(store)
+    try:
+        async with database.begin() as connection:
+            _, token = await keys.create(
+                connection,
+                name="attacker",
+                scopes=frozenset({keys.Scope.INGEST}),
+                rate_per_second=100_000,
+                probe_guard=False,
+            )
+    finally:
+        await database.close()
+    return replace(prepared, tokens={**prepared.tokens, "ingest": token})
 
 
 def send(client: httpx.Client, content: bytes) -> Outcome:
@@ -60,6 +108,17 @@ def send(client: httpx.Client, content: bytes) -> Outcome:
     assert (body["report"] is not None) == (verdict == "match")
     assert verdict != "clear" or body["media"] is not None
     return Outcome(reason or verdict, seconds, body)
+
+
+def check_unharmed(gate: RunningGate) -> None:
+    """To be asked after the attack, when the gate has ended.
+
+    Raises:
+        AssertionError: it did not end as told, or its log tells of what must not happen. A decoder may be slow
+            or want too much memory; one that crashes or lies has met a mistake of ours.
+    """
+    assert gate.process.returncode == 0
+    assert warnings_of(gate) == []
 
 
 def warnings_of(gate: RunningGate) -> list[str]:

@@ -1,35 +1,28 @@
-"""Gates to attack: one patient, one that gives a medium a second, each with a bank that holds PDQ."""
+"""Gates to attack: a patient one, and one that gives a medium a second."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from app.settings import StoreSettings
 from demo.pictures import encoded, scene
-from tests.gates import RunningGate, fill_bank, prepare, running_gate
-from tests.hostile.attack import warnings_of
+from tests.gates import RunningGate
+from tests.hostile.attack import attacked_gate, check_unharmed
 
 BANKED = encoded(scene(7), "PNG")
-
-
-def _attacked(factory: pytest.TempPathFactory, decode_seconds: str) -> Iterator[RunningGate]:
-    prepared = asyncio.run(prepare(StoreSettings(state_dir=factory.mktemp("gate") / "state")))
-    with running_gate(prepared, log_level="warning", decode_seconds=decode_seconds) as gate:
-        fill_bank(gate, "mock-list", BANKED)
-        yield gate
-        assert gate.process.poll() is None
-    # A decoder may be slow or outgrow its memory; one that crashes or lies has met a mistake of ours.
-    assert warnings_of(gate) == []
+HARMLESS = encoded(scene(21), "JPEG")
 
 
 @pytest.fixture(scope="session")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """Gives a medium the time that is the default."""
-    yield from _attacked(tmp_path_factory, "10")
+    """Gives a medium the time that is the default; its bank holds ``BANKED``."""
+    with attacked_gate(tmp_path_factory.mktemp("gate"), BANKED) as running:
+        yield running
+    check_unharmed(running)
 
 
 @pytest.fixture(scope="session")
 def hasty_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """Gives a medium a second."""
-    yield from _attacked(tmp_path_factory, "1")
+    """Gives a medium a second; its bank holds ``BANKED``."""
+    with attacked_gate(tmp_path_factory.mktemp("gate"), BANKED, decode_seconds=1) as running:
+        yield running
+    check_unharmed(running)

@@ -7,7 +7,6 @@ sent depends on the seed and the file's number alone, so one file is sent again 
 """
 
 import argparse
-import asyncio
 import contextlib
 import sys
 import tempfile
@@ -21,11 +20,8 @@ from pathlib import Path
 
 import httpx
 
-from app.settings import StoreSettings
-from app.store import keys
-from app.store.database import Database
-from tests.gates import Prepared, RunningGate, fill_bank, prepare, running_gate
-from tests.hostile.attack import SLACK_SECONDS, Outcome, send, warnings_of
+from tests.gates import RunningGate
+from tests.hostile.attack import SLACK_SECONDS, Outcome, attacked_gate, send, warnings_of
 from tests.hostile.media import encoded, picture
 from tests.hostile.mutations import mutated
 from tests.hostile.watch import resident_bytes, tree
@@ -150,38 +146,15 @@ def _show(findings: Findings, files: int) -> None:
 
 
 @contextlib.contextmanager
-def fuzzed_gate(state_dir: Path) -> Iterator[tuple[RunningGate, httpx.Client]]:
-    """A gate that may open few files, and a client of a key without limits that matter."""
-    store = StoreSettings(state_dir=state_dir)
-    prepared = asyncio.run(prepare(store))
-    token = asyncio.run(_key(store))
-    with running_gate(
-        Prepared(store, {**prepared.tokens, "fuzz": token}, prepared.identity),
-        wrapper=("prlimit", f"--nofile={MOST_DESCRIPTORS}"),
-        decoders=str(DECODERS),
-        decode_seconds=str(DECODE_SECONDS),
-        log_level="warning",
+def fuzzed_gate(folder: Path) -> Iterator[tuple[RunningGate, httpx.Client]]:
+    """A gate that may open few files, and its client."""
+    limited = ("prlimit", f"--nofile={MOST_DESCRIPTORS}")
+    with attacked_gate(
+        folder, BANKED, wrapper=limited, decoders=DECODERS, decode_seconds=DECODE_SECONDS
     ) as gate:
-        fill_bank(gate, "mock-list", BANKED)
-        client = gate.client("fuzz")
+        client = gate.client()
         client.timeout = httpx.Timeout(DECODE_SECONDS + 2 * SLACK_SECONDS)
         yield gate, client
-
-
-async def _key(store: StoreSettings) -> str:
-    database = Database.open(store)
-    try:
-        async with database.begin() as connection:
-            _, token = await keys.create(
-                connection,
-                name="fuzz",
-                scopes=frozenset({keys.Scope.INGEST}),
-                rate_per_second=100_000,
-                probe_guard=False,
-            )
-    finally:
-        await database.close()
-    return token
 
 
 def main() -> int:
@@ -193,7 +166,7 @@ def main() -> int:
     told = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        fuzzed_gate(Path(folder) / "gate" / "state") as (gate, client),
+        fuzzed_gate(Path(folder)) as (gate, client),
     ):
         findings = run(gate, client, told.seed, told.first, told.files)
     sys.stdout.write(f"{findings}\n")

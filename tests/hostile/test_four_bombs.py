@@ -1,25 +1,18 @@
 """Four bombs at once, at the default settings, seen from outside."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
-from app.settings import StoreSettings
-from demo.pictures import encoded as drawn
-from demo.pictures import scene
-from tests.gates import fill_bank, prepare, running_gate
 from tests.hostile import media
-from tests.hostile.attack import send, warnings_of
+from tests.hostile.attack import attacked_gate, check_unharmed, send
+from tests.hostile.conftest import BANKED, HARMLESS
 from tests.hostile.watch import Pulse, Residence, resident_bytes_of_all
 
 MEBIBYTE = 2**20
 MOST_RESIDENT_BYTES = 1536 * MEBIBYTE
 LONGEST_PULSE_SECONDS = 1
-
-BANKED = drawn(scene(7), "PNG")
-HARMLESS = drawn(scene(21), "JPEG")
 
 
 def _bombs() -> list[bytes]:
@@ -44,9 +37,7 @@ def _bombs() -> list[bytes]:
 
 def test_four_bombs_at_once_neither_fill_the_memory_nor_stop_the_pulse(tmp_path: Path) -> None:
     """The whole service stays under 1.5 GiB resident, and tells within a second that it lives."""
-    prepared = asyncio.run(prepare(StoreSettings(state_dir=tmp_path / "gate" / "state")))
-    with running_gate(prepared, decoders="2", log_level="warning") as gate:
-        fill_bank(gate, "mock-list", BANKED)
+    with attacked_gate(tmp_path, BANKED, decoders=2) as gate:
         bombs, client = _bombs(), gate.client()
         before = resident_bytes_of_all(gate.process.pid)
         with (
@@ -62,4 +53,4 @@ def test_four_bombs_at_once_neither_fill_the_memory_nor_stop_the_pulse(tmp_path:
         assert residence.most_bytes - before > 500 * MEBIBYTE, "the bombs did not go off"
         assert send(gate.client(), HARMLESS).told == "clear"
         assert send(gate.client(), BANKED).told == "match"
-        assert warnings_of(gate) == []
+    check_unharmed(gate)

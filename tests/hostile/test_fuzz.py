@@ -11,7 +11,7 @@ FILES = 300
 
 def test_mutated_media_are_all_answered_and_leave_nothing_behind(tmp_path: Path) -> None:
     """No crash, no hang, no growth, and a verdict of the contract for each."""
-    with fuzz.fuzzed_gate(tmp_path / "gate" / "state") as (gate, client):
+    with fuzz.fuzzed_gate(tmp_path) as (gate, client):
         findings = fuzz.run(gate, client, SEED, 0, FILES)
     assert findings.failures == [], str(findings)
     assert findings.told.total() == FILES
