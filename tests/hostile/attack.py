@@ -114,8 +114,8 @@ def check_unharmed(gate: RunningGate) -> None:
     """To be asked after the attack, when the gate has ended.
 
     Raises:
-        AssertionError: it did not end as told, or its log tells of what must not happen. A decoder may be slow
-            or want too much memory; one that crashes or lies has met a mistake of ours.
+        AssertionError: it did not end as told, or its log tells of what must not happen. A decoder may be
+            slow or want too much memory; one that crashes or lies has met a mistake of ours.
     """
     assert gate.process.returncode == 0
     assert warnings_of(gate) == []
