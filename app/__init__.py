@@ -17,7 +17,7 @@ How media flows, one way, top to bottom::
     release                   only after that commit does anything leave
 
 ``pipeline`` alone knows this order. A second stream, ``banks`` (lists → store → index), meets the
-first at the index alone.
+first at the index alone; a third, ``filing`` (sealed report → custodians → destination), starts at the store.
 
 Promises (each has a file in ``tests/promises``):
 

@@ -183,6 +183,13 @@ reports = Table(
     Column("id", Text, primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("state", Text, nullable=False),
+    # When it came to this state; NULL while it is the first.
+    Column("changed_at", UtcDateTime),
+    # Why it is parked: one of a few fixed words, never anything that a report holds sealed.
+    Column("cause", Text),
+    # The last decision, and the receipt of the authority: what retention is counted from.
+    Column("decided_at", UtcDateTime),
+    Column("receipt_at", UtcDateTime),
     Column("on_hold", Boolean, nullable=False),
     Column("bank_kind", Text, nullable=False),
     # Keyed hash of medium and place while the report is queued; NULL afterwards and for uploads
@@ -207,6 +214,81 @@ sightings = Table(
     Column("sealed_sha256", LargeBinary, nullable=False),
 )
 
+# What custodians decided, in order: each row is the very document that one of them signed. It goes with its
+# report; its digest stays in the audit log.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("report_id", Text, ForeignKey("reports.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("action", Text, nullable=False),
+    # Fingerprint of who signed.
+    Column("custodian", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
+# How far the filing of an approved report has come. What the authority said is committed here before
+# anything else is done.
+filings = Table(
+    "filings",
+    metadata,
+    Column("report_id", Text, ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True, nullable=False),
+    # double, test or production: ids of one mean nothing to another.
+    Column("environment", Text, nullable=False),
+    # submitting, opened, finishing or finished.
+    Column("step", Text, nullable=False),
+    Column("authority_report_id", Text),
+    Column("request_id", Text),
+    Column("opened_at", UtcDateTime),
+    # Set before the irreversible call: from then on only the authority knows whether it was filed.
+    Column("finish_attempted_at", UtcDateTime),
+    Column("last_code", Integer),
+    Column("attempts", Integer, nullable=False),
+    Column("first_attempt_at", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False, index=True),
+    # Whose turn it is, and until when.
+    Column("lease", LargeBinary),
+    Column("leased_until", UtcDateTime),
+    # The authority's receipt, verbatim, sealed to the custodians.
+    Column("receipt", LargeBinary),
+)
+
+# What a person must look at, until somebody does or the cause is gone.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("kind", Text, nullable=False),
+    # An id: of a report, a bank entry, a process; never anything that a report holds sealed.
+    Column("subject", Text, nullable=False),
+    Column("raised_at", UtcDateTime, nullable=False),
+    Column("cleared_at", UtcDateTime),
+    Index(
+        "uq_alarms_raised",
+        "kind",
+        "subject",
+        unique=True,
+        sqlite_where=text("cleared_at IS NULL"),
+        postgresql_where=text("cleared_at IS NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+# What is still to be told by webhook or e-mail: ids and states alone.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("state", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False, index=True),
+)
+
 # Matches made under an Idempotency-Key: a keyed hash of token, key, medium and place.
 idempotency = Table(
     "idempotency",
@@ -227,6 +309,16 @@ audit = Table(
     Column("details", Text, nullable=False),
     Column("previous", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+)
+
+# The chain's head at some moment, signed; a copy kept elsewhere shows what was cut off or rewritten.
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=False),
+    Column("signer", Text, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("document", LargeBinary, nullable=False),
 )
 
 # Running processes and the index generation each has in force; the row is also the write that proves

@@ -1,4 +1,4 @@
-"""``cordon report``: sealed reports, listed, held, exported, and opened where a custodian's key is."""
+"""Reports listed, held, exported as they stand, and opened where a custodian's key is."""
 
 import asyncio
 import os
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from app.custody import Identity
     from app.store.reports import Report, Sighting
 
-app = typer.Typer(no_args_is_help=True)
-
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
 
 ReportId = Annotated[str, typer.Argument(metavar="ID", help="As 'cordon report list' shows it.")]
@@ -24,16 +22,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a l
 Document = dict[str, Any]
 
 
-@app.callback()
-def report() -> None:
-    """The sealed reports of matches: metadata only, readable with a custodian's key alone.
-
-    cordon report list
-    cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
-    """
-
-
-@app.command("list")
 def list_reports(
     state: Annotated[str | None, typer.Option(help="Only those in this state: queued.")] = None,
     as_json: AsJson = False,
@@ -60,7 +48,6 @@ def list_reports(
         emit_table(("id", "state", "created (UTC)", "kind", "on hold"), rows)
 
 
-@app.command()
 def show(report_id: ReportId, as_json: AsJson = False) -> None:
     """Show what can be told of one report without opening it.
 
@@ -92,7 +79,6 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
             emit(line)
 
 
-@app.command("open")
 def open_report(
     report: Annotated[
         str,
@@ -132,7 +118,6 @@ def open_report(
             emit(f"  {line}")
 
 
-@app.command()
 def hold(report_id: ReportId) -> None:
     """Keep a report from ever being removed, until 'unhold'. Doing it twice is no error.
 
@@ -142,7 +127,6 @@ def hold(report_id: ReportId) -> None:
     say(f"report {report_id} is on hold")
 
 
-@app.command()
 def unhold(report_id: ReportId) -> None:
     """End a hold. Doing it twice is no error.
 
@@ -152,7 +136,6 @@ def unhold(report_id: ReportId) -> None:
     say(f"report {report_id} is not on hold")
 
 
-@app.command()
 def export(
     report_id: ReportId,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sealed file goes; a new file.")],

@@ -1,0 +1,22 @@
+"""``cordon report``: what custodians and operators do with reports."""
+
+import typer
+
+from app.cli.report import reading
+
+app = typer.Typer(no_args_is_help=True)
+app.command("list")(reading.list_reports)
+app.command("show")(reading.show)
+app.command("open")(reading.open_report)
+app.command("hold")(reading.hold)
+app.command("unhold")(reading.unhold)
+app.command("export")(reading.export)
+
+
+@app.callback()
+def report() -> None:
+    """The sealed reports of matches: metadata only, readable with a custodian's key alone.
+
+    cordon report list
+    cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
+    """

@@ -1,0 +1,1 @@
+"""The third stream: sealed report → custodians → destination. It starts at the store."""
