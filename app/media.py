@@ -7,7 +7,7 @@ view shows them by accident (promise 6).
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 PDQ_BITS: Final = 256
 PDQ_BYTES: Final = 32
@@ -123,6 +123,60 @@ class Digests:
     sha256: bytes = field(repr=False)
 
 
+class Symmetry(StrEnum):
+    """What was done to a picture before it was hashed: the dihedral group of the square, as PDQ names it."""
+
+    ORIGINAL = "original"
+    ROTATE_90 = "rotate90"
+    """Counterclockwise."""
+    ROTATE_180 = "rotate180"
+    ROTATE_270 = "rotate270"
+    FLIP_X = "flipx"
+    """Top to bottom."""
+    FLIP_Y = "flipy"
+    """Left to right."""
+    FLIP_PLUS_1 = "flipplus1"
+    """Transposed: over the diagonal from top left to bottom right."""
+    FLIP_MINUS_1 = "flipminus1"
+    """Over the other diagonal."""
+
+
+class Region(NamedTuple):
+    """A part of a rendering, in pixels of it as a viewer sees it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class VariantKind(StrEnum):
+    """What a profile may have searched beside the whole, upright, positive picture."""
+
+    SYMMETRIES = "symmetries"
+    NEGATIVES = "negatives"
+    REGIONS = "regions"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A PDQ hash of a rendering, or of a part of it, after an edit that plain PDQ does not see through.
+
+    Attributes:
+        pdq: 32 bytes, the first holding bits 255 to 248.
+        quality: PDQ quality, 0 to 100; that of the picture, or of its part.
+        symmetry: how it was flipped or turned.
+        negative: whether its brightness was inverted.
+        region: the part that was hashed; None for the whole picture.
+    """
+
+    pdq: bytes = field(repr=False)
+    quality: int
+    symmetry: Symmetry
+    negative: bool
+    region: Region | None
+
+
 @dataclass(frozen=True)
 class Rendering:
     """The perceptual hashes of one frame or page, upright, as seen on one background.
@@ -133,6 +187,7 @@ class Rendering:
         pdq: 32 bytes, the first holding bits 255 to 248, as PDQ's hex text reads.
         quality: PDQ quality, 0 to 100.
         phash: 8 bytes, imagehash's 64-bit pHash.
+        variants: further hashes to search by; the whole, upright, positive picture is not among them.
     """
 
     frame: int
@@ -140,6 +195,7 @@ class Rendering:
     pdq: bytes = field(repr=False)
     quality: int
     phash: bytes = field(repr=False)
+    variants: tuple[Variant, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -191,6 +247,7 @@ class Match:
         distance: Hamming distance in bits; 0 for digests.
         threshold: the largest distance at which the bank still matches; 0 for digests.
         rendering: the rendering that matched; None for digests.
+        variant: which form of it matched; None for the whole, upright, positive picture, and for other types.
     """
 
     bank: str
@@ -203,6 +260,7 @@ class Match:
     distance: int
     threshold: int
     rendering: Rendering | None = None
+    variant: Variant | None = None
 
 
 @dataclass(frozen=True)

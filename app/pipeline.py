@@ -27,6 +27,7 @@ from app.media import (
     Scan,
     Shape,
     Signals,
+    VariantKind,
     Verdict,
 )
 from app.quarantine import Quarantine, QuarantinedMedia
@@ -49,8 +50,11 @@ Arrival = Callable[[QuarantinedMedia], Awaitable[Arrived]]
 class Hasher(Protocol):
     """Decodes and hashes in locked child processes."""
 
-    async def scan(self, media: QuarantinedMedia) -> Scan:
-        """Hash all renderings of a whole medium; what fails is told in the scan, not raised."""
+    async def scan(self, media: QuarantinedMedia, variants: frozenset[VariantKind]) -> Scan:
+        """Hash all renderings of a whole medium, and these variants of them.
+
+        What fails is told in the scan, not raised.
+        """
 
 
 class LoadedBanks(Protocol):
@@ -219,7 +223,7 @@ async def _conclude(
     released = False
     try:
         digests = media.digests
-        scan = await gate.hasher.scan(media)
+        scan = await gate.hasher.scan(media, submission.profile.variants)
         signals = Signals(digests, scan.renderings)
         consulted, matches = await asyncio.to_thread(
             gate.banks.ready(submission.profile.banks).consult, signals, submission.profile.banks

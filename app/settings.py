@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from app import __version__, formats
+from app.media import VariantKind
 
 MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
@@ -213,6 +214,11 @@ class Profile(_Stage):
     banks: frozenset[str] | None = Field(None, description="Banks consulted; all if absent.")
     disclose_banks: bool = Field(False, description="Tell callers the names of the banks that matched.")
     low_quality: LowQualityPolicy | None = Field(None, description="Overrides `CORDON_LOW_QUALITY`.")
+    variants: frozenset[VariantKind] = Field(
+        frozenset(VariantKind),
+        description="What is searched beside the picture as it stands: `symmetries` (flips and quarter "
+        "turns), `negatives`, `regions` (pictures within it). All by default; `[]` is plain PDQ.",
+    )
     max_bytes: Count | None = Field(None, description="Overrides `CORDON_MAX_BYTES`, downwards only.")
     max_video_bytes: Count | None = Field(
         None, description="Overrides `CORDON_MAX_VIDEO_BYTES`, downwards only."

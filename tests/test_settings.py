@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.media import VariantKind
 from app.settings import MEBIBYTE, STAGES, Profile, Settings, SettingsError, load
 
 
@@ -182,14 +183,25 @@ def test_profiles_are_tables_of_the_file_beside_the_default() -> None:
             "port = 1\n"
             "[profile.strict]\nbanks = ['one', 'two']\ndisclose_banks = true\nlow_quality = 'accept'\n"
             "[profile.small]\nmax_bytes = 5\n"
+            "[profile.plain]\nvariants = []\n"
+            "[profile.flips]\nvariants = ['symmetries']\n"
         )
     )
-    assert set(settings.profiles) == {"default", "strict", "small"}
+    assert set(settings.profiles) == {"default", "strict", "small", "plain", "flips"}
     assert settings.profiles["default"] == Profile()
     strict = settings.profiles["strict"]
     assert strict.banks == frozenset({"one", "two"})
     assert (strict.disclose_banks, strict.low_quality) == (True, "accept")
     assert settings.profiles["small"].max_bytes == 5
+    assert strict.variants == frozenset(VariantKind)
+    assert settings.profiles["plain"].variants == frozenset()
+    assert settings.profiles["flips"].variants == {VariantKind.SYMMETRIES}
+
+
+def test_a_variant_that_is_unknown_is_refused() -> None:
+    """A mistyped one would leave a search out silently."""
+    with pytest.raises(SettingsError, match=r"\[profile.flips\].*variants"):
+        load(_file("[profile.flips]\nvariants = ['symmetry']\n"))
 
 
 def test_the_default_profile_can_be_changed_but_not_be_missing() -> None:

@@ -32,7 +32,7 @@ from app.hashing.lock import (
     open_own_size,
     separate,
 )
-from app.hashing.records import End, Limits, Need, Refusal
+from app.hashing.records import End, Forms, Limits, Need, Refusal
 from app.media import Reason, Rendering, Shape
 
 BOOT: Final = (
@@ -56,7 +56,7 @@ class Scanner(Protocol):
 
     def scan(
         self, untrusted: mmap.mmap, limits: Limits
-    ) -> Generator[Shape | Need | Rendering, None, Reason | None]:
+    ) -> Generator[Shape | Need | Rendering | Forms, None, Reason | None]:
         """Hash every rendering of a medium."""
 
 
@@ -218,7 +218,7 @@ def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits, most_
 def _answer(
     channel: socket.socket,
     sequence: int,
-    findings: Generator[Shape | Need | Rendering, None, Reason | None],
+    findings: Generator[Shape | Need | Rendering | Forms, None, Reason | None],
 ) -> Reason | None:
     try:
         while True:

@@ -77,6 +77,9 @@ _DCT: Final = (
 ).astype(np.float32)
 _DCT_DOUBLE: Final = _DCT.astype(np.float64)
 
+_FLIP: Final = np.where(np.arange(1, _COEFFICIENTS + 1) % 2, -1.0, 1.0)
+"""What a flip does to the coefficients along its axis: cosines of odd frequency change sign."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -96,6 +99,16 @@ class Spectrum:
     def bits(self) -> bytes:
         """The hash: 32 bytes, the first holding bits 255 to 248."""
         return _bits(self.coefficients)
+
+    @property
+    def forms(self) -> bytes:
+        """All 16 hashes of the picture, one after the other: its eight symmetries, then its negative's.
+
+        A flip turns the sign of every other coefficient, a turn over the diagonal transposes them, and a
+        negative turns all signs. Of a picture that is really flipped the reference gives a hash a few bits
+        off, since the places where it samples are not quite its own mirror image.
+        """
+        return _forms(self.coefficients)
 
 
 class Downsampler:
@@ -161,19 +174,18 @@ def canonical(rgb: NDArray[np.uint8]) -> tuple[bytes, int]:
     downsampler = Downsampler(height, width)
     for strip in strips():
         downsampler.add(strip)
-    return conclude(downsampler.finish(), height, width, strips)
+    return settle(analyse(downsampler.finish(), height * width), height, width, strips)
 
 
-def conclude(downsample: NDArray[np.float64], height: int, width: int, strips: Strips) -> tuple[bytes, int]:
-    """Cut a downsample down to the hash and its quality, asking the reference where its noise decides.
+def settle(spectrum: Spectrum, height: int, width: int, strips: Strips) -> tuple[bytes, int]:
+    """Cut a spectrum down to the hash and its quality, asking the reference where its noise decides.
 
     Args:
-        downsample: what ``Downsampler`` made of the picture.
+        spectrum: what ``Downsampler`` and ``analyse`` made of the picture.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
         strips: reads the picture again, if that is needed.
     """
-    spectrum = analyse(downsample, height * width)
     if spectrum.certain:
         return spectrum.bits, spectrum.quality
     if height * width <= _REFERENCE_PIXELS:
@@ -183,12 +195,25 @@ def conclude(downsample: NDArray[np.float64], height: int, width: int, strips: S
     return reference(height, width, strips)
 
 
-def analyse(downsample: NDArray[np.float64], pixels: int) -> Spectrum:
+def downsample(luma: NDArray[np.uint8], height: int, width: int, scale: int) -> NDArray[np.float64]:
+    """PDQ's 64 by 64 downsample of a grey picture that was made smaller.
+
+    Args:
+        luma: uint8 (ceil(height / scale), ceil(width / scale)); each pixel the mean of scale by scale.
+        height: of the original, in pixels.
+        width: of the original, in pixels.
+        scale: how many times smaller it was made.
+    """
+    rows = reducer(height, scale) @ luma.astype(np.float32)
+    return (rows @ reducer(width, scale).T).astype(np.float64)
+
+
+def analyse(reduced: NDArray[np.float64], pixels: int) -> Spectrum:
     """Transform a downsample of a picture of so many pixels, and weigh how certain the result is."""
-    coefficients = _DCT_DOUBLE @ downsample @ _DCT_DOUBLE.T
+    coefficients = _DCT_DOUBLE @ reduced @ _DCT_DOUBLE.T
     ranked = np.sort(coefficients, axis=None)
     gap = ranked[PDQ_BITS // 2] - ranked[PDQ_BITS // 2 - 1]
-    steps = np.concatenate([np.diff(downsample, axis=axis).ravel() for axis in (0, 1)])
+    steps = np.concatenate([np.diff(reduced, axis=axis).ravel() for axis in (0, 1)])
     steps = np.abs(steps) * (100 / 255)
     least = _quality(np.trunc(np.maximum(steps - _GRADIENT_NOISE, 0)))
     most = _quality(np.trunc(steps + _GRADIENT_NOISE))
@@ -217,27 +242,36 @@ def reference_bytes(width: int, height: int) -> int:
 
 
 @lru_cache(maxsize=_MATRICES)
-def reducer(length: int) -> NDArray[np.float32]:
+def reducer(length: int, scale: int = 1) -> NDArray[np.float32]:
     """``A(length)``: float32 (64, length), read-only; each row sums to 1.
 
     Row i is row ``floor((i + 0.5) · length / 64)`` of the squared box mean, whose window is
     ``ceil(length / 128)`` and shrinks at both ends.
+
+    Args:
+        length: of the picture's side, in pixels.
+        scale: of how many pixels each one is the mean in the picture that the matrix is for, where that was
+            made smaller. The weights of these pixels are added up, and ``ceil(length / scale)`` columns are
+            left: where the samples lie, and how wide they are, is up to the original length.
     """
     window, reach = _window(length)
     places = np.arange(length)
     counts = np.minimum(places + reach, length) - np.maximum(places + reach - window, 0)
     inverse = np.concatenate([[0.0], np.cumsum(1.0 / counts)])
     starts, ends = _supports(length)
-    matrix = np.zeros((_SIDE, length), np.float32)
-    for row, centre in enumerate(_centres(length)):
-        # The mean over the window at the centre of the means of which each place is a part.
-        first, last = max(centre + reach - window, 0), min(centre + reach, length)
-        support = np.arange(starts[row], ends[row])
-        weights = (
-            inverse[np.minimum(last, support + window - reach + 1)]
-            - inverse[np.maximum(first, support - reach + 1)]
-        )
-        matrix[row, starts[row] : ends[row]] = weights / (last - first)
+    rows = np.repeat(np.arange(_SIDE), ends - starts)
+    support = np.arange(len(rows)) - np.repeat(np.cumsum(ends - starts) - ends, ends - starts)
+    # The mean over the window at the centre of the means of which each place is a part.
+    centres = _centres(length)
+    first = np.maximum(centres + reach - window, 0)[rows]
+    last = np.minimum(centres + reach, length)[rows]
+    weights = (
+        inverse[np.minimum(last, support + window - reach + 1)]
+        - inverse[np.maximum(first, support - reach + 1)]
+    ) / (last - first)
+    columns = -(-length // scale)
+    summed = np.bincount(rows * columns + support // scale, weights, _SIDE * columns)
+    matrix = summed.reshape(_SIDE, columns).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
 
@@ -318,6 +352,29 @@ def _bits(coefficients: NDArray[np.floating]) -> bytes:
     # Torben's median, which the reference uses, is the lower one of an even count.
     median = np.partition(coefficients, PDQ_BITS // 2 - 1, axis=None)[PDQ_BITS // 2 - 1]
     return np.packbits(coefficients.ravel()[::-1] > median).tobytes()
+
+
+def _forms(coefficients: NDArray[np.float64]) -> bytes:
+    across, down = _FLIP[np.newaxis, :], _FLIP[:, np.newaxis]
+    turned = coefficients.T
+    symmetries = np.stack(
+        [
+            coefficients,
+            turned * down,
+            coefficients * across * down,
+            turned * across,
+            coefficients * down,
+            coefficients * across,
+            turned,
+            turned * across * down,
+        ]
+    ).reshape(-1, PDQ_BITS)
+    middle = PDQ_BITS // 2
+    ranked = np.partition(symmetries, (middle - 1, middle), axis=1)
+    # The lower median, of the coefficients and of their negatives.
+    positives = symmetries > ranked[:, middle - 1 : middle]
+    negatives = symmetries < ranked[:, middle : middle + 1]
+    return np.packbits(np.concatenate([positives, negatives])[:, ::-1], axis=1).tobytes()
 
 
 def _quality(steps: NDArray[np.floating]) -> int:

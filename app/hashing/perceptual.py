@@ -15,18 +15,22 @@ _SIDE: Final = 32
 
 
 class Shrinker:
-    """Gathers the strips of one picture for its pHash. Takes one byte for each pixel."""
+    """Gathers the strips of one picture for its pHash. Takes one byte for each pixel.
+
+    Attributes:
+        grey: the grey copy, so far.
+    """
 
     def __init__(self, width: int, height: int) -> None:
-        self._grey = Image.new("L", (width, height))
+        self.grey: Final = Image.new("L", (width, height))
         self._row = 0
 
     def add(self, strip: Image.Image) -> None:
         """Take the next rows, an RGB picture of the whole picture's width."""
-        self._grey.paste(strip.convert("L"), (0, self._row))
+        self.grey.paste(strip.convert("L"), (0, self._row))
         self._row += strip.height
 
     def finish(self) -> bytes:
         """The hash, once all rows were added: 8 bytes, in the order of its hex text."""
-        small = self._grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        small = self.grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
         return bytes.fromhex(str(imagehash.phash(small)))

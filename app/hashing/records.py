@@ -7,15 +7,32 @@ sequence number, so that an answer to one is never taken for an answer to the ne
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
 from app import formats
 from app.hashing.lock import Lock, LockStep
-from app.media import PDQ_BYTES, PHASH_BYTES, Background, Reason, Rendering, Shape
+from app.media import (
+    PDQ_BYTES,
+    PHASH_BYTES,
+    Background,
+    Reason,
+    Region,
+    Rendering,
+    Shape,
+    Symmetry,
+    Variant,
+    VariantKind,
+)
 
 MAX_QUALITY: Final = 100
+MAX_REGIONS: Final = 16
+"""Most parts of one rendering that are hashed on their own."""
+
+FORMS: Final = tuple((symmetry, negative) for negative in (False, True) for symmetry in Symmetry)
+"""In which order the 16 hashes of one picture stand: its eight symmetries, then those of its negative."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,34 @@ class Limits:
     max_frames: int
     max_decode_bytes: int
     disabled_formats: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """All hashes of the rendering told last, or of a part of it.
+
+    Attributes:
+        region: None for the whole rendering.
+        quality: 0 to 100.
+        hashes: 16 of 32 bytes, one after the other, in the order of ``FORMS``.
+    """
+
+    region: Region | None
+    quality: int
+    hashes: bytes = field(repr=False)
+
+    def variants(self, kinds: frozenset[VariantKind]) -> Iterator[Variant]:
+        """Those of these kinds. The whole, upright, positive picture is none of them."""
+        if self.region is not None and VariantKind.REGIONS not in kinds:
+            return
+        for place, (symmetry, negative) in enumerate(FORMS):
+            if (
+                (symmetry is Symmetry.ORIGINAL or VariantKind.SYMMETRIES in kinds)
+                and (not negative or VariantKind.NEGATIVES in kinds)
+                and (self.region is not None or negative or symmetry is not Symmetry.ORIGINAL)
+            ):
+                value = self.hashes[place * PDQ_BYTES : (place + 1) * PDQ_BYTES]
+                yield Variant(value, self.quality, symmetry, negative, self.region)
 
 
 @dataclass(frozen=True)
@@ -74,6 +119,7 @@ class _Kind(IntEnum):
     NEED = 4
     RENDERING = 5
     END = 6
+    FORMS = 7
 
 
 _LOCK: Final = struct.Struct("<BQB??")
@@ -81,12 +127,14 @@ _REFUSAL: Final = struct.Struct("<BBI")
 _SHAPE: Final = struct.Struct("<BIBIII")
 _NEED: Final = struct.Struct("<BIQ")
 _RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB{PHASH_BYTES}s")
+_FORMS: Final = struct.Struct(f"<BI4IB{len(FORMS) * PDQ_BYTES}s")
 _END: Final = struct.Struct("<BIB?")
 
 _LAYOUTS: Final = {
     _Kind.SHAPE.value: _SHAPE,
     _Kind.NEED.value: _NEED,
     _Kind.RENDERING.value: _RENDERING,
+    _Kind.FORMS.value: _FORMS,
     _Kind.END.value: _END,
 }
 
@@ -116,6 +164,7 @@ GO: Final = b"\x01"
 SEQUENCE_NUMBERS: Final = 1 << 32
 
 FORMATS: Final = formats.IMAGES + formats.VIDEOS
+_WHOLE: Final = Region(0, 0, 0, 0)
 _BACKGROUNDS: Final = (Background.NONE, Background.WHITE, Background.BLACK)
 _REASONS: Final = (
     None,
@@ -146,7 +195,7 @@ def pack_refusal(refusal: Refusal) -> bytes:
     return _REFUSAL.pack(_Kind.REFUSAL, refusal.step, refusal.code)
 
 
-def pack(sequence: int, found: Shape | Need | Rendering | End) -> bytes:
+def pack(sequence: int, found: Shape | Need | Rendering | Forms | End) -> bytes:
     """One answer about a medium.
 
     Raises:
@@ -174,6 +223,8 @@ def pack(sequence: int, found: Shape | Need | Rendering | End) -> bytes:
                 found.quality,
                 found.phash,
             )
+        case Forms():
+            return _FORMS.pack(_Kind.FORMS, sequence, *(found.region or _WHOLE), found.quality, found.hashes)
         case End():
             return _END.pack(_Kind.END, sequence, _REASONS.index(found.reason), found.spent)
 
@@ -198,27 +249,37 @@ class Answers:
     """A decoder's answers about one medium: each is checked, and what is valid is kept.
 
     An honest decoder gives the shape, then what it needs, then, once that is granted, the renderings in
-    order, then the end, which may come at any point. A shape of more pixels than allowed is only there to be
+    order, each followed by its forms, the whole's before those of its parts, then the end, which may come at
+    any point. A shape of more pixels than allowed is only there to be
     told, so nothing but the end with that reason may follow it.
 
     Attributes:
         sequence: the medium's number.
         shape: None until it was told.
-        renderings: all valid ones so far.
+        renderings: all valid ones so far, with their variants of the kinds that were asked for.
     """
 
-    def __init__(self, sequence: int, *, max_pixels: int, max_frames: int) -> None:
+    def __init__(
+        self,
+        sequence: int,
+        *,
+        max_pixels: int,
+        max_frames: int,
+        variants: frozenset[VariantKind] = frozenset(VariantKind),
+    ) -> None:
         self.sequence = sequence
+        self._variants = variants
         self._max_pixels = max_pixels
         self._max_frames = max_frames
         self._needs_told = False
         self._frames_seen = 0
         self._last_place = (-1, 0)
+        self._last_regions: set[Region | None] = set()
         self._ended = False
         self.shape: Shape | None = None
         self.renderings: list[Rendering] = []
 
-    def accept(self, untrusted: bytes) -> Shape | Need | Rendering | End:
+    def accept(self, untrusted: bytes) -> Shape | Need | Rendering | Forms | End:
         """Check one answer and keep it.
 
         Raises:
@@ -240,6 +301,8 @@ class Answers:
                 return self._accept_need(*untrusted_fields)
             case _Kind.RENDERING:
                 return self._accept_rendering(*untrusted_fields)
+            case _Kind.FORMS:
+                return self._accept_forms(Region(*untrusted_fields[:4]), *untrusted_fields[4:])
         return self._accept_end(*untrusted_fields)
 
     def _accept_shape(
@@ -279,6 +342,7 @@ class Answers:
             raise MisbehaviourError("more frames than allowed")
         self._frames_seen += is_next_frame
         self._last_place = place
+        self._last_regions = set()
         rendering = Rendering(
             untrusted_frame,
             _BACKGROUNDS[untrusted_background],
@@ -288,6 +352,34 @@ class Answers:
         )
         self.renderings.append(rendering)
         return rendering
+
+    def _accept_forms(
+        self, untrusted_region: Region, untrusted_quality: int, untrusted_hashes: bytes
+    ) -> Forms:
+        region = None if untrusted_region == _WHOLE else untrusted_region
+        if not self.renderings:
+            raise MisbehaviourError("forms out of turn")
+        if untrusted_quality > MAX_QUALITY or (region is not None and not self._holds(region)):
+            raise MisbehaviourError("no possible forms")
+        if region in self._last_regions or (region is None and self._last_regions):
+            raise MisbehaviourError("forms out of order")
+        if len(self._last_regions - {None}) + (region is not None) > MAX_REGIONS:
+            raise MisbehaviourError("more regions than allowed")
+        self._last_regions.add(region)
+        forms = Forms(region, untrusted_quality, untrusted_hashes)
+        last = self.renderings[-1]
+        self.renderings[-1] = replace(last, variants=(*last.variants, *forms.variants(self._variants)))
+        return forms
+
+    def _holds(self, region: Region) -> bool:
+        """Whether a region lies in the last rendering, as far as its size is known."""
+        if not (region.width and region.height and self.shape):
+            return False
+        # A later frame's size is told by nobody; none may have more pixels than allowed.
+        right, bottom = region.left + region.width, region.top + region.height
+        if self._last_place[0] == 0:
+            return right <= self.shape.width and bottom <= self.shape.height
+        return right * bottom <= self._max_pixels
 
     def _accept_end(self, untrusted_reason: int, untrusted_spent: bool) -> End:  # noqa: FBT001 - as unpacked
         if untrusted_reason >= len(_REASONS):

@@ -24,7 +24,7 @@ from app.hashing.lock import Lock
 from app.hashing.records import SEQUENCE_NUMBERS, Answers, End, Limits, MisbehaviourError, Need
 from app.hashing.workers import ForkServer, SandboxError, Worker, WorkerGoneError
 from app.log import event
-from app.media import Reason, Scan
+from app.media import Reason, Scan, VariantKind
 from app.quarantine import QuarantinedMedia
 from app.settings import HashingSettings
 
@@ -152,13 +152,23 @@ class Sandbox:
         if self._server is not None:
             self._server.kill()
 
-    async def scan(self, media: QuarantinedMedia) -> Scan:
-        """Hash all renderings of a whole medium; what fails is told in the scan, not raised."""
+    async def scan(
+        self, media: QuarantinedMedia, variants: frozenset[VariantKind] = frozenset(VariantKind)
+    ) -> Scan:
+        """Hash all renderings of a whole medium; what fails is told in the scan, not raised.
+
+        Args:
+            media: the medium.
+            variants: which kinds of them its renderings are to have.
+        """
         if media.size == 0:
             return Scan(None, (), Reason.EMPTY)
         self._sequence = (self._sequence + 1) % SEQUENCE_NUMBERS
         answers = Answers(
-            self._sequence, max_pixels=self._settings.max_pixels, max_frames=self._settings.max_frames
+            self._sequence,
+            max_pixels=self._settings.max_pixels,
+            max_frames=self._settings.max_frames,
+            variants=variants,
         )
         self._in_flight += 1
         try:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import formats
-from app.hashing import pdq, samples
+from app.hashing import parts, pdq, samples
 from app.hashing.decode import Medium, Size, UndecodableError, open_medium
 from app.hashing.perceptual import Shrinker
 from app.hashing.picture import Picture
-from app.hashing.records import Limits, Need
+from app.hashing.records import Forms, Limits, Need
 from app.media import PDQ_BYTES, Background, Reason, Rendering, Shape
 
 _LONGEST_SIDE = 65_535
@@ -30,7 +30,7 @@ _LARGEST_SIDE_TOLD = 2**32 - 1
 
 def scan(
     untrusted: mmap.mmap | bytes, limits: Limits
-) -> Generator[Shape | Need | Rendering, None, Reason | None]:
+) -> Generator[Shape | Need | Rendering | Forms, None, Reason | None]:
     """Hash every rendering of a medium.
 
     Args:
@@ -38,8 +38,8 @@ def scan(
         limits: what it may ask of the decoder.
 
     Yields:
-        Its shape once, then the memory it needs, then, once resumed, its renderings in order. The shape
-        counts frames only up to one more than ``limits.max_frames``.
+        Its shape once, then the memory it needs, then, once resumed, its renderings in order, each followed
+        by its forms. The shape counts frames only up to one more than ``limits.max_frames``.
 
     Returns:
         None if it was fully scanned, else the reason; what was yielded so far stays valid.
@@ -78,7 +78,7 @@ def preload() -> None:
             raise RuntimeError("a decoder cannot read its own sample")
 
 
-def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Reason | None]:
+def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering | Forms, None, Reason | None]:
     several = len(medium.sizes) > 1
     seen: set[bytes] = set()
     decoded = 0
@@ -97,6 +97,7 @@ def _renderings(medium: Medium, limits: Limits) -> Generator[Rendering, None, Re
                     seen.add(hashed.digest)
                 shown = Background.NONE if hashed.opaque else background
                 yield Rendering(frame, shown, hashed.pdq, hashed.quality, hashed.phash)
+                yield from hashed.forms
             if hashed.opaque:
                 break
         del picture
@@ -110,6 +111,7 @@ class _Hashed:
     pdq: bytes
     quality: int
     phash: bytes
+    forms: list[Forms]
     opaque: bool
     digest: bytes | None
 
@@ -131,16 +133,18 @@ def _hash(picture: Picture, background: Background, *, with_digest: bool) -> _Ha
         if digest is not None:
             digest.update(pixels.data)
     phash = shrinker.finish()
+    if downsampler is None:
+        return _Hashed(bytes(PDQ_BYTES), 0, phash, [], opaque, digest.digest() if digest else None)
+    spectrum = pdq.analyse(downsampler.finish(), width * height)
+    forms = [Forms(None, spectrum.quality, spectrum.forms), *parts.forms(shrinker.grey)]
     # Its grey copy goes before the reference, which may want memory, comes.
     del shrinker
 
     def strips() -> Iterator[NDArray[np.uint8]]:
         return (np.asarray(strip) for strip, _ in picture.strips(rows, background))
 
-    value, quality = bytes(PDQ_BYTES), 0
-    if downsampler is not None:
-        value, quality = pdq.conclude(downsampler.finish(), height, width, strips)
-    return _Hashed(value, quality, phash, opaque, digest.digest() if digest else None)
+    value, quality = pdq.settle(spectrum, height, width, strips)
+    return _Hashed(value, quality, phash, forms, opaque, digest.digest() if digest else None)
 
 
 def _check_sides(sides: Iterable[int]) -> None:
@@ -159,4 +163,5 @@ def _hashing_bytes(size: Size) -> int:
     """Most memory that reading a decoded picture takes, besides the picture."""
     width, height = size
     strips = 16 * pdq.STRIP_BYTES
-    return strips + pdq.sums_bytes(width, height) + max(width * height, pdq.reference_bytes(width, height))
+    copies = max(width * height + parts.most_bytes(width, height), pdq.reference_bytes(width, height))
+    return strips + pdq.sums_bytes(width, height) + copies

@@ -19,6 +19,7 @@ from app.media import (
     Rendering,
     Signals,
     SignalType,
+    Variant,
 )
 
 MATCHES_KEPT: Final = 100
@@ -91,8 +92,8 @@ class LoadedBanks:
         policy = _Policy.of(asked)
         found = [
             *self._digest_matches(signals, asked),
-            *self._perceptual_matches(SignalType.PDQ, _speaking(signals.renderings), policy),
-            *self._perceptual_matches(SignalType.PHASH, signals.renderings, policy),
+            *self._perceptual_matches(SignalType.PDQ, _pdq_queries(signals.renderings), policy),
+            *self._perceptual_matches(SignalType.PHASH, _phash_queries(signals.renderings), policy),
         ]
         consulted = Consulted(
             banks=len(asked) if self.lacking(names) is None else 0,
@@ -133,10 +134,10 @@ class LoadedBanks:
                         )
 
     def _perceptual_matches(
-        self, of: SignalType, renderings: Sequence[Rendering], policy: "_Policy"
+        self, of: SignalType, queries: Sequence["_Query"], policy: "_Policy"
     ) -> Iterator[Match]:
         """Matches of one type: searched at the largest threshold in use, held against each bank's own."""
-        first_of = {_value(of, rendering): rendering for rendering in reversed(renderings)}
+        first_of = {query.value: query for query in reversed(queries)}
         values = list(first_of)
         for index in self.indexes:
             search = index.perceptual(of)
@@ -155,7 +156,8 @@ class LoadedBanks:
                     query_value=values[int(query)],
                     distance=int(distance),
                     threshold=bank.threshold(of),
-                    rendering=first_of[values[int(query)]],
+                    rendering=first_of[values[int(query)]].rendering,
+                    variant=first_of[values[int(query)]].variant,
                 )
 
     def _near(
@@ -192,6 +194,14 @@ class LoadedBanks:
                 part.banks,
             )
         return nearest
+
+
+class _Query(NamedTuple):
+    """A value to search for, and what it is the value of."""
+
+    value: bytes
+    rendering: Rendering
+    variant: Variant | None
 
 
 class _Policy(NamedTuple):
@@ -240,13 +250,21 @@ def _kept(found: Sequence[Match]) -> tuple[Match, ...]:
     return tuple(match for match in ordered if id(match) in always or id(match) in others)
 
 
-def _speaking(renderings: Sequence[Rendering]) -> list[Rendering]:
-    """The renderings with enough structure for PDQ to speak for them."""
-    return [rendering for rendering in renderings if rendering.quality >= PDQ_MINIMUM_QUALITY]
+def _pdq_queries(renderings: Sequence[Rendering]) -> list["_Query"]:
+    """All hashes with enough structure for PDQ to speak: the pictures as they stand, then their variants."""
+    plain = [_Query(rendering.pdq, rendering, None) for rendering in renderings]
+    varied = [
+        _Query(variant.pdq, rendering, variant) for rendering in renderings for variant in rendering.variants
+    ]
+    return [
+        query
+        for query in (*plain, *varied)
+        if (query.variant or query.rendering).quality >= PDQ_MINIMUM_QUALITY
+    ]
 
 
-def _value(of: SignalType, rendering: Rendering) -> bytes:
-    return rendering.pdq if of is SignalType.PDQ else rendering.phash
+def _phash_queries(renderings: Sequence[Rendering]) -> list["_Query"]:
+    return [_Query(rendering.phash, rendering, None) for rendering in renderings]
 
 
 def _among(ids: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:

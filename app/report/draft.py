@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from app import __version__
 from app.context import Context
-from app.media import BankKind, Match, Provenance, Rendering, Shape, Signals, SignalType
+from app.media import BankKind, Match, Provenance, Rendering, Shape, Signals, SignalType, Variant
 
 STUB_VERSION: Final = 1
 
@@ -160,9 +160,19 @@ def _match(match: Match) -> dict[str, Any]:
         "query_value": match.query_value.hex(),
         "distance": match.distance,
         "threshold": match.threshold,
-        "quality": match.rendering.quality
+        "quality": (match.variant or match.rendering).quality
         if match.rendering is not None and match.type is SignalType.PDQ
         else None,
         "frame": match.rendering.frame if match.rendering is not None else None,
         "background": match.rendering.background.value if match.rendering is not None else None,
+        "variant": _variant(match.variant) if match.variant is not None else None,
+    }
+
+
+def _variant(variant: Variant) -> dict[str, Any]:
+    """What had been done to the picture that matched, as far as the search had to undo it."""
+    return {
+        "symmetry": variant.symmetry.value,
+        "negative": variant.negative,
+        "region": variant.region._asdict() if variant.region is not None else None,
     }

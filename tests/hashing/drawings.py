@@ -9,7 +9,7 @@ import numpy as np
 import pdqhash
 from PIL import Image, ImageDraw
 
-from app.hashing.records import Limits, Need
+from app.hashing.records import Forms, Limits, Need
 from app.hashing.scan import scan
 from app.media import Reason, Rendering, Shape
 
@@ -69,6 +69,7 @@ class Found:
     need: int | None
     renderings: list[Rendering]
     reason: Reason | None
+    forms: list[Forms]
 
     @property
     def pdqs(self) -> list[tuple[bytes, int]]:
@@ -82,6 +83,7 @@ def found_in(medium: bytes, **changed: Any) -> Found:
     shapes: list[Shape] = []
     needs: list[int] = []
     renderings: list[Rendering] = []
+    forms: list[Forms] = []
     reason = None
     while True:
         try:
@@ -96,9 +98,12 @@ def found_in(medium: bytes, **changed: Any) -> Found:
             assert shapes
             assert not renderings
             needs.append(told.bytes)
+        elif isinstance(told, Forms):
+            assert renderings
+            forms.append(told)
         else:
             assert needs
             renderings.append(told)
     assert len(shapes) <= 1
     assert len(needs) <= 1
-    return Found(shapes[0] if shapes else None, needs[0] if needs else None, renderings, reason)
+    return Found(shapes[0] if shapes else None, needs[0] if needs else None, renderings, reason, forms)

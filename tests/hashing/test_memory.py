@@ -17,6 +17,7 @@ import os, sys
 from pathlib import Path
 from app.hashing import scan
 from app.hashing.records import Limits, Need
+from app.media import Rendering
 scan.preload()
 def taken(name):
     line = next(line for line in open("/proc/self/status") if line.startswith(name))
@@ -39,8 +40,8 @@ for path in sys.argv[1:]:
             break
         if isinstance(told, Need):
             need = told.bytes
-        elif need is not None:
-            renderings += 1
+        else:
+            renderings += isinstance(told, Rendering)
     print(Path(path).name, need, taken("VmPeak") - before, renderings, reason, sep="|", flush=True)
     os._exit(0)
 """

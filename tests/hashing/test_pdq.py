@@ -1,9 +1,11 @@
 """Canonical PDQ is pdqhash's, bit for bit, in pictures of every shape."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pdqhash
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.hashing import pdq
+from app.media import Symmetry
 from tests.hashing.drawings import distance, drawing, pdq_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -160,6 +163,69 @@ def test_a_camera_picture_is_hashed_without_asking_the_reference() -> None:
         downsampler.add(pixels_of(drawing(seed, (800, 600))))
         certain += pdq.analyse(downsampler.finish(), 480_000).certain
     assert certain >= 16
+
+
+def forms_of(rgb: Pixels) -> list[bytes]:
+    downsampler = pdq.Downsampler(*rgb.shape[:2])
+    downsampler.add(rgb)
+    forms = pdq.analyse(downsampler.finish(), rgb.shape[0] * rgb.shape[1]).forms
+    return [forms[start : start + 32] for start in range(0, 512, 32)]
+
+
+EDITS: dict[Symmetry, Callable[[Pixels], Pixels]] = {
+    Symmetry.ORIGINAL: lambda rgb: rgb,
+    Symmetry.ROTATE_90: np.rot90,
+    Symmetry.ROTATE_180: lambda rgb: np.rot90(rgb, 2),
+    Symmetry.ROTATE_270: lambda rgb: np.rot90(rgb, 3),
+    Symmetry.FLIP_X: np.flipud,
+    Symmetry.FLIP_Y: np.fliplr,
+    Symmetry.FLIP_PLUS_1: lambda rgb: rgb.transpose(1, 0, 2),
+    Symmetry.FLIP_MINUS_1: lambda rgb: np.rot90(rgb, 2).transpose(1, 0, 2),
+}
+"""What each symmetry does to pixels."""
+
+
+@pytest.mark.parametrize("size", [(800, 600), (333, 500), (1024, 1024), (90, 1200)])
+def test_the_forms_are_those_of_the_really_edited_pixels(size: tuple[int, int]) -> None:
+    """To within some bits: the reference does not sample a flipped picture at quite the flipped places."""
+    rgb = pixels_of(drawing(31, size))
+    edited = [edit(side) for side in (rgb, 255 - rgb) for edit in EDITS.values()]
+    expected = [pdq_of(Image.fromarray(np.ascontiguousarray(pixels)))[0] for pixels in edited]
+    forms = forms_of(rgb)
+    assert [distance(*both) <= 20 for both in zip(forms, expected, strict=True)] == [True] * 16
+    # No two are alike, so none can stand in another's place.
+    assert min(distance(one, other) for one, other in itertools.combinations(forms, 2)) > 60
+    assert forms[0] == expected[0]
+
+
+def test_the_symmetries_are_those_of_pdqhash() -> None:
+    """In its names and order; bits that stand at the median may differ."""
+    for seed in range(5):
+        rgb = pixels_of(drawing(seed, (640, 480)))
+        vectors, _ = pdqhash.compute_dihedral(rgb)
+        theirs = [np.packbits(vector.astype(bool)).tobytes() for vector in vectors]
+        assert max(distance(*both) for both in zip(forms_of(rgb)[:8], theirs, strict=True)) <= 2
+
+
+def test_a_negative_of_ties_at_the_median_takes_the_lower_median_of_the_negative() -> None:
+    """Where two coefficients tie, a bit is set for neither, in the picture or its negative."""
+    coefficients = np.arange(256.0).reshape(16, 16)
+    coefficients.flat[128] = coefficients.flat[127]
+    forms = pdq.Spectrum(coefficients, 100, certain=False).forms
+    assert int.from_bytes(forms[:32]).bit_count() == 127
+    assert int.from_bytes(forms[8 * 32 : 9 * 32]).bit_count() == 127
+    assert pdq.Spectrum(-coefficients, 100, certain=False).forms[:32] == forms[8 * 32 : 9 * 32]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(1600, 1200), (1601, 1203)])
+def test_a_smaller_copy_hashes_nearly_as_the_original(size: tuple[int, int], scale: int) -> None:
+    """Its samples lie where the original's do."""
+    rgb = drawing(9, size)
+    expected = forms_of(pixels_of(rgb))[0]
+    copy = np.asarray(rgb.convert("L").reduce(scale))
+    reduced = pdq.downsample(copy, size[1], size[0], scale)
+    assert distance(pdq.analyse(reduced, size[0] * size[1]).bits, expected) <= 8
 
 
 def test_the_self_test_passes_here() -> None:

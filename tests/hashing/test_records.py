@@ -8,20 +8,28 @@ from hypothesis import strategies as st
 
 from app.hashing import records
 from app.hashing.lock import Lock, LockStep
-from app.hashing.records import Answers, End, MisbehaviourError, Need, Refusal
-from app.media import Background, Reason, Rendering, Shape
+from app.hashing.records import MAX_REGIONS, Answers, End, Forms, MisbehaviourError, Need, Refusal
+from app.media import Background, Reason, Region, Rendering, Shape, Symmetry, VariantKind
 
 SEQUENCE = 7
 SHAPE = Shape("image", "png", 40, 30, 3)
 NEED = Need(1_000)
 DONE = End(None)
+HASHES = bytes(range(16)) * 32
+FORMS = Forms(None, 80, HASHES)
 
 
 def rendering(frame: int = 0, background: Background = Background.NONE, quality: int = 80) -> Rendering:
     return Rendering(frame, background, bytes(range(32)), quality, bytes(range(8)))
 
 
-def answers(*found: Shape | Need | Rendering | End, max_pixels: int = 1_200, max_frames: int = 3) -> Answers:
+def part(left: int = 0, top: int = 0, width: int = 40, height: int = 30, quality: int = 70) -> Forms:
+    return Forms(Region(left, top, width, height), quality, HASHES)
+
+
+def answers(
+    *found: Shape | Need | Rendering | Forms | End, max_pixels: int = 1_200, max_frames: int = 3
+) -> Answers:
     """The trusting side after these answers."""
     heard = Answers(SEQUENCE, max_pixels=max_pixels, max_frames=max_frames)
     for answer in found:
@@ -94,16 +102,75 @@ def test_a_decoder_cannot_give_the_trusting_sides_reasons(reason: Reason) -> Non
         pytest.param((), Shape("image", "png", 30, 1, 0), id="no frames"),
         pytest.param((SHAPE, NEED, rendering(), DONE), rendering(1), id="a rendering after the end"),
         pytest.param((SHAPE, NEED, rendering(), DONE), DONE, id="a second end"),
+        pytest.param((SHAPE, NEED), FORMS, id="forms of nothing"),
+        pytest.param((SHAPE, NEED, rendering(), DONE), FORMS, id="forms after the end"),
+        pytest.param((SHAPE, NEED, rendering(), FORMS), FORMS, id="forms twice"),
+        pytest.param((SHAPE, NEED, rendering(), part()), part(), id="a part twice"),
+        pytest.param((SHAPE, NEED, rendering(), part()), FORMS, id="the whole after its part"),
+        pytest.param((SHAPE, NEED, rendering()), Forms(None, 101, HASHES), id="forms of impossible quality"),
+        pytest.param((SHAPE, NEED, rendering()), part(left=1), id="a part beyond the right edge"),
+        pytest.param((SHAPE, NEED, rendering()), part(top=1), id="a part beyond the lower edge"),
+        pytest.param(
+            (SHAPE, NEED, rendering()), part(left=2**32 - 1, width=9), id="a part that wraps around"
+        ),
+        pytest.param((SHAPE, NEED, rendering()), part(left=1, width=0), id="a part without width"),
+        pytest.param((SHAPE, NEED, rendering()), part(left=1, height=0), id="a part without height"),
+        pytest.param(
+            (SHAPE, NEED, rendering(1)), part(width=41), id="a later frame's part of too many pixels"
+        ),
     ],
 )
 def test_an_answer_out_of_turn_or_range_is_misbehaviour(
-    so_far: tuple[Shape | Need | Rendering | End, ...], lie: Shape | Need | Rendering | End
+    so_far: tuple[Shape | Need | Rendering | Forms | End, ...], lie: Shape | Need | Rendering | Forms | End
 ) -> None:
     heard = answers(*so_far)
     before = (heard.shape, list(heard.renderings))
     with pytest.raises(MisbehaviourError):
         heard.accept(records.pack(SEQUENCE, lie))
     assert (heard.shape, heard.renderings) == before
+
+
+def test_forms_become_the_variants_of_the_rendering_before_them() -> None:
+    """All but the picture as it stands, which is the rendering's own."""
+    inner = part(5, 6, 20, 10)
+    heard = answers(SHAPE, NEED, rendering(0), FORMS, inner, rendering(1), FORMS, DONE)
+    first, second = heard.renderings
+    assert (len(first.variants), len(second.variants)) == (15 + 16, 15)
+    whole, parts = first.variants[:15], first.variants[15:]
+    assert {variant.region for variant in whole} == {None}
+    assert {variant.region for variant in parts} == {Region(5, 6, 20, 10)}
+    assert {(variant.symmetry, variant.negative) for variant in parts} == {
+        (symmetry, negative) for symmetry in Symmetry for negative in (False, True)
+    }
+    assert (Symmetry.ORIGINAL, False) not in {(variant.symmetry, variant.negative) for variant in whole}
+    assert [variant.quality for variant in first.variants] == [80] * 15 + [70] * 16
+    assert b"".join(variant.pdq for variant in parts) == HASHES
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [
+        ((), 0),
+        ((VariantKind.SYMMETRIES,), 7),
+        ((VariantKind.NEGATIVES,), 1),
+        ((VariantKind.REGIONS,), 1),
+        ((VariantKind.SYMMETRIES, VariantKind.NEGATIVES), 15),
+        ((VariantKind.SYMMETRIES, VariantKind.REGIONS), 7 + 8),
+        ((VariantKind.NEGATIVES, VariantKind.REGIONS), 1 + 2),
+        (tuple(VariantKind), 15 + 16),
+    ],
+)
+def test_only_the_kinds_asked_for_are_kept(kinds: tuple[VariantKind, ...], count: int) -> None:
+    heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3, variants=frozenset(kinds))
+    for answer in (SHAPE, NEED, rendering(), FORMS, part(5, 6, 20, 10), DONE):
+        heard.accept(records.pack(SEQUENCE, answer))
+    assert len(heard.renderings[0].variants) == count
+
+
+def test_more_parts_than_allowed_are_misbehaviour() -> None:
+    heard = answers(SHAPE, NEED, rendering(), FORMS, *(part(width=1 + at) for at in range(MAX_REGIONS)))
+    with pytest.raises(MisbehaviourError):
+        heard.accept(records.pack(SEQUENCE, part(width=30)))
 
 
 def test_more_frames_than_allowed_are_misbehaviour() -> None:
@@ -118,14 +185,14 @@ def test_a_shape_of_too_many_pixels_may_be_told_and_nothing_after_it() -> None:
 
 
 def test_an_answer_to_another_medium_is_misbehaviour() -> None:
-    for answer in (SHAPE, NEED, rendering(), DONE):
+    for answer in (SHAPE, NEED, rendering(), FORMS, DONE):
         with pytest.raises(MisbehaviourError, match="another medium"):
             answers().accept(records.pack(SEQUENCE + 1, answer))
 
 
 @pytest.mark.parametrize("position", [-1, 1])
 def test_a_record_that_is_too_short_or_too_long_is_misbehaviour(position: int) -> None:
-    for answer in (SHAPE, NEED, rendering(), DONE):
+    for answer in (SHAPE, NEED, rendering(), FORMS, DONE):
         packed = records.pack(SEQUENCE, answer)
         with pytest.raises(MisbehaviourError):
             answers().accept(packed[:-1] if position < 0 else packed + b"\x00")
@@ -156,6 +223,11 @@ LAYOUTS = st.one_of(
         st.integers(0, 4),
         st.integers(0, 110),
     ),
+    st.builds(
+        lambda *fields: struct.pack("<BI4IB512s", 7, SEQUENCE, *fields, bytes(512)),
+        *[st.integers(0, 50) | st.integers(0, 2**32 - 1)] * 4,
+        st.integers(0, 110),
+    ),
     st.builds(lambda reason: struct.pack("<BIB?", 6, SEQUENCE, reason, False), st.integers(0, 10)),
 )
 
@@ -180,6 +252,8 @@ def test_whatever_order_records_come_in_what_is_kept_is_possible(untrusted: list
         assert len({each.frame for each in heard.renderings}) <= 3
         assert all(each.frame < heard.shape.frames for each in heard.renderings)
         assert all(0 <= each.quality <= 100 for each in heard.renderings)
+        for region in {variant.region for each in heard.renderings for variant in each.variants}:
+            assert region is None or (region.left + region.width) * (region.top + region.height) <= 1_200
     if DONE in ended:
         assert heard.renderings[0].frame == 0
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -16,10 +17,10 @@ import pytest_asyncio
 from PIL import Image
 
 from app.hashing.lock import ALLOWED, ALLOWED_IF, REFUSED
-from app.hashing.records import Limits
+from app.hashing.records import Forms, Limits
 from app.hashing.sandbox import Sandbox
 from app.hashing.scan import scan
-from app.media import Reason, Rendering, Scan, Shape
+from app.media import Reason, Rendering, Scan, Shape, VariantKind
 from app.settings import HashingSettings
 from tests import jail
 from tests.hashing.sandboxes import told
@@ -94,6 +95,10 @@ def unlocked(content: bytes) -> Scan:
             shape = found
         elif isinstance(found, Rendering):
             renderings.append(found)
+        elif isinstance(found, Forms):
+            known = renderings[-1].variants
+            variants = (*known, *found.variants(frozenset(VariantKind)))
+            renderings[-1] = replace(renderings[-1], variants=variants)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from PIL import ImageOps
 
 from app.settings import StoreSettings
 from demo.pictures import edited, encoded, scene
@@ -14,6 +15,7 @@ from tests.worlds import Asked, MediaHost
 
 BANKED = encoded(scene(7), "PNG")
 EDITED = encoded(edited(scene(7)), "JPEG", quality=70)
+MIRRORED = encoded(ImageOps.invert(ImageOps.mirror(edited(scene(7)))), "JPEG", quality=70)
 HARMLESS = encoded(scene(21), "JPEG", quality=90)
 FLAT = encoded(scene(21).resize((1, 1)).resize((400, 300)), "PNG")
 WORDS = b"These are plain words under a picture's name.\n" * 20

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.gates import RunningGate
-from tests.journeys.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS
+from tests.journeys.conftest import BANKED, EDITED, FLAT, HARMLESS, MIRRORED, WORDS
 from tests.worlds import MediaHost
 
 MEDIA_PART = b'--b\r\nContent-Disposition: form-data; name="media"\r\n\r\nx\r\n--b\r\n'
@@ -21,12 +21,13 @@ KEYS = ["id", "verdict", "disposition", "reason", "media", "signals", "matches",
         (HARMLESS, "clear", "dropped", None),
         (BANKED, "match", "dropped", None),
         (EDITED, "match", "dropped", None),
+        (MIRRORED, "match", "dropped", None),
         (FLAT, "undecidable", "withheld", "low_quality"),
         (WORDS, "undecidable", "withheld", "unsupported_format"),
         (HARMLESS[:5000], "undecidable", "withheld", "corrupt"),
         (b"", "undecidable", "withheld", "empty"),
     ],
-    ids=["clear", "exact copy", "edited copy", "flat", "words", "truncated", "empty"],
+    ids=["clear", "exact copy", "edited copy", "mirrored negative", "flat", "words", "truncated", "empty"],
 )
 def test_a_raw_body_gets_its_verdict(
     gate: RunningGate, content: bytes, verdict: str, disposition: str, reason: str | None

@@ -1,5 +1,6 @@
 """What the banks of one generation say of a medium."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,9 +15,12 @@ from app.media import (
     BankKind,
     Digests,
     Match,
+    Region,
     Rendering,
     Signals,
     SignalType,
+    Symmetry,
+    Variant,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -109,6 +113,30 @@ def test_pdq_matches_up_to_31_bits_by_default(distance: int, *, matched: bool) -
         assert found[0].entry_value == flip(PDQ[0], distance)
         assert found[0].query_value == bytes(PDQ[0])
         assert found[0].rendering == seen()
+
+
+def varied(pdq: bytes, quality: int = 100, region: Region | None = None) -> Variant:
+    return Variant(pdq, quality, Symmetry.FLIP_X, negative=True, region=region)
+
+
+def test_a_match_tells_which_variant_of_the_picture_it_is() -> None:
+    """The picture as it stands comes first where a variant is no nearer."""
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[1]), bytes(PDQ[2]))])
+    first, inner = varied(flip(PDQ[1], 5)), varied(flip(PDQ[2], 9), region=Region(1, 2, 30, 40))
+    rendering = replace(seen(flip(PDQ[1], 5)), variants=(first, inner))
+    plain, part = matches(banks, medium(rendering))
+    assert (plain.variant, plain.distance, plain.query_value) == (None, 5, rendering.pdq)
+    assert (part.variant, part.distance, part.query_value) == (inner, 9, inner.pdq)
+    assert part.rendering == rendering
+
+
+@pytest.mark.parametrize(("quality", "matched"), [(49, False), (50, True)])
+def test_a_variant_speaks_by_its_own_quality(quality: int, *, matched: bool) -> None:
+    """A part may have structure that the whole has not, and the other way round."""
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[1]))])
+    inner = varied(bytes(PDQ[1]), quality, Region(0, 0, 9, 9))
+    rendering = replace(seen(quality=100 - quality), variants=(inner,))
+    assert bool(matches(banks, medium(rendering))) is matched
 
 
 @pytest.mark.parametrize(("distance", "matched"), [(0, True), (6, True), (7, False)])

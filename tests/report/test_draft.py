@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 
 from app.context import Context, parse_context
-from app.media import BankAction, BankKind, Provenance
-from app.report.draft import place_of
+from app.media import (
+    BankAction,
+    BankKind,
+    Match,
+    Provenance,
+    Region,
+    Signals,
+    SignalType,
+    Symmetry,
+    Variant,
+)
+from app.report.draft import draft, place_of
 from tests.stubs import ADDRESS, HEADER, URL, canaries, digests_of, perceptual_of, stub
 
 UPLOADED = Provenance(received_at=datetime(2026, 1, 2, tzinfo=UTC))
@@ -96,3 +106,46 @@ def test_the_place_of_an_upload_is_what_its_sender_named(
     said: dict[str, str], place: tuple[tuple[str, str], ...]
 ) -> None:
     assert place_of(UPLOADED, parse_context(said)) == place
+
+
+def test_the_stub_tells_which_variant_of_the_picture_matched() -> None:
+    """A custodian needs to know that a part, turned and negative, is what the entry knows."""
+    rendering = perceptual_of("a")
+    variant = Variant(bytes(32), 77, Symmetry.ROTATE_90, negative=True, region=Region(1, 2, 30, 40))
+    found = [
+        Match(
+            bank="b",
+            kind=BankKind.CSAM,
+            action=BankAction.REPORT,
+            entry_id=1,
+            type=SignalType.PDQ,
+            entry_value=bytes(32),
+            query_value=bytes(32),
+            distance=3,
+            threshold=31,
+            rendering=rendering,
+            variant=each,
+        )
+        for each in (None, variant)
+    ]
+    told = draft(
+        submission_id="01J",
+        entrance="http",
+        key_id=None,
+        context=Context(),
+        idempotency_key=None,
+        provenance=UPLOADED,
+        size=1,
+        shape=None,
+        signals=Signals(digests_of("a"), (rendering,)),
+        matches=tuple(found),
+    ).content["matches"]
+    assert [each["variant"] for each in told] == [
+        None,
+        {
+            "symmetry": "rotate90",
+            "negative": True,
+            "region": {"left": 1, "top": 2, "width": 30, "height": 40},
+        },
+    ]
+    assert [each["quality"] for each in told] == [100, 77]

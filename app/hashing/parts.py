@@ -1,0 +1,56 @@
+"""The parts of a picture that are hashed on their own, as they are found in a grey copy of little detail."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from app.hashing import pdq, regions
+from app.hashing.records import MAX_REGIONS, Forms
+from app.media import Region
+
+_SCALES: Final = (1, 2, 4, 8)
+"""How many times smaller the copy may be: what a JPEG's transform gives for less."""
+
+_SHORT_SIDE: Final = 384
+"""Least short side in pixels that is left where there was one: the hash of the whole hardly moves then."""
+
+_MOST_PIXELS: Final = 2 * 1024 * 1024
+"""Largest copy that is looked at."""
+
+_BYTES_PER_PIXEL: Final = 24
+"""Of the copy, what finding and hashing the parts may take at once."""
+
+
+def scale(width: int, height: int) -> int:
+    """How many times smaller the copy of a picture is."""
+    detailed = [each for each in _SCALES if min(width, height) >= each * _SHORT_SIDE]
+    small = [each for each in _SCALES if width * height <= each * each * _MOST_PIXELS]
+    return max(detailed[-1] if detailed else 1, small[0] if small else _SCALES[-1])
+
+
+def forms(grey: Image.Image) -> Iterator[Forms]:
+    """Find and hash the parts of an upright picture, mode L."""
+    width, height = grey.size
+    by = scale(width, height)
+    copy = np.asarray(grey.reduce(by) if by > 1 else grey)
+    if copy.size > _MOST_PIXELS:
+        return
+    for found in islice(regions.find(copy), MAX_REGIONS):
+        left, top = found.left * by, found.top * by
+        right, bottom = min(left + found.width * by, width), min(top + found.height * by, height)
+        region = Region(left, top, right - left, bottom - top)
+        if min(region.width, region.height) < pdq.SMALLEST_SIDE:
+            continue
+        luma = copy[found.top : found.top + found.height, found.left : found.left + found.width]
+        reduced = pdq.downsample(luma, region.height, region.width, by)
+        spectrum = pdq.analyse(reduced, region.width * region.height)
+        yield Forms(region, spectrum.quality, spectrum.forms)
+
+
+def most_bytes(width: int, height: int) -> int:
+    """Most memory that ``forms`` takes for a picture of this size."""
+    by = scale(width, height)
+    return min(-(-width // by) * -(-height // by), _MOST_PIXELS) * _BYTES_PER_PIXEL
