@@ -208,6 +208,65 @@ class ReportSettings(_Stage):
     )
 
 
+class FilingSettings(_Stage):
+    """Where approved reports are filed, by whom, and what is filed without a person."""
+
+    cybertip: Literal["off", "double", "test", "production"] = Field(
+        "off",
+        description="Where the worker files: nowhere, with the double on this machine, with NCMEC's test "
+        "host, or for real. What is filed with the double or the test host never counts as filed.",
+    )
+    cybertip_real_reports: bool = Field(
+        False, description="The second switch that `CORDON_CYBERTIP=production` needs."
+    )
+    cybertip_double_url: str = Field(
+        "http://127.0.0.1:8091/ispws",
+        pattern=r"^http://(127\.0\.0\.1|\[::1\]|localhost)(:\d{1,5})?/ispws$",
+        description="Where `cordon dev cybertip-double` listens; this machine alone.",
+    )
+    cybertip_user: str | None = Field(None, repr=False, description="User that NCMEC gave out.")
+    cybertip_password: str | None = Field(None, repr=False, description="Its password.")
+    cybertip_xsd: Path | None = Field(
+        None,
+        description="NCMEC's schema, as `cordon report xsd` fetches it; documents are validated with it too.",
+    )
+    filing_identity: Path | None = Field(
+        None,
+        description="The worker's own key, 0600, made by `cordon custodian keygen`. Its public half stands "
+        "in the roster: what custodians approve is sealed to it.",
+    )
+    filing_alarm_hours: Annotated[float, Field(ge=72, allow_inf_nan=False)] = Field(
+        72, description="How long filing is tried again before a person is called; it goes on after that."
+    )
+    autofile: bool = Field(
+        False,
+        description="File exact and near-exact matches of csam banks that report without a person. "
+        "Ask a lawyer first.",
+    )
+    autofile_distance: Annotated[int, Field(ge=0, le=31)] = Field(
+        8, description="Largest PDQ distance in bits that is filed so; digests are always exact."
+    )
+    reporter_first_name: str = Field("Placeholder", description="Who reports, as NCMEC knows them.")
+    reporter_last_name: str = Field("Placeholder", description="The same.")
+    reporter_email: str = Field(
+        "placeholder@reporter.example", description="Where NCMEC reaches the reporter; needed."
+    )
+    reporter_phone: str | None = Field(None, description="And by telephone.")
+    reporter_company: str = Field("Placeholder", description="The organisation's name.")
+    reporter_about: str | None = Field(
+        None, description="Who you are, what you keep and for how long, how counsel is reached."
+    )
+    reporter_terms_of_service: str | None = Field(
+        None, description="Your terms of service, or where they are."
+    )
+    reporter_legal_url: str | None = Field(
+        None, description="Where law enforcement finds how to serve process."
+    )
+    reporter_contact_first_name: str | None = Field(None, description="Whom law enforcement may ask.")
+    reporter_contact_last_name: str | None = Field(None, description="The same.")
+    reporter_contact_email: str | None = Field(None, description="Where that person is reached.")
+
+
 class Profile(_Stage):
     """A named intake policy that keys are bound to; ``default`` always exists."""
 
@@ -235,6 +294,7 @@ class Settings(_Stage):
     hashing: HashingSettings = HashingSettings()
     policy: PolicySettings = PolicySettings()
     report: ReportSettings = ReportSettings()
+    filing: FilingSettings = FilingSettings()
     profiles: Mapping[str, Profile] = {"default": Profile()}
 
 
@@ -246,6 +306,7 @@ STAGES: Final[Mapping[str, type[_Stage]]] = {
     "hashing": HashingSettings,
     "policy": PolicySettings,
     "report": ReportSettings,
+    "filing": FilingSettings,
 }
 
 

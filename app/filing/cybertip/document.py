@@ -1,0 +1,585 @@
+"""The XML of a report without files: what Cordon knows of a match, and what a custodian said of it.
+
+It needs the opened stubs (``app.report.draft``) of a report and its later sightings. Without an uploaded file
+the schema has no place for a hash or a classification: they stand as ``Key: value`` lines in the free text.
+Nothing is guessed: what no person said and no sighting tells is not in it.
+
+Sources: "CyberTipline Reporting API Technical Documentation" and its schema; 18 USC 2258A(b).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from lxml import etree
+
+from app.context import parse_context
+from app.errors import InvalidContextError, InvalidRequestError
+from app.filing.cybertip import rules
+from app.settings import FilingSettings
+
+Stub = Mapping[str, Any]
+"""An opened report or sighting, as ``app.report.seal.open_report`` gives it."""
+
+CLASSIFICATIONS: Final = ("A1", "A2", "B1", "B2")
+"""The industry's classes: A prepubescent, B pubescent; 1 sex act, 2 lascivious exhibition (the schema's
+``industryClassification``; for companies that share hashes under NCMEC's agreement)."""
+
+INTENTS: Final = {
+    "preferential": "malicious, preferential offender",
+    "commercial": "malicious, commercial offender",
+    "situational": "malicious, situational offender",
+    "unintentional": "non-malicious, unintentional offender",
+    "minor": "non-malicious, minor, non-exploitative",
+    "risky": "non-malicious, situational 'risky' offender",
+}
+"""Why somebody shared it, as a person judges: the taxonomy of Buckley, Andrus and Williams, "Understanding
+the intentions of child sexual abuse material (CSAM) sharers", Meta Research 2021."""
+
+ADDABLE: Final = (
+    "requested_url",
+    "host",
+    "fetched_at",
+    "received_at",
+    "source_url",
+    "page_url",
+    "profile_url",
+    "platform",
+    "account_id",
+    "account_name",
+    "post_id",
+    "posted_at",
+    "uploaded_at",
+    "uploader_ip",
+    "uploader_port",
+)
+"""What a custodian may add to the provenance of a report."""
+
+MAX_NOTE: Final = 1000
+"""Longest note, reason or reference of a custodian; it shares the 3000 characters of ``additionalInfo``."""
+
+PLACEHOLDER: Final = "placeholder"
+
+_OWN_ADDABLE: Final = frozenset({"requested_url", "host", "fetched_at", "received_at"})
+_PLACEHOLDER_WORDS: Final = (
+    PLACEHOLDER,
+    "changeme",
+    "change me",
+    "todo",
+    "lorem ipsum",
+    "jane doe",
+    "john doe",
+    "your name",
+    "your company",
+    "example",
+)
+_PLACEHOLDER_DOMAINS: Final = (
+    *("example.com", "example.org", "example.net"),
+    *("example", "invalid", "test", "localhost", "local"),
+)
+# RFC 2606 and RFC 6761: nobody is reached there.
+
+_LIMIT: Final = rules.MAX_INFORMATION - 100
+_EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
+_URL_KEYS: Final = ("source_url", "page_url")
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who reports, as the authority registered them; of ``CORDON_REPORTER_*``.
+
+    Attributes:
+        company: the organisation's name.
+        about: who it is, what it keeps and for how long, how to reach its counsel.
+    """
+
+    first_name: str
+    last_name: str
+    email: str
+    company: str
+    phone: str | None = None
+    about: str | None = None
+    terms_of_service: str | None = None
+    legal_url: str | None = None
+    contact_first_name: str | None = None
+    contact_last_name: str | None = None
+    contact_email: str | None = None
+
+    @classmethod
+    def of(cls, settings: FilingSettings) -> Self:
+        """The reporter that the settings name; placeholders where they do not."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: getattr(settings, f"reporter_{name}") for name in names})
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """Settings that still hold what nobody registers with; none of a reporter fit for production."""
+        return tuple(
+            f"CORDON_REPORTER_{name.upper()}"
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None and is_placeholder(value)
+        )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a custodian said of a report: nobody else may, and nothing here has a guess.
+
+    Attributes:
+        incident_type: one of ``rules.INCIDENT_TYPES``.
+        escalation: why it is urgent; any text here makes the authority treat it so.
+        annotations: of ``rules.REPORT_ANNOTATIONS``.
+        classification: of ``CLASSIFICATIONS``.
+        intent: a key of ``INTENTS``.
+        note: anything else that the authority should read.
+        provenance: keys of ``ADDABLE`` that the sightings lack, added by the custodian.
+        provenance_unknown: why what is missing cannot be told.
+
+    Raises:
+        InvalidRequestError: on construction, naming what is wrong and the mend.
+    """
+
+    incident_type: str = rules.INCIDENT_TYPES[0]
+    escalation: str | None = field(default=None, repr=False)
+    annotations: tuple[str, ...] = ()
+    classification: str | None = None
+    intent: str | None = None
+    note: str | None = field(default=None, repr=False)
+    provenance: Mapping[str, str] = field(default_factory=dict, repr=False)
+    provenance_unknown: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _said("the incident type", self.incident_type, rules.one_of(*rules.INCIDENT_TYPES))
+        for annotation in self.annotations:
+            _said("an annotation", annotation, rules.one_of(*rules.REPORT_ANNOTATIONS))
+        _said("the classification", self.classification, rules.one_of(*CLASSIFICATIONS))
+        _said("the intent", self.intent, rules.one_of(*INTENTS))
+        _said("the reason to escalate", self.escalation, rules.text(rules.MAX_ESCALATION))
+        _said("the note", self.note, rules.text(MAX_NOTE))
+        _said("the reason why provenance is unknown", self.provenance_unknown, rules.text(MAX_NOTE))
+        _check_added(self.provenance)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that the provenance of a report lacks.
+
+    Attributes:
+        any_of: keys of ``ADDABLE``; one of them closes the gap.
+        words: what is missing, for a person.
+    """
+
+    any_of: tuple[str, ...]
+    words: str
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value of the reporter is one that examples use: nobody is reached by it."""
+    lowered = value.strip().lower()
+    if "@" in lowered or lowered.startswith(("http://", "https://")):
+        host = lowered.rpartition("@")[2] if "@" in lowered else urlsplit(lowered).hostname or ""
+        if any(host == domain or host.endswith("." + domain) for domain in _PLACEHOLDER_DOMAINS):
+            return True
+    # A letter, or the same one over and over, names nobody.
+    return (
+        not lowered
+        or (lowered.startswith("<") and lowered.endswith(">"))
+        or (len(lowered) > 1 and len(set(lowered)) == 1)
+        or any(word in lowered for word in _PLACEHOLDER_WORDS)
+    )
+
+
+def gaps(stub: Stub, added: Mapping[str, str] | None = None) -> tuple[Gap, ...]:
+    """What the provenance of a sighting lacks for anybody to act on the report.
+
+    A fetched sighting needs the requested URL, a host and the time of fetching; an uploaded one the time of
+    receipt and one of account_id, profile_url, uploader_ip and source_url.
+
+    Args:
+        stub: the opened report or sighting.
+        added: what a custodian adds, as ``Said.provenance``.
+    """
+    told = _told(stub, added or {})
+    if _fetched(stub):
+        wanted: tuple[Gap, ...] = (
+            Gap(("requested_url",), "the URL that was requested"),
+            Gap(("host",), "the host that it was fetched from"),
+            Gap(("fetched_at",), "when it was fetched"),
+        )
+    else:
+        wanted = (
+            Gap(("received_at",), "when it was received"),
+            Gap(
+                ("account_id", "profile_url", "uploader_ip", "source_url"),
+                "who uploaded it or where it was: one of account_id, profile_url, uploader_ip, source_url",
+            ),
+        )
+    return tuple(gap for gap in wanted if not any(told.get(key) for key in gap.any_of))
+
+
+def build(
+    stubs: Sequence[Stub],
+    reporter: Reporter,
+    said: Said,
+    *,
+    role: str | None,
+    preservation: str | None,
+    now: datetime,
+) -> bytes:
+    """The exact XML that is signed and filed, as UTF-8.
+
+    Args:
+        stubs: the opened report, then its later sightings.
+        reporter: who reports.
+        said: what the custodian said.
+        role: ``CORDON_REPORTER_ROLE``.
+        preservation: ``CORDON_PRESERVATION``.
+        now: no time in the document lies at or after it.
+
+    Raises:
+        InvalidRequestError: provenance is missing and no reason was given why.
+    """
+    first = stubs[0]
+    missing = [gap for stub in stubs for gap in gaps(stub, said.provenance)]
+    if missing and said.provenance_unknown is None:
+        keys = " or ".join(missing[0].any_of)
+        raise InvalidRequestError(
+            f"The report does not tell {missing[0].words}. Add it ({keys}), or say why it is not known."
+        )
+    told = [_told(stub, said.provenance) for stub in stubs]
+    report = etree.Element("report")
+    _incident_summary(report, first, told[0], said, now)
+    _web_page(report, stubs, told)
+    _reporter(report, reporter)
+    _account(report, stubs, told, now)
+    lines = _report_lines(stubs, told, reporter, said, role, preservation, now)
+    _add(report, "additionalInfo", _fit(lines))
+    document: bytes = etree.tostring(report, xml_declaration=True, encoding="UTF-8", pretty_print=True)
+    return document
+
+
+def _incident_summary(
+    report: etree._Element, first: Stub, told: Mapping[str, str], said: Said, now: datetime
+) -> None:
+    summary = etree.SubElement(report, "incidentSummary")
+    _add(summary, "incidentType", said.incident_type)
+    _add(summary, "platform", _short(told.get("platform"), rules.MAX_PLATFORM))
+    _add(summary, "escalateToHighPriority", said.escalation)
+    if said.annotations:
+        annotations = etree.SubElement(summary, "reportAnnotations")
+        for name in dict.fromkeys(said.annotations):
+            etree.SubElement(annotations, name)
+    moment, words = _incident_time(first, told, now)
+    _add(summary, "incidentDateTime", rules.write_moment(moment))
+    _add(summary, "incidentDateTimeDescription", words)
+
+
+def _incident_time(first: Stub, told: Mapping[str, str], now: datetime) -> tuple[datetime, str]:
+    """When it happened as far as is known, before ``now``, and what that moment is."""
+    if not _fetched(first):
+        uploaded = _moment(told.get("uploaded_at"))
+        if uploaded is not None and _EARLIEST <= uploaded < now:
+            return uploaded, "The time of upload, as the platform told it."
+    arrived = _moment(told.get("fetched_at" if _fetched(first) else "received_at"))
+    if arrived is None:
+        arrived, words = _moment(first.get("created_at")) or now, "The time when Cordon wrote the report."
+    elif _fetched(first):
+        words = "The time when Cordon received the file from its host, not when it was uploaded there."
+    else:
+        words = "The time when Cordon received the file from the platform, not when it was uploaded there."
+    latest = now - timedelta(seconds=1)
+    if arrived < now:
+        return min(arrived, latest), words
+    return latest, f"{words} The clock that told it was ahead."
+
+
+def _web_page(report: etree._Element, stubs: Sequence[Stub], told: Sequence[Mapping[str, str]]) -> None:
+    page = etree.SubElement(etree.SubElement(report, "internetDetails"), "webPageIncident")
+    if _fetched(stubs[0]):
+        page.set("thirdPartyHostedContent", "true")
+    for url in _urls(stubs, told):
+        if rules.url(url) is None:
+            _add(page, "url", url)
+    _add(page, "additionalInfo", _fit(_file_lines(stubs[0])))
+
+
+def _reporter(report: etree._Element, who: Reporter) -> None:
+    reporter = etree.SubElement(report, "reporter")
+    person = etree.SubElement(reporter, "reportingPerson")
+    _add(person, "firstName", who.first_name)
+    _add(person, "lastName", who.last_name)
+    _add(person, "phone", who.phone)
+    _add(person, "email", who.email)
+    if who.contact_email is not None:
+        contact = etree.SubElement(reporter, "contactPerson")
+        _add(contact, "firstName", who.contact_first_name)
+        _add(contact, "lastName", who.contact_last_name)
+        _add(contact, "email", who.contact_email)
+    _add(reporter, "companyTemplate", "\n".join(filter(None, (who.company, who.about))))
+    _add(reporter, "termsOfService", who.terms_of_service)
+    _add(reporter, "legalURL", who.legal_url)
+
+
+def _account(
+    report: etree._Element, stubs: Sequence[Stub], told: Sequence[Mapping[str, str]], now: datetime
+) -> None:
+    """Whom the page or the platform names; nobody where neither does."""
+    keys = ("account_id", "account_name", "profile_url", "uploader_ip")
+    if not any(each.get(key) for each in told for key in keys):
+        return
+    person = etree.SubElement(report, "personOrUserReported")
+    here = not _fetched(stubs[0])
+    ids = _distinct(told, "account_id")
+    names = _distinct(told, "account_name")
+    if here:
+        _add(person, "espIdentifier", _short(ids[0] if ids else None, rules.MAX_ESP_IDENTIFIER))
+        _add(person, "espService", _short(_first_of(told, "platform"), rules.MAX_ESP_SERVICE))
+    for number, name in enumerate(names):
+        _add(person, "displayName" if number else "screenName", _one_line(name))
+    for url in _distinct(told, "profile_url"):
+        if rules.url(url) is None:
+            _add(person, "profileUrl", url)
+    for event in dict.fromkeys(_upload_event(each, now) for each in told):
+        if event is not None:
+            _add_event(person, event)
+    if not here:
+        _add(person, "thirdPartyUserReported", "true")
+    lines = [("Account id", each) for each in ids if not here or each != ids[0]]
+    lines += [("Profile", url) for url in _distinct(told, "profile_url") if rules.url(url) is not None]
+    _add(person, "additionalInfo", _fit(lines))
+
+
+def _upload_event(told: Mapping[str, str], now: datetime) -> tuple[str, str | None, str | None] | None:
+    """Address, time and port of an upload, as the API takes them; None if no address was told."""
+    address = told.get("uploader_ip")
+    if not address or rules.address(address) is not None:
+        return None
+    at = _moment(told.get("uploaded_at"))
+    known = at is not None and _EARLIEST <= at < now
+    return address, rules.write_moment(at) if at is not None and known else None, told.get("uploader_port")
+
+
+def _add_event(parent: etree._Element, event: tuple[str, str | None, str | None]) -> None:
+    address, at, port = event
+    capture = etree.SubElement(parent, "ipCaptureEvent")
+    _add(capture, "ipAddress", address)
+    _add(capture, "eventName", "Upload")
+    _add(capture, "dateTime", at)
+    _add(capture, "port", port)
+
+
+def _file_lines(stub: Stub) -> Iterable[tuple[str, object]]:
+    """What is known of the file: digests, perceptual hashes, what matched, size and form."""
+    signals, media = stub["signals"], stub["media"]
+    for name in ("md5", "sha1", "sha256"):
+        yield name.upper(), signals[name]
+    matches = [match for match in stub["matches"] if match["action"] == "report"]
+    matched = {match["query_value"] for match in matches if match["signal"] == "pdq"}
+    renderings = signals["renderings"]
+    shown = [each for each in renderings if each["pdq"] in matched] or renderings[:1]
+    for pdq, quality in dict.fromkeys((each["pdq"], each["quality"]) for each in shown):
+        yield "PDQ", f"{pdq} (quality {quality} of 100)"
+    for match in matches:
+        yield "Matched", _match_words(match)
+    yield "Bytes", media["bytes"]
+    yield "Format", media["format"]
+    if media["width"] and media["height"]:
+        yield "Pixels", f"{media['width']} x {media['height']}"
+    if (media["frames"] or 1) > 1:
+        yield "Frames", media["frames"]
+
+
+def _match_words(match: Mapping[str, Any]) -> str:
+    """How an entry of a list matched. Its value stays here: the list's terms may forbid passing it on."""
+    exact = match["signal"] in {"md5", "sha1", "sha256"}
+    close = "exactly" if exact else f"{match['distance']} bits apart, at most {match['threshold']} match"
+    frame = "" if match["frame"] is None or exact else f", frame {match['frame'] + 1}"
+    quality = "" if match.get("quality") is None else f", quality {match['quality']}"
+    variant = "" if match.get("variant") in {None, "none"} else f", {match['variant']}"
+    return (
+        f"{match['signal']} {close}{quality}{frame}{variant}; "
+        f"list '{match['bank']}', entry {match['entry_id']}"
+    )
+
+
+def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
+    stubs: Sequence[Stub],
+    told: Sequence[Mapping[str, str]],
+    reporter: Reporter,
+    said: Said,
+    role: str | None,
+    preservation: str | None,
+    now: datetime,
+) -> list[tuple[str, object]]:
+    """How it was found and what is known of the place; the most telling first, as room is short."""
+    first, fetched = stubs[0], _fetched(stubs[0])
+    lines: list[tuple[str, object]] = [
+        ("Report of the sender", first["report_id"]),
+        (
+            "Found by",
+            f"automatic comparison with hash lists, Cordon {first['cordon_version']}, "
+            + ("of a file fetched from a third party's host" if fetched else "of a file that was handed in"),
+        ),
+        (
+            "Viewed",
+            "no person viewed it through Cordon; whether anyone saw it elsewhere is not known to Cordon",
+        ),
+        ("File", "not attached: Cordon dropped its bytes in memory and kept no copy; this is metadata only"),
+        ("Reporter", f"{reporter.company}, as a {_ROLES[role]}" if role in _ROLES else reporter.company),
+    ]
+    if preservation == "metadata_only":
+        lines.append(("Preserved", "the metadata of this report, sealed; not the file"))
+    if said.provenance_unknown is not None:
+        lines.append(("Provenance not known", said.provenance_unknown))
+    if said.provenance:
+        lines.append(("Added by a person, not seen by Cordon", ", ".join(said.provenance)))
+        lines += [(f"Added {key}", value) for key, value in said.provenance.items()]
+    if said.classification is not None:
+        lines.append(("Classification by a person of the reporter", said.classification))
+    if said.intent is not None:
+        lines.append(("Apparent intent, as a person of the reporter judges", INTENTS[said.intent]))
+    lines.append(("Note of the reporter", said.note))
+    for stub, each in zip(stubs, told, strict=True):
+        lines += _sighting_lines(stub, each)
+    lines += [("URL not valid as such", url) for url in _urls(stubs, told) if rules.url(url) is not None]
+    uploaded = _moment(told[0].get("uploaded_at"))
+    if uploaded is not None and not _EARLIEST <= uploaded < now:
+        lines.append(("Uploaded, as told; implausible", told[0]["uploaded_at"]))
+    return lines
+
+
+_ROLES: Final = {"provider": "provider", "voluntary": "voluntary reporter"}
+
+
+def _sighting_lines(stub: Stub, told: Mapping[str, str]) -> Iterable[tuple[str, object]]:
+    provenance = stub["provenance"]
+    if _fetched(stub):
+        yield "Fetched", told.get("fetched_at")
+        yield "Host", told.get("host")
+        if provenance.get("resolved_address"):
+            yield "Host address", f"{provenance['resolved_address']} port {provenance['resolved_port']}"
+        elif provenance.get("via_proxy"):
+            yield "Host address", "not known: fetched through a proxy"
+        for redirect in provenance.get("redirects") or ():
+            yield "Redirected by", redirect
+        for name, value in (provenance.get("headers") or {}).items():
+            yield f"Header {name}", value
+    else:
+        yield "Received", told.get("received_at")
+    yield "Post id", told.get("post_id")
+    yield "Posted", told.get("posted_at")
+    yield "Uploaded, as told", told.get("uploaded_at")
+
+
+def _urls(stubs: Sequence[Stub], told: Sequence[Mapping[str, str]]) -> list[str]:
+    """Every URL at which the file or a page with it was, each once, the requested ones first."""
+    found = [each.get("requested_url") for each in told]
+    found += [stub["provenance"].get("final_url") for stub in stubs]
+    found += [each.get(key) for key in _URL_KEYS for each in told]
+    return list(dict.fromkeys(url for url in found if url))
+
+
+def _told(stub: Stub, added: Mapping[str, str]) -> dict[str, str]:
+    """Provenance and context of a sighting by key, as text; what a custodian adds never replaces it."""
+    told = {key: str(value) for key, value in stub["context"].items() if key in ADDABLE}
+    for key in ("requested_url", "fetched_at", "received_at"):
+        if stub["provenance"].get(key):
+            told[key] = stub["provenance"][key]
+    told = dict(added) | told
+    requested = told.get("requested_url")
+    if "host" not in told and requested is not None:
+        host = _host(requested)
+        if host:
+            told["host"] = host
+    return told
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _fetched(stub: Stub) -> bool:
+    return bool(stub["provenance"]["how"] == "fetched")
+
+
+def _moment(text: object) -> datetime | None:
+    """A time of a stub or of a context; None if it is none or cannot be said in UTC."""
+    try:
+        moment = datetime.fromisoformat(str(text)) if text is not None else None
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (OverflowError, ValueError):
+        return None
+
+
+def _distinct(told: Sequence[Mapping[str, str]], key: str) -> list[str]:
+    return list(dict.fromkeys(each[key] for each in told if each.get(key)))
+
+
+def _first_of(told: Sequence[Mapping[str, str]], key: str) -> str | None:
+    found = _distinct(told, key)
+    return found[0] if found else None
+
+
+def _short(text: str | None, most: int) -> str | None:
+    """A text cut to so many UTF-16 code units."""
+    if text is None:
+        return None
+    whole = _one_line(text)
+    return whole.encode("utf-16-le")[: 2 * most].decode("utf-16-le", "ignore")
+
+
+def _one_line(untrusted: object) -> str:
+    """A text on one line: a value from outside cannot pretend to be another ``Key: value``."""
+    return " ".join(rules.clean(str(untrusted)).split())
+
+
+def _fit(lines: Iterable[tuple[str, object]]) -> str | None:
+    """``Key: value`` lines, each once, as many as there is room for, and how many found none."""
+    written: list[str] = []
+    room, left_out = _LIMIT, 0
+    for key, value in lines:
+        if value is None:
+            continue
+        line = f"{key}: {_one_line(value)}"
+        if line in written:
+            continue
+        if rules.units(line) + 1 > room:
+            left_out += 1
+            continue
+        written.append(line)
+        room -= rules.units(line) + 1
+    if left_out:
+        written.append(f"Left out for want of room: {left_out} more")
+    return "\n".join(written) or None
+
+
+def _add(parent: etree._Element, name: str, text: str | None) -> None:
+    if text is not None and text.strip():
+        etree.SubElement(parent, name).text = rules.clean(text)
+
+
+def _said(what: str, value: str | None, rule: rules.Rule) -> None:
+    problem = rule(value) if value is not None else None
+    if problem is not None:
+        raise InvalidRequestError(f"{what[0].upper()}{what[1:]} {problem}.")
+
+
+def _check_added(added: Mapping[str, str]) -> None:
+    """Refuse what cannot be added, and values of the wrong form."""
+    for key, value in added.items():
+        if key not in ADDABLE:
+            raise InvalidRequestError(f"'{key}' cannot be added. Known: {', '.join(ADDABLE)}.")
+        _said(f"'{key}'", value, rules.text(rules.MAX_URL))
+    of_context = {key: value for key, value in added.items() if key not in _OWN_ADDABLE}
+    try:
+        parse_context(of_context)
+    except InvalidContextError as error:
+        raise InvalidRequestError(error.detail.replace("'context.", "'")) from None
+    for key in ("fetched_at", "received_at"):
+        if key in added and _moment(added[key]) is None:
+            raise InvalidRequestError(f"'{key}' must be a time with a zone, like 2026-01-31T12:00:00Z.")
