@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Response
@@ -15,12 +16,13 @@ from app.api.services import InServices, Services, scope
 from app.banks.current import BanksStatus
 from app.controls import Control, controls
 from app.errors import NotReadyError
-from app.store import custodians, processes, reports
+from app.store import alarms, custodians, processes, reports
 
 router = APIRouter(tags=["ops"])
 
 _WRITE_SECONDS: Final = 2.0
 _ANSWER_LIFE_SECONDS: Final = 1.0
+_ALARMS_SHOWN: Final = 100
 
 
 class Readiness:
@@ -85,6 +87,7 @@ class Gauges:
         self._generation = gauge("cordon_index_generation", "Generation of the banks in force.")
         self._queue = gauge("cordon_reports_queued", "Reports that wait for a custodian.")
         self._queue_age = gauge("cordon_reports_queued_oldest_seconds", "Age of the oldest of them.")
+        self._alarms = gauge("cordon_alarms", "Alarms that stand.", "kind")
         self._custodians = gauge("cordon_custodians", "Active custodians.")
         self._held = gauge("cordon_media_held", "Media in the quarantine.")
         self._reserved = gauge("cordon_media_reserved_bytes", "Bytes of the budget that they take.")
@@ -105,6 +108,8 @@ class Gauges:
                 self._queue.set(queue.depth)
                 self._queue_age.set(queue.oldest_age_seconds or 0)
                 self._custodians.set(await custodians.count(connection))
+                for kind, count in (await alarms.count_standing(connection)).items():
+                    self._alarms.labels(kind.value).set(count)
 
 
 class Ready(BaseModel):
@@ -125,6 +130,14 @@ class Queue(BaseModel):
 
     depth: int
     oldest_age_seconds: float | None
+
+
+class StandingAlarm(BaseModel):
+    """What a person must look at."""
+
+    kind: alarms.AlarmKind
+    subject: str = Field(description="Id of what it is about, most often a report.")
+    raised_at: datetime
 
 
 class LiveProcess(BaseModel):
@@ -151,6 +164,7 @@ class Status(BaseModel):
     failing: list[str] = Field(description="Names of the failing checks of `/readyz`.")
     banks: BanksStatus
     queue: Queue
+    alarms: list[StandingAlarm] = Field(description="Oldest first, at most 100; the metrics count all.")
     custodians: int = Field(description="Those that reports are sealed to now.")
     processes: list[LiveProcess]
     intake: Intake
@@ -228,6 +242,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
         queue = await reports.queue(connection)
         known = await custodians.count(connection)
         live = await processes.live(connection)
+        stand = await alarms.standing(connection, _ALARMS_SHOWN)
     warnings = []
     if known < custodians.ENOUGH:
         warnings.append(custodians.TOO_FEW)
@@ -240,6 +255,9 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
         failing=failing,
         banks=at.banks.status(),
         queue=Queue(depth=queue.depth, oldest_age_seconds=queue.oldest_age_seconds),
+        alarms=[
+            StandingAlarm(kind=each.kind, subject=each.subject, raised_at=each.raised_at) for each in stand
+        ],
         custodians=known,
         processes=[
             LiveProcess(id=process.id, role=process.role, generation=process.generation) for process in live

@@ -19,7 +19,7 @@ from ulid import ULID
 
 from app.errors import ConflictError, NotFoundError, ReportNotStoredError
 from app.media import BankKind, ReportReference
-from app.store import audit, custodians
+from app.store import audit, custodians, notices
 from app.store.database import Database
 from app.store.schema import audit as audit_log
 from app.store.schema import idempotency, reports, secrets, sightings
@@ -371,6 +371,7 @@ async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReferenc
                 place_hash=arrival.place_hash,
             )
         )
+        await notices.post(connection, notices.REPORT_CHANGED, report_id, QUEUED)
     if arrival.retry_hash is not None:
         await connection.execute(
             insert(idempotency).values(

@@ -280,10 +280,12 @@ notices = Table(
     "notices",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("channel", Text, nullable=False),
+    # NULL until the worker, which alone knows the channels, gives it a copy for each.
+    Column("channel", Text),
     Column("event", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("state", Text),
+    # Of the report, or the alarm's kind.
+    Column("state", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", UtcDateTime, nullable=False, index=True),

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.report import reading
+from app.cli.report import keeping, reading
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -11,6 +11,7 @@ app.command("open")(reading.open_report)
 app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
 app.command("export")(reading.export)
+app.command("alarms")(keeping.list_alarms)
 
 
 @app.callback()

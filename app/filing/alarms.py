@@ -1,0 +1,29 @@
+"""Alarms that time raises: found anew at each turn of the worker, and cleared the same way."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from app.store import alarms
+from app.store.alarms import AlarmKind
+from app.store.database import Database
+from app.store.reports import QUEUED
+
+WAITING_TOO_LONG: Final = timedelta(hours=24)
+"""How long a report may wait for a custodian."""
+
+_PARKED: Final = "parked"
+
+
+async def watch(database: Database) -> None:
+    """Raise what has become true, and clear what no longer is.
+
+    Raises:
+        NotReadyError: the database does not answer.
+    """
+    async with database.begin() as connection:
+        waiting = await alarms.reports_stuck_in(
+            connection, QUEUED, since=datetime.now(UTC) - WAITING_TOO_LONG
+        )
+        await alarms.match_to(connection, AlarmKind.REPORT_WAITING, waiting)
+        parked = await alarms.reports_stuck_in(connection, _PARKED)
+        await alarms.match_to(connection, AlarmKind.REPORT_PARKED, parked)

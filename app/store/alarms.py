@@ -1,0 +1,148 @@
+"""What a person must look at: raised once for each cause, kept until the cause is gone, told by notice.
+
+An alarm names a kind and the id of what it is about, and nothing more. Those that time alone raises are found
+anew at each turn of the worker (``app.filing.alarms``); the others are raised by whoever sees the cause.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import log
+from app.store import notices
+from app.store.schema import alarms, reports
+
+logger = logging.getLogger(__name__)
+
+MAX_LISTED: Final = 1000
+
+
+class AlarmKind(StrEnum):
+    """What is wrong. The subject is the id of a report unless another is named."""
+
+    REPORT_WAITING = "report_waiting"
+    """No custodian decided it within 24 hours."""
+    REPORT_PARKED = "report_parked"
+    """Filing stopped at a question that only a person can answer."""
+    FILING_FAILING = "filing_failing"
+    """It was approved 72 hours ago and is not filed."""
+    RETENTION_NEAR = "retention_near"
+    """It may not be kept for much longer, and nothing may remove it yet."""
+    CUSTODIAN_UNPROVEN = "custodian_unproven"
+    """A custodian in the database whom nobody vouched for; the subject is a fingerprint."""
+    BANK_ENTRY_PARKED = "bank_entry_parked"
+    """An entry that matched far too often waits for a person; the subject is the entry."""
+    REMOVAL_UNFINISHED = "removal_unfinished"
+    """Removed reports may still stand in the database's files; the subject is ``database``."""
+    NOTICES_FAILING = "notices_failing"
+    """Nobody could be told for a day; the subject is the channel."""
+
+
+ADVICE: Final = {
+    AlarmKind.REPORT_WAITING: "open it and decide: 'cordon report approve' or 'reject'",
+    AlarmKind.REPORT_PARKED: "read its cause with 'cordon report show', mend it, then 'cordon report retry'",
+    AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
+    AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
+    AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
+    AlarmKind.BANK_ENTRY_PARKED: "look at the entry, then keep it or remove it from its bank",
+    AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
+    AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
+}
+"""What to do about each kind, for people."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm that stands."""
+
+    kind: AlarmKind
+    subject: str
+    raised_at: datetime
+
+
+async def raise_alarm(connection: AsyncConnection, kind: AlarmKind, subject: str) -> bool:
+    """Raise an alarm unless it stands already; whether it is new.
+
+    Call it before appending to the audit log: it may wait for another transaction that raises the same.
+
+    Args:
+        connection: within ``Database.begin``.
+        kind: what is wrong.
+        subject: id of what it is about; never anything that a report holds sealed.
+    """
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    raised = await connection.execute(
+        dialect.insert(alarms)
+        .values(kind=kind.value, subject=subject, raised_at=datetime.now(UTC))
+        .on_conflict_do_nothing(
+            index_elements=[alarms.c.kind, alarms.c.subject], index_where=alarms.c.cleared_at.is_(None)
+        )
+        .returning(alarms.c.id)
+    )
+    if raised.scalar_one_or_none() is None:
+        return False
+    await notices.post(connection, notices.ALARM_RAISED, subject, kind.value)
+    log.event(logger, logging.WARNING, "alarm_raised", kind=kind.value, subject=subject)
+    return True
+
+
+async def clear_alarm(connection: AsyncConnection, kind: AlarmKind, subject: str) -> bool:
+    """End an alarm whose cause is gone; whether it stood. Within ``Database.begin``."""
+    cleared = await connection.execute(
+        update(alarms)
+        .where(alarms.c.kind == kind.value, alarms.c.subject == subject, alarms.c.cleared_at.is_(None))
+        .values(cleared_at=datetime.now(UTC))
+    )
+    if not cleared.rowcount:
+        return False
+    await notices.post(connection, notices.ALARM_CLEARED, subject, kind.value)
+    log.event(logger, logging.INFO, "alarm_cleared", kind=kind.value, subject=subject)
+    return True
+
+
+async def match_to(connection: AsyncConnection, kind: AlarmKind, subjects: Collection[str]) -> None:
+    """Make the alarms of a kind be those of these subjects: raise what is new, clear what is gone."""
+    stood = await connection.execute(
+        select(alarms.c.subject).where(alarms.c.kind == kind.value, alarms.c.cleared_at.is_(None))
+    )
+    standing = set(stood.scalars())
+    for subject in sorted(set(subjects) - standing):
+        await raise_alarm(connection, kind, subject)
+    for subject in sorted(standing - set(subjects)):
+        await clear_alarm(connection, kind, subject)
+
+
+async def reports_stuck_in(
+    connection: AsyncConnection, state: str, *, since: datetime | None = None
+) -> frozenset[str]:
+    """Ids of the reports that are in a state, and have been since before some moment if one is given."""
+    stuck = select(reports.c.id).where(reports.c.state == state)
+    if since is not None:
+        stuck = stuck.where(func.coalesce(reports.c.changed_at, reports.c.created_at) < since)
+    return frozenset((await connection.execute(stuck)).scalars())
+
+
+async def standing(connection: AsyncConnection, limit: int = MAX_LISTED) -> tuple[Alarm, ...]:
+    """The alarms that stand, oldest first."""
+    rows = await connection.execute(
+        select(alarms.c.kind, alarms.c.subject, alarms.c.raised_at)
+        .where(alarms.c.cleared_at.is_(None))
+        .order_by(alarms.c.raised_at, alarms.c.id)
+        .limit(limit)
+    )
+    return tuple(Alarm(AlarmKind(row.kind), row.subject, row.raised_at) for row in rows)
+
+
+async def count_standing(connection: AsyncConnection) -> dict[AlarmKind, int]:
+    """How many alarms of each kind stand; every kind is named."""
+    rows = await connection.execute(
+        select(alarms.c.kind, func.count()).where(alarms.c.cleared_at.is_(None)).group_by(alarms.c.kind)
+    )
+    return dict.fromkeys(AlarmKind, 0) | {AlarmKind(kind): count for kind, count in rows}

@@ -1,0 +1,128 @@
+"""What custodians and other systems are still to be told: an outbox, written with what it tells of.
+
+A notice holds an event, an id and a state. Whatever writes it knows no channel: the worker, whose settings
+alone name the channels and their secrets, gives each new notice a copy for each of them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from ulid import ULID
+
+from app.store.schema import notices
+
+REPORT_CHANGED: Final = "report.changed"
+ALARM_RAISED: Final = "alarm.raised"
+ALARM_CLEARED: Final = "alarm.cleared"
+
+_ADDRESSED_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One event for one channel.
+
+    Attributes:
+        id: a ULID; the same however often it is sent.
+        event: one of the three above.
+        subject: id of the report, or of what the alarm is about.
+        state: of the report, or the alarm's kind.
+        attempts: how often it was tried before.
+    """
+
+    id: str
+    event: str
+    subject: str
+    state: str
+    created_at: datetime
+    attempts: int
+
+
+async def post(connection: AsyncConnection, event: str, subject: str, state: str) -> None:
+    """Put a notice in the outbox; it stands if and only if the caller's transaction commits."""
+    now = datetime.now(UTC)
+    await connection.execute(
+        insert(notices).values(
+            id=str(ULID()),
+            event=event,
+            subject=subject,
+            state=state,
+            created_at=now,
+            attempts=0,
+            next_attempt_at=now,
+        )
+    )
+
+
+async def address(connection: AsyncConnection, wanted: Mapping[str, Collection[str]]) -> bool:
+    """Give each new notice a copy for every channel that wants its event; whether more are left.
+
+    Args:
+        connection: within ``Database.begin``.
+        wanted: the events that each channel wants. A notice that none wants goes.
+    """
+    new = await connection.execute(
+        select(notices)
+        .where(notices.c.channel.is_(None))
+        .order_by(notices.c.created_at, notices.c.id)
+        .limit(_ADDRESSED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    rows = [dict(row) for row in new.mappings()]
+    copies = [
+        {**row, "id": str(ULID()), "channel": channel}
+        for row in rows
+        for channel, events in wanted.items()
+        if row["event"] in events
+    ]
+    if copies:
+        await connection.execute(insert(notices), copies)
+    await connection.execute(delete(notices).where(notices.c.id.in_([row["id"] for row in rows])))
+    return len(rows) == _ADDRESSED_AT_ONCE
+
+
+async def take_due(
+    connection: AsyncConnection, channel: str, *, limit: int, lease: timedelta
+) -> tuple[Notice, ...]:
+    """Take what is due for a channel, oldest first; nobody else gets it until the lease is over.
+
+    Whoever takes it and dies leaves it to the next: a notice may be told twice, under the same id.
+    """
+    now = datetime.now(UTC)
+    due = await connection.execute(
+        select(notices)
+        .where(notices.c.channel == channel, notices.c.next_attempt_at <= now)
+        .order_by(notices.c.created_at, notices.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = tuple(
+        Notice(row.id, row.event, row.subject, row.state, row.created_at, row.attempts) for row in due
+    )
+    await connection.execute(
+        update(notices)
+        .where(notices.c.id.in_([notice.id for notice in taken]))
+        .values(next_attempt_at=now + lease, attempts=notices.c.attempts + 1)
+    )
+    return taken
+
+
+async def told(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    """Forget notices that were told, or that are told no more."""
+    await connection.execute(delete(notices).where(notices.c.id.in_(ids)))
+
+
+async def postpone(connection: AsyncConnection, ids: Sequence[str], until: datetime) -> None:
+    """Try notices again at some time."""
+    await connection.execute(update(notices).where(notices.c.id.in_(ids)).values(next_attempt_at=until))
+
+
+async def oldest(connection: AsyncConnection, channel: str) -> datetime | None:
+    """Since when the oldest notice of a channel waits; None if none does."""
+    waiting = select(func.min(notices.c.created_at)).where(notices.c.channel == channel)
+    since: datetime | None = (await connection.execute(waiting)).scalar_one_or_none()
+    return since
