@@ -15,7 +15,7 @@ COMMANDS = {
     "bank": "create set import list hash remove delete create-test",
     "key": "create list revoke",
     "custodian": "keygen add list remove",
-    "report": "list show open hold unhold export",
+    "report": "list show open hold unhold export alarms",
     "db": "upgrade check",
 }
 
