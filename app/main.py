@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
 from typing import Final
@@ -36,6 +36,7 @@ from app.quarantine import Quarantine
 from app.report.outbox import SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import custodians, processes
+from app.store.allowances import Allowances
 from app.store.bank_reader import BankReader
 from app.store.database import Database, open_current
 from app.store.keys import KeyRing
@@ -44,6 +45,7 @@ from app.store.reports import ReportShelf
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 1.0
+NOTICE_SECONDS: Final = 2 * HEARTBEAT_SECONDS
 BACKLOG: Final = 2048
 LAST_USE_SECONDS: Final = 10.0
 INTERRUPTED: Final = 130
@@ -78,6 +80,15 @@ class Presence:
 
     process_id: str
     gates: int = 1
+    since: float = field(default_factory=time.monotonic)
+
+    async def known_to_others(self) -> None:
+        """Wait until other gates have had the time to hear of this one, if there are any.
+
+        Until then, one that was alone counts what keys may do in its own memory.
+        """
+        if self.gates > 1:
+            await asyncio.sleep(max(self.since + NOTICE_SECONDS - time.monotonic(), 0))
 
 
 @contextlib.asynccontextmanager
@@ -124,7 +135,12 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             services = _services(settings, wired)
             keys = KeyRing(wired.database)
             server = Server(_uvicorn_config(settings, application(services, keys, services.limits)))
-            async with _repeating(keys.write_last_use, LAST_USE_SECONDS), asyncio.TaskGroup() as tasks:
+            await wired.presence.known_to_others()
+            async with (
+                _repeating(keys.write_last_use, LAST_USE_SECONDS),
+                _repeating(services.limits.settle, HEARTBEAT_SECONDS),
+                asyncio.TaskGroup() as tasks,
+            ):
                 tasks.create_task(server.serve([listening]))
                 await server.up.wait()
                 await _say_what_is_in_force(settings, wired, listening)
@@ -148,7 +164,11 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
         gate=dataclasses.replace(wired.gate, watch=guard),
         fetch=wired.fetcher.fetch,
         metrics=Metrics(),
-        limits=KeyLimits(lambda: wired.presence.gates, time.monotonic),
+        limits=KeyLimits(
+            lambda: wired.presence.gates == 1,
+            Allowances(wired.database, wired.presence.process_id).draw,
+            time.monotonic,
+        ),
         guard=guard,
     )
     services.readiness = Readiness(services, wired.presence.process_id)
@@ -197,8 +217,9 @@ async def announced(database: Database, banks: CurrentBanks, role: str) -> Async
         await processes.heartbeat(database, presence.process_id, banks.generation)
         async with database.connect() as connection:
             live = await processes.live(connection)
-        presence.gates = max(sum(process.role == "serve" for process in live), 1)
+        presence.gates = max(sum(process.role == processes.GATE for process in live), 1)
 
+    await beat()
     async with _repeating(beat, HEARTBEAT_SECONDS):
         try:
             yield presence

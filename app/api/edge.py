@@ -180,7 +180,7 @@ class Edge:
                 if key is None:
                     raise UnauthenticatedError  # noqa: TRY301 - one way of answering for all refusals
                 scope["state"]["key"] = key
-                with self._limits.request(key):
+                async with self._limits.request(key):
                     await self._app(scope, receive, send)
             except (UnauthenticatedError, RateLimitedError, NotReadyError) as error:
                 refusal = problems.problem_of(error, scope["state"]["request_id"])

@@ -18,6 +18,9 @@ from app.store.schema import processes
 LIVE_SECONDS: Final = 10.0
 """A process not heard of for so long is taken for dead; each is to be heard of every second or two."""
 
+GATE: Final = "serve"
+"""The role of a web process."""
+
 _FORGOTTEN_AFTER: Final = timedelta(days=1)
 
 
@@ -78,10 +81,14 @@ async def unregister(database: Database, process_id: str) -> None:
         await connection.execute(delete(processes).where(processes.c.id == process_id))
 
 
+def silent_since() -> datetime:
+    """A process that was last seen before this moment is taken for dead."""
+    return datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
+
+
 async def live(connection: AsyncConnection) -> tuple[Process, ...]:
     """The processes heard of within ``LIVE_SECONDS``, oldest first."""
-    since = datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
     rows = await connection.execute(
-        select(processes).where(processes.c.seen_at >= since).order_by(processes.c.id)
+        select(processes).where(processes.c.seen_at >= silent_since()).order_by(processes.c.id)
     )
     return tuple(Process(**row) for row in rows.mappings())

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -333,6 +334,25 @@ processes = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
     Column("generation", BigInteger, nullable=False),
+)
+
+# What several gates took of the limits of a key: see app/store/allowances.py. Gates that are alone write
+# nothing here.
+key_permits = Table(
+    "key_permits",
+    metadata,
+    Column("key_id", Text, ForeignKey("keys.id", ondelete="CASCADE"), primary_key=True),
+    # When its permits will all be there again, in seconds since 1970 by the database's clock.
+    Column("full_at", Double, nullable=False),
+)
+
+key_slots = Table(
+    "key_slots",
+    metadata,
+    Column("key_id", Text, ForeignKey("keys.id", ondelete="CASCADE"), primary_key=True),
+    Column("process_id", Text, ForeignKey("processes.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("requests", Integer, nullable=False),
+    Column("lines", Integer, nullable=False),
 )
 
 # Random values that the first migration makes.

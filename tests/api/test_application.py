@@ -15,6 +15,7 @@ from app.api.limits import KeyLimits
 from app.media import Verdict
 from app.metrics import Metrics
 from app.settings import IntakeSettings
+from tests.api.test_limits import nobody_to_ask
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     services = SimpleNamespace(
         metrics=Metrics(), settings=SimpleNamespace(intake=IntakeSettings()), database=None
     )
-    limits = KeyLimits(lambda: 1, lambda: 0.0)
+    limits = KeyLimits(lambda: True, nobody_to_ask, lambda: 0.0)
     app = cast("Any", application(cast("Any", services), Keys(), limits))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app),

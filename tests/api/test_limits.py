@@ -1,102 +1,112 @@
-"""What a key may begin in a second and run at once, alone and shared between gates."""
+"""What a key may begin in a second and run at once, at a gate that is alone and over several together."""
 
 import asyncio
 import contextlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
 
-from app.api.limits import KeyLimits
-from app.errors import RateLimitedError
+from app.api.limits import KeyLimits, LimitedKey
+from app.errors import NotReadyError, RateLimitedError
+from app.store import keys, processes
+from app.store.allowances import Allowances, Ask, Grant, Slots
+from app.store.database import Database
 
 
 @dataclass
 class Key:
+    """A key that is in no database."""
+
     id: str = "key"
     rate_per_second: int = 10
     concurrency: int = 4
     probe_guard: bool = True
 
 
+async def nobody_to_ask(asks: Sequence[Ask]) -> Mapping[str, Grant]:
+    """A gate that is alone has no use for the database."""
+    raise NotReadyError(repr(asks))
+
+
 class World:
-    """A clock and a number of gates that tests turn."""
+    """A clock that tests turn, and a gate that is alone."""
 
     now = 0.0
-    gates = 1
 
     def limits(self) -> KeyLimits:
-        return KeyLimits(lambda: self.gates, lambda: self.now)
+        return KeyLimits(lambda: True, nobody_to_ask, lambda: self.now)
 
 
-def begun(limits: KeyLimits, key: Key, tries: int) -> int:
+async def begun(limits: KeyLimits, key: LimitedKey, tries: int) -> int:
     """How many of so many requests, one after the other, may begin."""
     count = 0
     for _ in range(tries):
-        with contextlib.suppress(RateLimitedError), limits.request(key):
+        with contextlib.suppress(RateLimitedError):
+            async with limits.request(key):
+                count += 1
+    return count
+
+
+async def running(stack: contextlib.AsyncExitStack, limits: KeyLimits, key: LimitedKey, tries: int) -> int:
+    """How many of so many requests may run at once; they do until the stack is closed."""
+    count = 0
+    for _ in range(tries):
+        with contextlib.suppress(RateLimitedError):
+            await stack.enter_async_context(limits.request(key))
             count += 1
     return count
 
 
-def test_a_refusal_tells_when_to_come_again() -> None:
+async def test_a_refusal_tells_when_to_come_again() -> None:
     world, key = World(), Key(rate_per_second=2)
     limits = world.limits()
-    assert begun(limits, key, 2) == 2
-    with pytest.raises(RateLimitedError) as refusal, limits.request(key):
-        pass
+    assert await begun(limits, key, 2) == 2
+    with pytest.raises(RateLimitedError) as refusal:
+        async with limits.request(key):
+            pass
     assert refusal.value.retry_after_seconds == pytest.approx(0.5)
 
 
-def test_a_second_of_requests_may_begin_at_once_and_then_as_time_allows() -> None:
+async def test_a_second_of_requests_may_begin_at_once_and_then_as_time_allows() -> None:
     world, key = World(), Key()
     limits = world.limits()
-    assert begun(limits, key, 50) == 10
+    assert await begun(limits, key, 50) == 10
     world.now += 0.35
-    assert begun(limits, key, 50) == 3
+    assert await begun(limits, key, 50) == 3
     world.now += 100
-    assert begun(limits, key, 50) == 10
+    assert await begun(limits, key, 50) == 10
 
 
-def test_gates_share_a_limit() -> None:
-    world, key = World(), Key(concurrency=5)
-    world.gates = 2
-    limits = world.limits()
-    assert begun(limits, key, 50) == 5
-    world.now += 10
-    with limits.request(key), limits.request(key), limits.request(key), pytest.raises(RateLimitedError):
-        limits.request(key).__enter__()
-
-
-def test_a_slow_key_may_still_begin_one() -> None:
-    world, key = World(), Key(rate_per_second=1)
-    world.gates = 4
-    limits = world.limits()
-    assert begun(limits, key, 5) == 1
-    world.now += 3.9
-    assert begun(limits, key, 5) == 0
-    world.now += 0.2
-    assert begun(limits, key, 5) == 1
-
-
-def test_requests_that_failed_give_their_place_back() -> None:
+async def test_requests_that_failed_give_their_place_back() -> None:
     world, key = World(), Key(concurrency=1)
     limits = world.limits()
-    with pytest.raises(ZeroDivisionError), limits.request(key):
-        _ = 1 / 0
-    with limits.request(key):
+    with pytest.raises(ZeroDivisionError):
+        async with limits.request(key):
+            _ = 1 / 0
+    async with limits.request(key):
         pass
 
 
-def test_keys_do_not_share_limits() -> None:
+async def test_keys_do_not_share_limits() -> None:
     world = World()
     limits = world.limits()
-    assert begun(limits, Key("a"), 20) == 10
-    assert begun(limits, Key("b"), 20) == 10
+    assert await begun(limits, Key("a"), 20) == 10
+    assert await begun(limits, Key("b"), 20) == 10
 
 
 async def test_lines_wait_for_their_turn_beside_the_request_that_brought_them() -> None:
     """A batch of a key that may run one thing at a time comes to its end."""
     loop = asyncio.get_running_loop()
-    limits, key = KeyLimits(lambda: 1, loop.time), Key(rate_per_second=1000, concurrency=1)
+    limits, key = KeyLimits(lambda: True, nobody_to_ask, loop.time), Key(rate_per_second=1000, concurrency=1)
+    assert await most_lines_at_once(limits, key, 5) == 1
+
+
+async def most_lines_at_once(limits: KeyLimits, key: LimitedKey, lines: int) -> int:
+    """How many lines of a batch ran at once, once all have."""
     at_once = most = 0
 
     async def line() -> None:
@@ -107,16 +117,242 @@ async def test_lines_wait_for_their_turn_beside_the_request_that_brought_them() 
             await asyncio.sleep(0.001)
             at_once -= 1
 
-    with limits.request(key):
-        await asyncio.gather(*(line() for _ in range(5)))
-    assert most == 1
+    async with limits.request(key):
+        await asyncio.gather(*(line() for _ in range(lines)))
+    return most
 
 
-def test_keys_that_are_idle_are_forgotten() -> None:
+async def test_keys_that_are_idle_are_forgotten() -> None:
     world = World()
     limits = world.limits()
     for number in range(100):
-        begun(limits, Key(str(number)), 1)
+        await begun(limits, Key(str(number)), 1)
     world.now += 1000
-    begun(limits, Key("last"), 1)
+    await begun(limits, Key("last"), 1)
     assert len(limits._uses) == 1
+
+
+class Gates:
+    """Several gates on one database, as far as they limit keys.
+
+    Attributes:
+        draws: how often the database was asked.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.alone = False
+        self.draws = 0
+        self.process_ids: list[str] = []
+
+    async def start(self) -> KeyLimits:
+        """One more gate."""
+        self.process_ids.append(await processes.register(self.database, processes.GATE))
+        allowances = Allowances(self.database, self.process_ids[-1])
+
+        async def draw(asks: Sequence[Ask]) -> Mapping[str, Grant]:
+            self.draws += 1
+            return await allowances.draw(asks)
+
+        return KeyLimits(lambda: self.alone, draw, asyncio.get_running_loop().time)
+
+    async def key(self, rate_per_second: int, concurrency: int) -> keys.Key:
+        """A key of the database."""
+        async with self.database.begin() as connection:
+            made, _ = await keys.create(
+                connection,
+                name="limited",
+                scopes=frozenset({keys.Scope.INGEST}),
+                rate_per_second=rate_per_second,
+                concurrency=concurrency,
+            )
+        return made
+
+
+@pytest.fixture
+def gates(database: Database) -> Gates:
+    return Gates(database)
+
+
+async def flood(
+    gates: Sequence[KeyLimits], key: keys.Key, seconds: float, chance: random.Random
+) -> Counter[int]:
+    """Ask at random gates, from many callers at once; how many may begin at each."""
+    loop = asyncio.get_running_loop()
+    until, passed = loop.time() + seconds, Counter[int]()
+
+    async def caller() -> None:
+        while loop.time() < until:
+            number = chance.randrange(len(gates))
+            with contextlib.suppress(RateLimitedError):
+                async with gates[number].request(key):
+                    passed[number] += 1
+            await asyncio.sleep(0.005)
+
+    await asyncio.gather(*(caller() for _ in range(12)))
+    return passed
+
+
+async def test_several_gates_together_grant_a_keys_rate_and_no_more(gates: Gates) -> None:
+    """Whatever reaches which: the sum is the rate, after the one second's worth that may begin at once."""
+    several = [await gates.start() for _ in range(3)]
+    key = await gates.key(40, 32)
+    seconds = 1.5
+    passed = (await flood(several, key, seconds, random.Random(1))).total()
+    assert 40 * seconds * 0.8 < passed <= 40 * (seconds + 1) + 2
+
+
+async def test_a_key_whose_requests_all_reach_one_of_several_gates_gets_its_whole_rate(gates: Gates) -> None:
+    one, *_others = [await gates.start() for _ in range(3)]
+    key = await gates.key(40, 32)
+    passed = (await flood([one], key, 1.0, random.Random(2))).total()
+    assert passed > 40 * 1.5
+
+
+async def test_the_database_is_asked_less_often_than_requests_come(gates: Gates) -> None:
+    """An eighth of a second's permits are taken at a time, and a gate that got none does not ask again."""
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(200, 32)
+    passed = (await flood([one, two], key, 1.0, random.Random(3))).total()
+    assert passed > 200
+    assert gates.draws < passed / 4
+
+
+async def test_several_gates_run_no_more_at_once_than_a_key_may(gates: Gates) -> None:
+    """A slot that one gives back is another's, after a second at most."""
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(1000, 5)
+    async with contextlib.AsyncExitStack() as at_one, contextlib.AsyncExitStack() as at_two:
+        assert await running(at_one, one, key, 9) == 5
+        assert await running(at_two, two, key, 9) == 0
+        await at_one.aclose()
+        # What ran since it last settled is kept for the next request.
+        await one.settle()
+        await one.settle()
+        await asyncio.sleep(0.15)
+        assert await running(at_two, two, key, 9) == 5
+        assert await running(at_one, one, key, 9) == 0
+
+
+async def test_random_requests_over_gates_never_run_too_many_at_once(gates: Gates) -> None:
+    several = [await gates.start() for _ in range(3)]
+    key = await gates.key(100_000, 7)
+    chance, loop = random.Random(4), asyncio.get_running_loop()
+    until, at_once, most, passed = loop.time() + 1.0, 0, 0, 0
+
+    async def caller() -> None:
+        nonlocal at_once, most, passed
+        while loop.time() < until:
+            with contextlib.suppress(RateLimitedError):
+                async with chance.choice(several).request(key):
+                    at_once += 1
+                    passed += 1
+                    most = max(most, at_once)
+                    await asyncio.sleep(chance.random() / 100)
+                    at_once -= 1
+            await asyncio.sleep(0.001)
+
+    async def settling() -> None:
+        for limits in itertools.cycle(several):
+            await asyncio.sleep(0.1)
+            await limits.settle()
+
+    settles = asyncio.create_task(settling())
+    await asyncio.gather(*(caller() for _ in range(20)))
+    settles.cancel()
+    assert passed > 50
+    assert most == 7
+
+
+async def test_lines_of_batches_share_a_keys_slots_over_gates(gates: Gates) -> None:
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(1000, 1)
+    async with asyncio.timeout(20):
+        assert await most_lines_at_once(one, key, 3) == 1
+        await one.settle()
+        await one.settle()
+        assert await most_lines_at_once(two, key, 3) == 1
+
+
+async def test_a_gate_that_was_alone_brings_in_what_it_began_and_runs(gates: Gates) -> None:
+    """Once a second gate is there, what the first did in the last second counts for both."""
+    one = await gates.start()
+    key = await gates.key(20, 4)
+    gates.alone = True
+    async with contextlib.AsyncExitStack() as at_one, contextlib.AsyncExitStack() as at_two:
+        assert await running(at_one, one, key, 3) == 3
+        assert await begun(one, key, 40) == 17
+        assert gates.draws == 0
+        gates.alone, two = False, await gates.start()
+        await one.settle()
+        assert await running(at_two, two, key, 1) == 0
+        await one.settle()
+        await asyncio.sleep(0.3)
+        assert await running(at_two, two, key, 9) == 1
+
+
+async def test_a_gate_that_is_alone_again_counts_by_itself(gates: Gates) -> None:
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(20, 4)
+    assert await begun(one, key, 40) >= 20
+    gates.alone = True
+    await one.settle()
+    await asyncio.sleep(0.3)
+    assert 3 <= await begun(one, key, 40) <= 10
+    gates.alone = False
+    async with contextlib.AsyncExitStack() as at_two:
+        await asyncio.sleep(0.5)
+        assert await running(at_two, two, key, 9) == 4
+
+
+async def test_a_gate_that_fell_silent_has_lost_its_slots(
+    gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(1000, 3)
+    async with contextlib.AsyncExitStack() as at_one, contextlib.AsyncExitStack() as at_two:
+        assert await running(at_one, one, key, 9) == 3
+        assert await running(at_two, two, key, 9) == 0
+        await asyncio.sleep(0.3)
+        monkeypatch.setattr(processes, "LIVE_SECONDS", 0.2)
+        assert await running(at_two, two, key, 9) == 3
+
+
+async def test_permits_that_were_not_used_are_given_back(gates: Gates) -> None:
+    """A gate that asks now and then does not starve the others."""
+    one, two = [await gates.start() for _ in range(2)]
+    key = await gates.key(8, 32)
+    allowances = Allowances(gates.database, gates.process_ids[0])
+    ask = Ask(key.id, 8, 32, permits=8)
+    assert (await allowances.draw([ask]))[key.id].permits == 8
+    assert (await allowances.draw([ask]))[key.id].permits == 0
+    assert (await allowances.draw([Ask(key.id, 8, 32, begun=-8)]))[key.id].seconds == 0
+    assert await begun(two, key, 20) == 8
+    assert await begun(one, key, 20) == 0
+
+
+async def test_without_its_database_a_gate_among_others_takes_nothing_in(gates: Gates) -> None:
+    """Its share is unknown then; a line of a batch waits."""
+    one = await gates.start()
+    key = await gates.key(10, 4)
+    async with gates.database.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE key_permits RENAME TO elsewhere")
+    with pytest.raises(NotReadyError):
+        async with one.request(key):
+            pass
+    line = asyncio.create_task(most_lines_at_once(one, key, 0))
+    with pytest.raises(NotReadyError):
+        await line
+    async with gates.database.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO key_permits")
+    assert await begun(one, key, 1) == 1
+
+
+async def test_slots_that_are_held_stand_whatever_others_hold(gates: Gates) -> None:
+    await gates.start()
+    await gates.start()
+    key = await gates.key(10, 4)
+    first, second = (Allowances(gates.database, process_id) for process_id in gates.process_ids)
+    await first.draw([Ask(key.id, 10, 4, held=Slots(4, 0), wanted=Slots(4, 0))])
+    grant = (await second.draw([Ask(key.id, 10, 4, held=Slots(3, 1), wanted=Slots(9, 2))]))[key.id]
+    assert grant.slots == Slots(3, 2)

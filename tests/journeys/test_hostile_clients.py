@@ -6,6 +6,7 @@ import resource
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from app.settings import StoreSettings
 from app.store import keys
 from app.store.database import Database
-from tests.gates import RunningGate, fill_bank, prepare, running_gate
+from tests.gates import RunningGate, fill_bank, prepare, running_gate, wait_for
 from tests.journeys.conftest import BANKED, HARMLESS
 
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -88,24 +89,53 @@ def test_a_key_runs_no_more_at_once_than_it_may(gate: RunningGate) -> None:
         time.sleep(0.1)
 
 
-def test_two_gates_share_the_limit_of_a_key(store: StoreSettings) -> None:
-    """Both together begin no more than one would."""
+def begun_by(gates: Sequence[RunningGate], token: str, seconds: float) -> tuple[int, float]:
+    """How many requests could be begun at these gates by turns, and in how many seconds."""
+    began, passed = time.monotonic(), 0
+    with ThreadPoolExecutor(8) as pool:
+        while time.monotonic() - began < seconds:
+            by_turns = [gates[number % len(gates)] for number in range(8)]
+            answers = list(pool.map(lambda gate: ask(gate, token), by_turns))
+            assert {answer.status_code for answer in answers} <= {200, 429}
+            passed += sum(answer.status_code == 200 for answer in answers)
+    return passed, time.monotonic() - began
+
+
+def begun_upload(gate: RunningGate, token: str) -> socket.socket:
+    """An upload that has not ended."""
+    slow = socket.create_connection(("127.0.0.1", gate.port), timeout=10)
+    slow.sendall(
+        f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: image/jpeg\r\nContent-Length: 10\r\n\r\n".encode()
+    )
+    return slow
+
+
+def test_two_gates_share_the_limits_of_a_key(store: StoreSettings) -> None:
+    """Both together begin and run no more than one would, and one of them alone no less."""
     prepared = asyncio.run(prepare(store))
-    with running_gate(prepared) as one, running_gate(prepared) as two:
+    rate = 6
+    with running_gate(prepared) as one:
         fill_bank(one, "mock-list", BANKED)
-        token = asyncio.run(make_key(one, rate_per_second=6))
-        time.sleep(1.5)
-        began, passed = time.monotonic(), 0
-        with ThreadPoolExecutor(8) as pool:
-            while time.monotonic() - began < 4:
-                passed += sum(
-                    answer.status_code == 200
-                    for answer in pool.map(lambda gate: ask(gate, token), [one, two] * 4)
-                )
-        seconds = time.monotonic() - began
-    # A second's burst comes on top of the rate.
-    assert passed <= 6 * (seconds + 1) + 1
-    assert passed >= 6 * 2
+        token = asyncio.run(make_key(one, rate_per_second=rate))
+        # A second gate that starts meanwhile brings no second limit.
+        with ThreadPoolExecutor() as meanwhile, contextlib.ExitStack() as later:
+            counting = meanwhile.submit(begun_by, [one], token, 4)
+            two = later.enter_context(running_gate(prepared))
+            passed, seconds = counting.result()
+            assert rate * seconds * 0.6 < passed <= rate * (seconds + 1) + 1
+            for gates in ([one, two], [two]):
+                passed, seconds = begun_by(gates, token, 3)
+                # Half the rate, and half a burst, would be fewer.
+                assert rate * (seconds + 1) / 2 < passed <= rate * (seconds + 1) + 1
+            few = asyncio.run(make_key(one, concurrency=3))
+            time.sleep(1.2)
+            with contextlib.ExitStack() as uploads:
+                for _ in range(3):
+                    uploads.enter_context(begun_upload(one, few))
+                time.sleep(0.5)
+                assert [ask(gate, few).status_code for gate in (one, two)] == [429, 429]
+            wait_for(lambda: ask(two, few).status_code == 200, 5)
 
 
 def test_slow_and_endless_uploads_end(store: StoreSettings) -> None:
