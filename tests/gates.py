@@ -80,7 +80,9 @@ class RunningGate:
         return int(self.url.rsplit(":", 1)[1])
 
 
-async def prepare(store: StoreSettings, profile: str = "default") -> Prepared:
+async def prepare(
+    store: StoreSettings, profile: str = "default", *, rate_per_second: int = keys.DEFAULT_RATE_PER_SECOND
+) -> Prepared:
     """Migrate a database; make two custodians and a key for each scope."""
     identities = [pyrage.x25519.Identity.generate() for _ in range(2)]
     tokens = {}
@@ -93,7 +95,11 @@ async def prepare(store: StoreSettings, profile: str = "default") -> Prepared:
             for scopes in (*((scope,) for scope in keys.Scope), tuple(keys.Scope)):
                 name = scopes[0].value if len(scopes) == 1 else "all"
                 _, tokens[name] = await keys.create(
-                    connection, name=name, scopes=frozenset(scopes), profile=profile
+                    connection,
+                    name=name,
+                    scopes=frozenset(scopes),
+                    profile=profile,
+                    rate_per_second=rate_per_second,
                 )
     finally:
         await database.close()

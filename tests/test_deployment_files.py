@@ -29,6 +29,8 @@ GATES = ["gate-1", "gate-2"]
 OURS = [*GATES, "worker"]
 
 LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"]
+# A name, the extras of it that are asked for, and one version.
+PINNED = r"^([a-z0-9._-]+)(?:\[[a-z0-9, _-]+\])?==(\S+)"
 
 
 def mebibytes(size: str) -> int:
@@ -260,14 +262,14 @@ def test_every_locked_dependency_has_a_hash_and_no_file_names_a_registry(name: s
     assert "--index" not in text
     assert len(requirements) >= 3
     for requirement in requirements:
-        assert re.match(r"[a-z0-9._-]+==\S+", requirement)
+        assert re.match(PINNED, requirement)
         assert "--hash=sha256:" in requirement
 
 
 def locked(name: str) -> dict[str, set[str]]:
     """What a lock file pins: versions of each name, several where they differ by platform."""
     pins: dict[str, set[str]] = {}
-    for package, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE):
+    for package, version in re.findall(PINNED, (ROOT / name).read_text(), re.MULTILINE):
         pins.setdefault(package, set()).add(version)
     return pins
 

@@ -35,7 +35,7 @@ def test_five_hundred_mixed_ingests_get_their_verdicts(
     asyncio.run(run_on_postgres(postgres_url, f"CREATE DATABASE {name}"))
     url = postgres_url.replace("@/postgres?", f"@/{name}?")
     stores = [StoreSettings(state_dir=tmp_path / each / "state", database_url=url) for each in "ab"]
-    prepared = asyncio.run(prepare(stores[0]))
+    prepared = asyncio.run(prepare(stores[0], rate_per_second=100_000))
     other = type(prepared)(stores[1], prepared.tokens, prepared.identity)
     content = dict(zip(EXPECTED, (BANKED, EDITED, HARMLESS, FLAT, WORDS), strict=True))
     chance = random.Random(500)
