@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def _honest(untrusted: mmap.mmap, limits: Limits, frames: str = "1", need: str =
     return None
 
 
+def _slowly(untrusted: mmap.mmap, limits: Limits, need: str) -> Answers:
+    """Use what it was granted for long enough to be seen."""
+    yield Shape("image", "png", 4, 3, 1)
+    yield Need(int(need))
+    until = time.monotonic() + 0.02
+    while time.monotonic() < until:
+        pass
+    yield FIRST
+    return None
+
+
 def _size(untrusted: mmap.mmap, limits: Limits) -> Answers:
     yield Shape("image", "png", len(untrusted), 1 + sum(untrusted[:]), 1)
     return Reason.CORRUPT
@@ -244,6 +256,7 @@ def _flood(untrusted: mmap.mmap, limits: Limits) -> Answers:
 
 BEHAVIOURS: dict[str, Callable[..., Answers]] = {
     "honest": _honest,
+    "slowly": _slowly,
     "size": _size,
     "scribble": _scribble,
     "allocate": _allocate,

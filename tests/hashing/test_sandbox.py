@@ -200,7 +200,7 @@ async def test_memory_for_decoding_is_granted_from_one_budget() -> None:
                 await asyncio.sleep(0)
 
         watching = asyncio.create_task(watch())
-        scans = await asyncio.gather(*(told(sandbox, f"honest 20 {6 * MEBIBYTE}") for _ in range(12)))
+        scans = await asyncio.gather(*(told(sandbox, f"slowly {6 * MEBIBYTE}") for _ in range(12)))
         watching.cancel()
         assert {scan.undecidable for scan in scans} == {None}
         assert most == 6 * MEBIBYTE
