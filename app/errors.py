@@ -4,7 +4,8 @@
     ├── RefusedError            the caller can mend it
     │   ├── MalformedError · UnauthenticatedError · ForbiddenError · NotFoundError
     │   ├── MethodNotAllowedError · ConflictError · TooLargeError · UnsupportedMediaTypeError
-    │   └── InvalidRequestError · InvalidContextError · UrlRefusedError
+    │   ├── InvalidRequestError · InvalidContextError · UrlRefusedError
+    │   └── SignatureRequiredError
     └── UnavailableError        try again later, or tell whoever runs the service
         ├── NotReadyError · OverloadedError · RateLimitedError · ReportNotStoredError
         └── FetchFailedError · FetchTimeoutError
@@ -124,6 +125,12 @@ class UrlRefusedError(RefusedError):
 
     def __init__(self, operator_detail: str = "refused") -> None:
         super().__init__("This URL cannot be fetched.", operator_detail)
+
+
+class SignatureRequiredError(RefusedError):
+    """What decides or destroys takes a custodian's signed document, and this is none that counts here."""
+
+    code = "signature_required"
 
 
 class NotReadyError(UnavailableError):

@@ -40,7 +40,7 @@ from app.store.allowances import Allowances
 from app.store.bank_reader import BankReader
 from app.store.database import Database, open_current
 from app.store.keys import KeyRing
-from app.store.reports import ReportShelf
+from app.store.shelf import ReportShelf
 
 logger = logging.getLogger(__name__)
 

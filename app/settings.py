@@ -197,6 +197,19 @@ class PolicySettings(_Stage):
     )
 
 
+class CustodySettings(_Stage):
+    """Who may open and decide."""
+
+    custodians: Path | None = Field(
+        None,
+        description="File of the pinned custodians, which the service should be able to read and not to "
+        "write. Without it, `custodians` in `CORDON_STATE_DIR`, made when it is first needed.",
+    )
+    dual_control: bool = Field(
+        False, description="File only what two different custodians approved: the very same document."
+    )
+
+
 class ReportSettings(_Stage):
     """Who reports, and what is kept."""
 
@@ -232,8 +245,9 @@ class FilingSettings(_Stage):
     )
     filing_identity: Path | None = Field(
         None,
-        description="The worker's own key, 0600, made by `cordon custodian keygen`. Its public half stands "
-        "in the roster: what custodians approve is sealed to it.",
+        description="The worker's own key, 0600, made by `cordon custodian keygen`, which no other process "
+        "should be able to read. Its public half is pinned: what custodians approve is sealed to it. Without "
+        "this, `worker.key` in `CORDON_STATE_DIR`, made when the worker first starts.",
     )
     filing_alarm_hours: Annotated[float, Field(ge=72, allow_inf_nan=False)] = Field(
         72, description="How long filing is tried again before a person is called; it goes on after that."
@@ -293,9 +307,20 @@ class Settings(_Stage):
     fetch: FetchSettings = FetchSettings()
     hashing: HashingSettings = HashingSettings()
     policy: PolicySettings = PolicySettings()
+    custody: CustodySettings = CustodySettings()
     report: ReportSettings = ReportSettings()
     filing: FilingSettings = FilingSettings()
     profiles: Mapping[str, Profile] = {"default": Profile()}
+
+    @property
+    def roster_path(self) -> Path:
+        """The file of the pinned custodians."""
+        return self.custody.custodians or self.store.state_dir / "custodians"
+
+    @property
+    def worker_key_path(self) -> Path:
+        """The worker's identity file."""
+        return self.filing.filing_identity or self.store.state_dir / "worker.key"
 
 
 STAGES: Final[Mapping[str, type[_Stage]]] = {
@@ -305,6 +330,7 @@ STAGES: Final[Mapping[str, type[_Stage]]] = {
     "fetch": FetchSettings,
     "hashing": HashingSettings,
     "policy": PolicySettings,
+    "custody": CustodySettings,
     "report": ReportSettings,
     "filing": FilingSettings,
 }

@@ -37,9 +37,9 @@ def keygen(
 
         cordon custodian keygen --out ada.key
     """
-    from app import custody
+    from app.custody import identity as custody_identity
 
-    identity = custody.generate()
+    identity = custody_identity.generate()
     custody.write_identity(identity, out)
     emit(identity.public_key)
     say(f"the private key is in {printable(str(out))}; on the gate's machine, run:")

@@ -29,12 +29,13 @@ class Shelf(Protocol):
         key_id: str | None,
         idempotency_key: str | None,
         seal: Seal,
+        parked_cause: str | None = None,
     ) -> ReportReference:
         """Seal and commit one sighting, once: as a new report, or joined to a queued one.
 
         Raises:
             NotReadyError: the store failed.
-            ReportNotStoredError: no custodian is known, or sealing failed.
+            ReportNotStoredError: no custodian is pinned, or sealing failed.
         """
 
     async def count_custodians(self) -> int:
@@ -68,10 +69,14 @@ class SealedOutbox:
                 self._count = await self._shelf.count_custodians()
                 self._counted_at = time.monotonic()
         if self._count < 1:
-            raise NotReadyError("no custodian is known; see 'cordon custodian add'")
+            raise NotReadyError("no custodian is pinned; see 'cordon custodian add'")
 
-    async def commit(self, stub: Stub) -> ReportReference:
+    async def commit(self, stub: Stub, *, parked_cause: str | None = None) -> ReportReference:
         """Store a report durably, once.
+
+        Args:
+            stub: the report.
+            parked_cause: why it is parked at once instead of queued.
 
         Raises:
             ReportNotStoredError: it could not be stored. Nothing of it was, or a later attempt joins it.
@@ -84,6 +89,7 @@ class SealedOutbox:
                 key_id=stub.key_id,
                 idempotency_key=stub.idempotency_key,
                 seal=lambda report_id, public_keys: seal(stub.to_json(report_id), public_keys),
+                parked_cause=parked_cause,
             )
         except NotReadyError as error:
             raise ReportNotStoredError(str(error)) from None

@@ -8,9 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyrage
-
-from app.custody import Identity
+from app.custody.identity import Identity, encrypt
 from app.errors import ConflictError, InvalidRequestError, ReportNotStoredError
 from app.report.draft import STUB_VERSION
 
@@ -24,11 +22,9 @@ def seal(document: bytes, public_keys: Sequence[str]) -> bytes:
     if not public_keys:
         raise ReportNotStoredError("no custodian is known to seal to; see 'cordon custodian add'")
     try:
-        recipients = [pyrage.x25519.Recipient.from_str(key) for key in public_keys]
-        sealed: bytes = pyrage.encrypt(document, recipients)
-    except (pyrage.RecipientError, pyrage.EncryptError):
+        return encrypt(document, public_keys)
+    except InvalidRequestError:
         raise ReportNotStoredError("sealing failed; is every custodian's key an age public key?") from None
-    return sealed
 
 
 def digest(sealed: bytes) -> bytes:
@@ -42,7 +38,7 @@ def open_report(
     """Decrypt a sealed report to its document.
 
     A good seal does not prove who sealed it: anyone can seal to a public key. For a report of the store,
-    take the file from ``app.store.reports.authentic``, which checks it against the audit log.
+    take the file from ``app.store.sealed.authentic``, which checks it against the audit log.
 
     Args:
         untrusted_sealed: the age file.
@@ -53,10 +49,9 @@ def open_report(
         InvalidRequestError: it is no sealed report, or sealed to other custodians.
         ConflictError: it is another report.
     """
-    secrets = [pyrage.x25519.Identity.from_str(secret) for secret in identity.secret_keys]
     try:
-        document = json.loads(pyrage.decrypt(untrusted_sealed, secrets))
-    except (pyrage.DecryptError, ValueError):
+        document = json.loads(identity.decrypt(untrusted_sealed))
+    except (InvalidRequestError, ValueError):
         raise InvalidRequestError("This identity does not open it, or it is no sealed report.") from None
     if not isinstance(document, dict) or document.get("stub_version") != STUB_VERSION:
         raise InvalidRequestError(

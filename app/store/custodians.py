@@ -1,17 +1,27 @@
-"""The custodians that reports are sealed to: public keys alone."""
+"""The custodians as the database tells of them: public keys alone, for all gates to show and compare.
 
+Reports are not sealed to these rows but to whom the file of the pinned names: see ``app.custody.roster``.
+"""
+
+import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import custody
+from app import log
+from app.custody.identity import checked_public_key, checked_signing_key, fingerprint, signing_key_of
+from app.custody.roster import Pinned, Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
 from app.store import audit
-from app.store.schema import custodians
+from app.store.database import Database
+from app.store.schema import custodians, reports, sightings
+
+logger = logging.getLogger(__name__)
 
 ENOUGH: Final = 2
 TOO_FEW: Final = "fewer than two custodians: one lost key loses every report"
@@ -19,10 +29,10 @@ TOO_FEW: Final = "fewer than two custodians: one lost key loses every report"
 
 @dataclass(frozen=True)
 class Custodian:
-    """A person whose public key reports are sealed to.
+    """A person whose public key reports are sealed to, as the database has it.
 
     Attributes:
-        public_key: the ``age1...`` recipient.
+        public_key: the recipient, ``age1...`` or ``ssh-...``.
         signing_key: the Ed25519 verification key, ``ed25519:...``; None if none was given.
         fingerprint: 16 hex digits that name the public key.
     """
@@ -33,9 +43,55 @@ class Custodian:
     fingerprint: str
     added_at: datetime
 
+    @property
+    def as_pinned(self) -> Pinned:
+        """The same as the file of the pinned would have it."""
+        return Pinned(self.name, self.public_key, self.signing_key)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where the database and the file of the pinned do not agree.
+
+    Attributes:
+        unpinned: rows that the file does not have like this: nothing is sealed to them.
+        missing: pinned custodians that no row is like: reports are sealed to them all the same.
+    """
+
+    unpinned: tuple[Custodian, ...]
+    missing: tuple[Pinned, ...]
+
+    def told(self) -> tuple[str, ...]:
+        """One line for each, for whoever runs the gate."""
+        return (
+            *(
+                f"custodian '{each.name}' ({each.fingerprint}) of the database is not pinned: nothing is "
+                "sealed to that key; see 'cordon custodian pin'"
+                for each in self.unpinned
+            ),
+            *(
+                f"pinned custodian '{each.name}' ({each.fingerprint}) is gone or changed in the database; "
+                "reports are sealed to the pinned key; see 'cordon custodian pin'"
+                for each in self.missing
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Readable:
+    """What a custodian can still open.
+
+    Attributes:
+        reports: how many.
+        ids_sha256: SHA-256 of their ids in order, one a line.
+    """
+
+    reports: int
+    ids_sha256: str
+
 
 async def active(connection: AsyncConnection) -> tuple[Custodian, ...]:
-    """All custodians that new reports are sealed to, oldest first."""
+    """All custodians of the database, oldest first."""
     rows = await connection.execute(
         select(
             custodians.c.name,
@@ -50,10 +106,34 @@ async def active(connection: AsyncConnection) -> tuple[Custodian, ...]:
     return tuple(Custodian(**row) for row in rows.mappings())
 
 
-async def count(connection: AsyncConnection) -> int:
-    """How many custodians new reports are sealed to."""
-    counting = select(func.count()).select_from(custodians).where(custodians.c.removed_at.is_(None))
-    return (await connection.execute(counting)).scalar_one()
+async def compare(connection: AsyncConnection, roster: Roster) -> Difference:
+    """Where the database and the pinned do not agree."""
+    rows = await active(connection)
+    return Difference(
+        tuple(row for row in rows if row.as_pinned not in roster.custodians),
+        tuple(each for each in roster.custodians if each not in [row.as_pinned for row in rows]),
+    )
+
+
+async def open_pins(database: Database, pins: RosterFile, *, trust_first: bool) -> RosterFile:
+    """The file of the pinned; where there is none yet, made of the database's rows if that is wanted.
+
+    That is a trust on first use, said loudly: the fingerprints are to be compared by a person.
+    """
+    if pins.path.exists() or not trust_first:
+        return pins
+    async with database.connect() as connection:
+        rows = await active(connection)
+    if rows:
+        pins.write(Roster(tuple(row.as_pinned for row in rows)))
+        log.event(
+            logger,
+            logging.WARNING,
+            "custodians_pinned_at_first_start",
+            fingerprints=[row.fingerprint for row in rows],
+            advice="compare them with what each custodian's key says; 'cordon custodian list' shows names",
+        )
+    return pins
 
 
 async def add(
@@ -63,15 +143,19 @@ async def add(
     untrusted_public_key: str,
     untrusted_signing_key: str | None = None,
 ) -> Custodian:
-    """Seal new reports to one more custodian. Older reports stay closed to them.
+    """Tell all gates on this database of one more custodian; each seals to it once it is pinned there.
+
+    An SSH key of Ed25519 signs with itself if no other signing key is given.
 
     Raises:
         InvalidRequestError: a key is none.
         ConflictError: the name or the key is taken.
     """
-    public_key = custody.checked_public_key(untrusted_public_key)
-    signing_key = custody.checked_signing_key(untrusted_signing_key) if untrusted_signing_key else None
-    custodian = Custodian(name, public_key, signing_key, custody.fingerprint(public_key), datetime.now(UTC))
+    public_key = checked_public_key(untrusted_public_key)
+    signing_key = (
+        checked_signing_key(untrusted_signing_key) if untrusted_signing_key else signing_key_of(public_key)
+    )
+    custodian = Custodian(name, public_key, signing_key, fingerprint(public_key), datetime.now(UTC))
     for other in await active(connection):
         if other.public_key == public_key:
             raise ConflictError(f"This key is already the key of custodian '{other.name}'.")
@@ -88,12 +172,14 @@ async def add(
     except IntegrityError:
         raise ConflictError(f"There is already a custodian '{name}'.") from None
     details = {"name": name, "fingerprint": custodian.fingerprint, "public_key": public_key}
+    if signing_key is not None:
+        details["signing_key"] = signing_key
     await audit.append(connection, "custodian.added", custodian.fingerprint, details)
     return custodian
 
 
-async def remove(connection: AsyncConnection, name: str) -> None:
-    """Seal no more reports to a custodian. What was sealed to them, they can still open.
+async def remove(connection: AsyncConnection, name: str) -> Readable:
+    """Seal no more reports to a custodian; what they can still open is recorded.
 
     Raises:
         NotFoundError: there is no such custodian.
@@ -108,4 +194,27 @@ async def remove(connection: AsyncConnection, name: str) -> None:
     ).scalar_one_or_none()
     if removed is None:
         raise NotFoundError(f"There is no custodian '{name}'.")
-    await audit.append(connection, "custodian.removed", removed, {"name": name, "fingerprint": removed})
+    left = await readable_by(connection, removed)
+    details = {
+        "name": name,
+        "fingerprint": removed,
+        "still_readable": left.reports,
+        "still_readable_sha256": left.ids_sha256,
+    }
+    await audit.append(connection, "custodian.removed", removed, details)
+    return left
+
+
+async def readable_by(connection: AsyncConnection, custodian: str) -> Readable:
+    """The reports that hold a sealed file which the custodian of a fingerprint opens."""
+    ids = set()
+    for wanted in (
+        select(reports.c.id, reports.c.custodians),
+        select(sightings.c.report_id.label("id"), sightings.c.custodians),
+    ):
+        async with connection.stream(wanted) as rows:
+            async for row in rows:
+                if custodian in row.custodians:
+                    ids.add(row.id)
+    listed = "".join(f"{each}\n" for each in sorted(ids))
+    return Readable(len(ids), hashlib.sha256(listed.encode()).hexdigest())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app.custody import generate
+from app.custody.identity import generate
 from app.settings import StoreSettings
 from app.store import custodians
 from app.store.audit import verify_chain

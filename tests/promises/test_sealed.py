@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.custody import generate
+from app.custody.identity import generate
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import custodians, keys

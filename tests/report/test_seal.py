@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.custody import generate, write_identity
+from app.custody.identity import generate, write_identity
 from app.errors import ConflictError, InvalidRequestError, ReportNotStoredError
 from app.report.seal import digest, open_report, seal
 from tests.stubs import canaries, stub

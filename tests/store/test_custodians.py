@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import select
 
-from app.custody import fingerprint, generate
+from app.custody.identity import fingerprint, generate
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.store import custodians
 from app.store.custodians import Custodian

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from app.context import Context
-from app.custody import Identity, generate
+from app.custody.identity import Identity, generate
 from app.errors import NotFoundError, NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.report.outbox import CUSTODIANS_LIFE_SECONDS, SealedOutbox

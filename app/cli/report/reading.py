@@ -11,7 +11,7 @@ import typer
 from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 
 if TYPE_CHECKING:
-    from app.custody import Identity
+    from app.custody.identity import Identity
     from app.store.reports import Report, Sighting
 
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
@@ -98,7 +98,7 @@ def open_report(
         cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
         cordon report open report.age --identity ada.key
     """
-    from app import custody
+    from app.custody import identity as custody_identity
 
     held = custody.read_identity(identity)
     documents, related = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.custody import (
+from app.custody.identity import (
     checked_public_key,
     checked_signing_key,
     fingerprint,

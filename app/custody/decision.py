@@ -1,0 +1,226 @@
+"""What a custodian decided, signed where the custodian's key is: the only thing that moves a report on.
+
+A decision is canonical JSON; what is signed with Ed25519 (RFC 8032) is a prefix of its own and those very
+bytes. It travels, and is stored, as ``{"signature": base64, "signed": "<the JSON as a string>"}``: no step
+on the way has to write the JSON again. Nothing in it tells the context of a match: words are sealed to the
+custodians, the XML to the filing worker and the custodians.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from app.custody.identity import Identity, signing_key_bytes
+from app.custody.roster import Roster
+from app.errors import InvalidRequestError, SignatureRequiredError
+
+VERSION: Final = 1
+PREFIX: Final = b"cordon decision v1\n"
+"""Goes before what is signed, so that no signature made for anything else is one of a decision."""
+
+MAX_BYTES: Final = 1024 * 1024
+
+_HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
+_FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
+_ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
+
+
+class Action(StrEnum):
+    """What a custodian can decide."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    ANNOTATE = "annotate"
+    DESTROY = "destroy"
+    RESEAL = "reseal"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision on one report.
+
+    Attributes:
+        sealed_sha256: of every sealed file of the report as its custodian saw it, hex: its own, then those
+            of its later sightings, oldest first.
+        custodian: fingerprint of who signs.
+        xml_sha256: of the XML that is to be filed, hex; with ``approve``.
+        xml: that XML, an age file sealed to the filing worker and the custodians; with ``approve``.
+        words: JSON of what the custodian said, an age file sealed to the custodians.
+        resealed_sha256: of the files that take the place of the sealed ones, hex; with ``reseal``.
+        disabled_entries: ids of the bank entries that match no more; with ``reject``.
+    """
+
+    action: Action
+    report_id: str
+    sealed_sha256: tuple[str, ...]
+    decided_at: datetime
+    custodian: str
+    xml_sha256: str | None = None
+    xml: bytes | None = field(default=None, repr=False)
+    words: bytes | None = field(default=None, repr=False)
+    resealed_sha256: tuple[str, ...] = ()
+    disabled_entries: tuple[int, ...] = ()
+
+    def to_json(self) -> str:
+        """Canonical: keys sorted, no blanks, ASCII."""
+        return _canonical(
+            {
+                "version": VERSION,
+                "action": self.action.value,
+                "report_id": self.report_id,
+                "sealed_sha256": list(self.sealed_sha256),
+                "decided_at": _text(self.decided_at),
+                "custodian": self.custodian,
+                "xml_sha256": self.xml_sha256,
+                "xml": _base64(self.xml),
+                "words": _base64(self.words),
+                "resealed_sha256": list(self.resealed_sha256),
+                "disabled_entries": list(self.disabled_entries),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A decision whose signature was found good.
+
+    Attributes:
+        document: the signed document, as it is stored and travels.
+    """
+
+    decision: Decision
+    document: bytes = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of the document, 64 hex digits: what the audit log calls it by."""
+        return hashlib.sha256(self.document).hexdigest()
+
+
+def sign(decision: Decision, identity: Identity) -> bytes:
+    """The signed document.
+
+    Raises:
+        InvalidRequestError: the identity has no signing key.
+    """
+    signed = decision.to_json()
+    signature = base64.b64encode(identity.sign(PREFIX + signed.encode())).decode()
+    return _canonical({"signature": signature, "signed": signed}).encode()
+
+
+def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Signed:
+    """Take a document for a decision only if a pinned custodian signed these very bytes.
+
+    What it says of its report, and whether that still stands as it was seen, is for the store to check.
+
+    Args:
+        untrusted: the document.
+        roster: the pinned.
+        of_then_too: also take what somebody signed who is a custodian no more, to read what was decided.
+
+    Raises:
+        SignatureRequiredError: it is no signed decision, its signer is not pinned, or the signature is bad.
+    """
+    signature, signed = _envelope(untrusted)
+    decision = _decision(signed)
+    signer = roster.signer(decision.custodian) if of_then_too else roster.custodian(decision.custodian)
+    if signer is None:
+        raise SignatureRequiredError("The signer of this decision is no pinned custodian.")
+    if signer.signing_key is None:
+        raise SignatureRequiredError(f"No signing key is pinned for custodian '{signer.name}'.")
+    key = Ed25519PublicKey.from_public_bytes(signing_key_bytes(signer.signing_key))
+    try:
+        key.verify(signature, PREFIX + signed.encode())
+    except InvalidSignature:
+        raise SignatureRequiredError("The signature of this decision is not good.") from None
+    document = _canonical({"signature": base64.b64encode(signature).decode(), "signed": signed}).encode()
+    return Signed(decision, document)
+
+
+def _envelope(untrusted: bytes) -> tuple[bytes, str]:
+    try:
+        document = json.loads(untrusted.decode("ascii"), object_pairs_hook=_unique)
+        if set(document) == {"signature", "signed"} and isinstance(document["signed"], str):
+            return base64.b64decode(document["signature"], validate=True), document["signed"]
+    except (ValueError, TypeError, RecursionError, binascii.Error):
+        pass
+    raise SignatureRequiredError(
+        "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
+    )
+
+
+def _decision(signed: str) -> Decision:
+    """What was signed, held to its one form: another writing of the same would be another document."""
+    try:
+        said = json.loads(signed, object_pairs_hook=_unique)
+        decision = Decision(
+            action=Action(said["action"]),
+            report_id=_matching(_ULID, said["report_id"]),
+            sealed_sha256=_digests(said["sealed_sha256"]),
+            decided_at=datetime.fromisoformat(said["decided_at"]),
+            custodian=_matching(_FINGERPRINT, said["custodian"]),
+            xml_sha256=None if said["xml_sha256"] is None else _matching(_HEX_SHA256, said["xml_sha256"]),
+            xml=_bytes(said["xml"]),
+            words=_bytes(said["words"]),
+            resealed_sha256=_digests(said["resealed_sha256"]),
+            disabled_entries=tuple(said["disabled_entries"]),
+        )
+        approves = decision.action is Action.APPROVE
+        whole = (
+            # This holds its members and its version too.
+            decision.to_json() == signed
+            and bool(decision.sealed_sha256)
+            and approves == (decision.xml_sha256 is not None) == (decision.xml is not None)
+            and len(decision.resealed_sha256)
+            == (len(decision.sealed_sha256) if decision.action is Action.RESEAL else 0)
+            and all(type(entry) is int for entry in decision.disabled_entries)
+            and (decision.action is Action.REJECT or not decision.disabled_entries)
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error, InvalidRequestError):
+        whole = False
+    if not whole:
+        raise SignatureRequiredError("What was signed is no decision that this Cordon can read.")
+    return decision
+
+
+def _matching(pattern: re.Pattern[str], untrusted: str) -> str:
+    if not pattern.fullmatch(untrusted):
+        raise ValueError
+    return untrusted
+
+
+def _digests(untrusted: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_matching(_HEX_SHA256, each) for each in untrusted)
+
+
+def _bytes(untrusted: str | None) -> bytes | None:
+    return None if untrusted is None else base64.b64decode(untrusted, validate=True)
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError
+    return document

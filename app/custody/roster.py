@@ -1,0 +1,289 @@
+"""The custodians that are pinned: the one list that reports are sealed to and signatures are checked by.
+
+It is a file, and not a table, so that whoever can only write to the database, or runs the web process where
+that cannot write the file, adds no recipient and swaps no key unnoticed. It holds public keys alone:
+
+    [custodian."ada"]
+    public_key = "age1..."
+    signing_key = "ed25519:..."
+
+    [worker]
+    public_key = "age1..."
+    signing_key = "ed25519:..."
+
+Who was removed stays in it under ``[former."fingerprint"]``, so that what they signed can still be checked.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+from app.custody.identity import Identity, checked_public_key, checked_signing_key, fingerprint
+from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
+
+MAX_BYTES: Final = 1024 * 1024
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+_HEADING: Final = """\
+# Whom Cordon seals reports to, and whose signatures it takes. Public keys alone.
+# Written by 'cordon custodian'; who may change this file may read every report from then on.
+"""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A custodian in the file.
+
+    Attributes:
+        public_key: what reports are sealed to.
+        signing_key: the Ed25519 verification key, ``ed25519:...``; None if this person decides nothing.
+    """
+
+    name: str
+    public_key: str
+    signing_key: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the public key."""
+        return fingerprint(self.public_key)
+
+
+@dataclass(frozen=True)
+class WorkerKeys:
+    """The public halves of the worker's keys: XML is sealed to one, checkpoints are signed by the other."""
+
+    public_key: str
+    signing_key: str
+
+    @classmethod
+    def of(cls, identity: Identity) -> Self:
+        """Those of the worker's own identity.
+
+        Raises:
+            InvalidRequestError: it has no signing key.
+        """
+        if identity.signing_public_key is None:
+            raise InvalidRequestError(
+                "The worker's identity holds no signing key; 'cordon custodian keygen' makes one that does."
+            )
+        return cls(identity.public_key, identity.signing_public_key)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the public key."""
+        return fingerprint(self.public_key)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Everybody who is pinned."""
+
+    custodians: tuple[Pinned, ...] = ()
+    worker: WorkerKeys | None = None
+    former: tuple[Pinned, ...] = ()
+
+    @property
+    def public_keys(self) -> tuple[str, ...]:
+        """What reports are sealed to."""
+        return tuple(each.public_key for each in self.custodians)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The custodians' fingerprints, in the same order."""
+        return tuple(each.fingerprint for each in self.custodians)
+
+    def custodian(self, named_by: str) -> Pinned | None:
+        """The custodian of a fingerprint."""
+        return next((each for each in self.custodians if each.fingerprint == named_by), None)
+
+    def signer(self, named_by: str) -> Pinned | None:
+        """The custodian of a fingerprint, of now or of before."""
+        return next((each for each in (*self.custodians, *self.former) if each.fingerprint == named_by), None)
+
+    def with_custodian(self, pinned: Pinned) -> Self:
+        """The same, and one more.
+
+        Raises:
+            InvalidRequestError: the name is none.
+            ConflictError: the name or the key is taken.
+        """
+        if not NAME.fullmatch(pinned.name):
+            raise InvalidRequestError(
+                "A custodian's name is 1 to 64 letters, digits and . _ @ -, a letter or digit first."
+            )
+        for other in self.custodians:
+            if other.public_key == pinned.public_key:
+                raise ConflictError(f"This key is already the key of custodian '{other.name}'.")
+            if other.name == pinned.name:
+                raise ConflictError(f"There is already a custodian '{pinned.name}'.")
+        former = tuple(each for each in self.former if each.public_key != pinned.public_key)
+        return replace(self, custodians=(*self.custodians, pinned), former=former)
+
+    def without_custodian(self, name: str) -> Self:
+        """The same, with one of them among the former.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        gone = tuple(each for each in self.custodians if each.name == name)
+        if not gone:
+            raise NotFoundError(f"There is no custodian '{name}'.")
+        left = tuple(each for each in self.custodians if each.name != name)
+        return replace(self, custodians=left, former=(*self.former, *gone))
+
+
+class RosterFile:
+    """The file of the pinned, read again whenever it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, ...] | None = None
+        self._roster = Roster()
+
+    def read(self) -> Roster:
+        """Who is pinned now.
+
+        Raises:
+            NotReadyError: the file is not there, or is none; nobody is trusted in its place.
+        """
+        try:
+            status = self.path.stat()
+            seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if seen != self._seen:
+                with self.path.open("rb") as file:
+                    self._roster = parse(file.read(MAX_BYTES))
+                self._seen = seen
+        except FileNotFoundError:
+            raise NotReadyError(
+                f"the custodians' file {self.path} is not there; see 'cordon custodian add' and "
+                "'cordon custodian pin'"
+            ) from None
+        except OSError as error:
+            raise NotReadyError(
+                f"the custodians' file {self.path} cannot be read: {error.strerror}"
+            ) from None
+        except InvalidRequestError as error:
+            raise NotReadyError(f"the custodians' file {self.path}: {error}") from None
+        return self._roster
+
+    def read_if_there(self) -> Roster:
+        """Who is pinned now; nobody if there is no file.
+
+        Raises:
+            NotReadyError: it is no such file.
+        """
+        return self.read() if self.path.exists() else Roster()
+
+    def write(self, roster: Roster) -> None:
+        """Replace the file whole, durably; one that is there keeps its mode.
+
+        Raises:
+            InvalidRequestError: it cannot be written by this user.
+        """
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        try:
+            mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                os.fchmod(descriptor, mode)
+                file.write(to_text(roster))
+                file.flush()
+                os.fsync(descriptor)
+            partial.replace(self.path)
+            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise InvalidRequestError(
+                f"The custodians' file {self.path} cannot be written: {error.strerror}. Run this as whoever "
+                "owns it."
+            ) from None
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process could change it, in place or by putting another in its place."""
+        return os.access(self.path, os.W_OK) or os.access(self.path.parent, os.W_OK)
+
+
+def parse(untrusted: bytes) -> Roster:
+    """Read the file's content.
+
+    Raises:
+        InvalidRequestError: it is not of the form that this module's docstring shows; the message says where.
+    """
+    try:
+        table = tomllib.loads(untrusted.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise InvalidRequestError("it is not TOML") from None
+    unknown = table.keys() - {"custodian", "worker", "former"}
+    if unknown:
+        raise InvalidRequestError(f"it has an unknown table; known are {_TABLES}")
+    roster = Roster()
+    for pinned in _people(table, "custodian"):
+        try:
+            roster = roster.with_custodian(pinned)
+        except ConflictError as error:
+            raise InvalidRequestError(str(error)) from None
+    roster = replace(roster, former=_people(table, "former"))
+    if "worker" in table:
+        public_key, signing_key = _keys(table["worker"], "[worker]")
+        if signing_key is None:
+            raise InvalidRequestError("[worker] needs a signing_key")
+        roster = replace(roster, worker=WorkerKeys(public_key, signing_key))
+    return roster
+
+
+def to_text(roster: Roster) -> str:
+    """The file's content, which ``parse`` reads back."""
+    tables: list[tuple[str, Pinned | WorkerKeys]] = [
+        (f'[custodian."{each.name}"]', each) for each in roster.custodians
+    ]
+    if roster.worker is not None:
+        tables.append(("[worker]", roster.worker))
+    tables += [(f'[former."{each.fingerprint}"]', each) for each in roster.former]
+    parts = [_HEADING]
+    for heading, keys in tables:
+        parts.append(f'\n{heading}\npublic_key = "{keys.public_key}"\n')
+        if keys.signing_key is not None:
+            parts.append(f'signing_key = "{keys.signing_key}"\n')
+        if heading.startswith("[former") and isinstance(keys, Pinned):
+            parts.append(f'name = "{keys.name}"\n')
+    return "".join(parts)
+
+
+_TABLES: Final = '[custodian."NAME"], [worker] and [former."FINGERPRINT"]'
+
+
+def _people(table: Mapping[str, object], heading: str) -> tuple[Pinned, ...]:
+    people = table.get(heading, {})
+    if not isinstance(people, dict):
+        raise InvalidRequestError(f"write its tables as {_TABLES}")
+    found = []
+    for name, keys in people.items():
+        public_key, signing_key = _keys(keys, f'[{heading}."{name}"]')
+        named = keys.get("name", name)
+        if not isinstance(named, str) or not NAME.fullmatch(named):
+            raise InvalidRequestError(f"{heading} has a name that is none")
+        found.append(Pinned(named, public_key, signing_key))
+    return tuple(found)
+
+
+def _keys(untrusted: object, where: str) -> tuple[str, str | None]:
+    """The two keys of a table, checked."""
+    if not isinstance(untrusted, dict) or not untrusted.keys() <= {"public_key", "signing_key", "name"}:
+        raise InvalidRequestError(f"{where} takes public_key and signing_key, and nothing else")
+    public_key, signing_key = untrusted.get("public_key"), untrusted.get("signing_key")
+    if not isinstance(public_key, str) or not isinstance(signing_key, str | None):
+        raise InvalidRequestError(f"{where} needs a public_key, and its keys are strings")
+    try:
+        return checked_public_key(public_key), signing_key and checked_signing_key(signing_key)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{where}: {error}") from None

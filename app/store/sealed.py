@@ -1,0 +1,157 @@
+"""The sealed files of reports: read as they stand, checked against the audit log, sealed anew, destroyed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.custody.decision import Action, verify
+from app.custody.roster import Roster
+from app.errors import ConflictError, NotFoundError, SignatureRequiredError
+from app.store.schema import audit as audit_log
+from app.store.schema import decisions, reports, sightings
+
+SEALED_EVENT: Final = "report.sealed"
+SIGHTED_EVENT: Final = "report.sighted"
+RESEALED_EVENT: Final = "report.resealed"
+
+Files = dict[str, bytes]
+"""Sealed files by id: the report's own first, then those of its later sightings, oldest first."""
+
+
+class TamperedError(ConflictError):
+    """A sealed file is not the one that the audit log recorded."""
+
+    def __init__(self, report_id: str) -> None:
+        super().__init__(
+            f"Report {report_id}: what is stored is not what the audit log recorded when it was sealed. "
+            "Somebody changed the database."
+        )
+
+
+async def sealed(connection: AsyncConnection, report_id: str) -> bytes:
+    """The sealed file of a report as it stands, an age file; to open it, take ``authentic``.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    file = await connection.execute(select(reports.c.sealed).where(reports.c.id == report_id))
+    stands: bytes | None = file.scalar_one_or_none()
+    if stands is None:
+        raise NotFoundError("There is no such report.")
+    return stands
+
+
+async def sealed_sighting(connection: AsyncConnection, report_id: str, sighting_id: str) -> bytes:
+    """The sealed file of a later sighting as it stands.
+
+    Raises:
+        NotFoundError: there is none of these ids.
+    """
+    file = await connection.execute(
+        select(sightings.c.sealed).where(sightings.c.id == sighting_id, sightings.c.report_id == report_id)
+    )
+    stands: bytes | None = file.scalar_one_or_none()
+    if stands is None:
+        raise NotFoundError("There is no such sighting.")
+    return stands
+
+
+async def files(connection: AsyncConnection, report_id: str) -> Files:
+    """The sealed files of a report as they stand.
+
+    Raises:
+        NotFoundError: there is no report of this id.
+    """
+    found = {report_id: await sealed(connection, report_id)}
+    later = select(sightings.c.id, sightings.c.sealed).where(sightings.c.report_id == report_id)
+    return found | {row.id: row.sealed for row in await connection.execute(later.order_by(sightings.c.id))}
+
+
+async def authentic(connection: AsyncConnection, report_id: str, roster: Roster) -> Files:
+    """The sealed files of a report and its later sightings, each checked against the audit log.
+
+    A file that was sealed anew counts only if a custodian, of now or of then, signed that.
+
+    Raises:
+        NotFoundError: there is no report of this id.
+        TamperedError: a file is not the one that was sealed, or one is missing or too many.
+    """
+    found = await files(connection, report_id)
+    entries = await connection.execute(
+        select(audit_log.c.event, audit_log.c.details)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([SEALED_EVENT, SIGHTED_EVENT, RESEALED_EVENT]),
+        )
+        .order_by(audit_log.c.seq)
+    )
+    recorded: dict[str, str] = {}
+    for entry in entries:
+        details = json.loads(entry.details)
+        if entry.event == RESEALED_EVENT:
+            recorded = await _after_resealing(connection, report_id, roster, recorded, details)
+            continue
+        sealed_as = report_id if entry.event == SEALED_EVENT else details["sighting"]
+        if sealed_as in recorded:
+            raise TamperedError(report_id)
+        recorded[sealed_as] = details["sealed_sha256"]
+    if recorded != digests(found):
+        raise TamperedError(report_id)
+    return found
+
+
+def digests(found: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of each file, 64 hex digits, in the same order."""
+    return {name: hashlib.sha256(file).hexdigest() for name, file in found.items()}
+
+
+async def replace(
+    connection: AsyncConnection, report_id: str, resealed: Mapping[str, bytes], custodians: list[str]
+) -> None:
+    """Put other sealed files in the place of those of a report; whoever calls it checked and records that."""
+    for name, file in resealed.items():
+        table = reports if name == report_id else sightings
+        await connection.execute(
+            update(table)
+            .where(table.c.id == name)
+            .values(sealed=file, sealed_sha256=hashlib.sha256(file).digest(), custodians=custodians)
+        )
+
+
+async def remove(connection: AsyncConnection, report_id: str) -> None:
+    """Delete a report with all that hangs on it but its audit entries; SQLite overwrites what is freed."""
+    await connection.execute(delete(reports).where(reports.c.id == report_id))
+
+
+async def _after_resealing(
+    connection: AsyncConnection,
+    report_id: str,
+    roster: Roster,
+    recorded: Mapping[str, str],
+    details: Mapping[str, Any],
+) -> dict[str, str]:
+    """The digests as a resealing left them, if what its audit entry says is what a custodian signed."""
+    row = await connection.execute(
+        select(decisions.c.document).where(decisions.c.id == details["decision_sha256"])
+    )
+    document = row.scalar_one_or_none()
+    if document is None:
+        raise TamperedError(report_id)
+    try:
+        signed = verify(document, roster, of_then_too=True)
+    except SignatureRequiredError:
+        raise TamperedError(report_id) from None
+    decision = signed.decision
+    before = tuple(recorded[name] for name in sorted(recorded, key=lambda name: (name != report_id, name)))
+    if (
+        signed.sha256 != details["decision_sha256"]
+        or (decision.action, decision.report_id) != (Action.RESEAL, report_id)
+        or decision.sealed_sha256 != before
+    ):
+        raise TamperedError(report_id)
+    names = sorted(recorded, key=lambda name: (name != report_id, name))
+    return dict(zip(names, decision.resealed_sha256, strict=True))

@@ -1,0 +1,210 @@
+"""Where the outbox puts sealed reports: each sighting stored once, joined to a report that still waits."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from ulid import ULID
+
+from app.custody.roster import Roster, RosterFile
+from app.errors import ReportNotStoredError
+from app.media import BankKind, ReportReference
+from app.store import audit, notices, reports
+from app.store.database import Database
+from app.store.report_states import State
+from app.store.schema import idempotency, secrets, sightings
+from app.store.schema import reports as table
+from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT
+
+IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
+
+Place = tuple[tuple[str, str], ...]
+Seal = Callable[[str, Sequence[str]], bytes]
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """A sighting on its way in; its id becomes the report's, or the sighting's if it joins one."""
+
+    id: str
+    bank_kind: BankKind
+    place_hash: bytes | None
+    retry_hash: bytes | None
+    parked_cause: str | None
+    roster: Roster
+    seal: Seal
+
+
+class ReportShelf:
+    """Where the outbox puts reports.
+
+    Args:
+        database: the store.
+        place_key: ``CORDON_PLACE_KEY``; goes into the keyed hashes beside the database's own secret.
+        pinned: whom reports are sealed to, whatever the database says.
+    """
+
+    def __init__(self, database: Database, place_key: str | None, pinned: RosterFile) -> None:
+        self._database = database
+        self._pinned = pinned
+        self._place_key = (place_key or "").encode()
+        self._hash_key: bytes | None = None
+
+    async def count_custodians(self) -> int:
+        """How many custodians reports are sealed to now, if the database answers too.
+
+        Raises:
+            NotReadyError: it does not, or the file of the pinned is none.
+        """
+        async with self._database.connect() as connection:
+            await connection.execute(select(1))
+        return len(self._pinned.read_if_there().custodians)
+
+    async def put(
+        self,
+        *,
+        bank_kind: BankKind,
+        sha256: bytes,
+        place: Place,
+        key_id: str | None,
+        idempotency_key: str | None,
+        seal: Seal,
+        parked_cause: str | None = None,
+    ) -> ReportReference:
+        """Seal and commit one sighting, once, in one transaction with its audit entry.
+
+        The same medium at the same place joins the report that is queued for it, if that is of the same
+        kind: what a test bank found must not keep what a csam bank finds later from being filed. The same
+        key, medium and place under one ``Idempotency-Key`` is no sighting at all.
+
+        Args:
+            bank_kind: the kind told in the clear.
+            sha256: the medium's, raw.
+            place: where it was found; empty makes it a report of its own.
+            key_id: of the token that handed it in.
+            idempotency_key: the caller's, if any.
+            seal: called in the transaction with the report's id and the pinned custodians' public keys.
+            parked_cause: why it is stored as ``parked`` instead of ``queued``; such a report is joined to
+                none, and none to it.
+
+        Raises:
+            NotReadyError: the database failed, or the file of the pinned is none.
+            ReportNotStoredError: no custodian is pinned, or sealing failed.
+        """
+        key = await self._key()
+        seen = [sha256.hex(), *place]
+        arrival = _Arrival(
+            id=str(ULID()),
+            bank_kind=bank_kind,
+            # Keyed hashes let a thief test a guess: they are kept for queued reports alone.
+            place_hash=_keyed_hash(key, ["place", bank_kind.value, *seen])
+            if place and parked_cause is None
+            else None,
+            retry_hash=_keyed_hash(key, ["retry", key_id, idempotency_key, *seen])
+            if idempotency_key is not None and parked_cause is None
+            else None,
+            parked_cause=parked_cause,
+            roster=self._pinned.read_if_there(),
+            seal=seal,
+        )
+        return await self._database.write(partial(_put, arrival))
+
+    async def _key(self) -> bytes:
+        if self._hash_key is None:
+            async with self._database.connect() as connection:
+                secret = await connection.execute(select(secrets.c.value).where(secrets.c.name == "place"))
+                self._hash_key = hmac.digest(secret.scalar_one(), self._place_key, "sha256")
+        return self._hash_key
+
+
+async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReference:
+    """Commit a sighting; run again, it finds what it did before."""
+    now = datetime.now(UTC)
+    done = await _committed_as(arrival.id, connection)
+    if done is not None:
+        return done
+    await reports.prune(connection)
+    if arrival.retry_hash is not None:
+        remembered = await connection.execute(
+            select(idempotency.c.report_id).where(idempotency.c.keyed_hash == arrival.retry_hash)
+        )
+        repeated = remembered.scalar_one_or_none()
+        if repeated is not None:
+            return ReportReference(repeated, joined=True)
+    to = arrival.roster
+    if not to.custodians:
+        raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
+    waiting = await _queued_at(arrival.place_hash, connection)
+    report_id = waiting or arrival.id
+    sealed_file = arrival.seal(report_id, to.public_keys)
+    sealed_sha256 = hashlib.sha256(sealed_file).digest()
+    fingerprints = list(to.fingerprints)
+    row = {
+        "id": arrival.id,
+        "custodians": fingerprints,
+        "sealed": sealed_file,
+        "sealed_sha256": sealed_sha256,
+    }
+    details: dict[str, Any] = {"sealed_sha256": sealed_sha256.hex(), "custodians": fingerprints}
+    if waiting is not None:
+        await connection.execute(insert(sightings).values(**row, report_id=waiting, seen_at=now))
+        details["sighting"] = arrival.id
+    else:
+        state = State.QUEUED if arrival.parked_cause is None else State.PARKED
+        await connection.execute(
+            insert(table).values(
+                **row,
+                created_at=now,
+                state=state.value,
+                cause=arrival.parked_cause,
+                on_hold=False,
+                bank_kind=arrival.bank_kind.value,
+                place_hash=arrival.place_hash,
+            )
+        )
+        await notices.post(connection, notices.REPORT_CHANGED, report_id, state.value)
+    if arrival.retry_hash is not None:
+        await connection.execute(
+            insert(idempotency).values(
+                keyed_hash=arrival.retry_hash, report_id=report_id, expires_at=now + IDEMPOTENCY_LIFE
+            )
+        )
+    if arrival.parked_cause is not None:
+        details["parked"] = arrival.parked_cause
+    event = SEALED_EVENT if waiting is None else SIGHTED_EVENT
+    await audit.append(connection, event, report_id, details)
+    return ReportReference(report_id, joined=waiting is not None)
+
+
+async def _committed_as(arrival_id: str, connection: AsyncConnection) -> ReportReference | None:
+    """What an earlier attempt at the same sighting left, if its commit happened and its answer was lost."""
+    new = await connection.execute(select(table.c.id).where(table.c.id == arrival_id))
+    if new.scalar_one_or_none() is not None:
+        return ReportReference(arrival_id, joined=False)
+    later = await connection.execute(select(sightings.c.report_id).where(sightings.c.id == arrival_id))
+    joined = later.scalar_one_or_none()
+    return None if joined is None else ReportReference(joined, joined=True)
+
+
+async def _queued_at(place_hash: bytes | None, connection: AsyncConnection) -> str | None:
+    """The report queued for a medium at a place, held in that state until this transaction ends."""
+    if place_hash is None:
+        return None
+    waiting = await connection.execute(
+        select(table.c.id)
+        .where(table.c.place_hash == place_hash, table.c.state == State.QUEUED.value)
+        .with_for_update()
+    )
+    found: str | None = waiting.scalar_one_or_none()
+    return found
+
+
+def _keyed_hash(key: bytes, said: Sequence[object]) -> bytes:
+    return hmac.digest(key, json.dumps(said).encode(), "sha256")
