@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from app import kernel
+from app.custody.roster import RosterFile
 from app.hashing.lock import Lock
 from app.hashing.sandbox import Sandbox
 
@@ -46,7 +47,7 @@ def harden_this_process() -> None:
     kernel.lock_memory()
 
 
-def controls(sandbox: Sandbox) -> tuple[Control, ...]:
+def controls(sandbox: Sandbox, pins: RosterFile) -> tuple[Control, ...]:
     """All controls of this process and its decoders, as found now."""
     lock = sandbox.lock if sandbox.alive else None
     return (
@@ -59,7 +60,18 @@ def controls(sandbox: Sandbox) -> tuple[Control, ...]:
         _memory(lock),
         _network_namespace(lock),
         _core_pattern(),
+        _pins(pins),
     )
+
+
+def _pins(pins: RosterFile) -> Control:
+    if pins.writable:
+        detail = (
+            "this process could add a custodian: let another user own the file, and name it in "
+            "CORDON_CUSTODIANS"
+        )
+        return Control("custodians_pinned", False, False, detail)
+    return Control("custodians_pinned", False, True, "this process cannot write the file of the custodians")
 
 
 def _proved(name: str, lock: Lock | None, meaning: str) -> Control:

@@ -27,6 +27,7 @@ from app.api.services import Services
 from app.banks.current import CurrentBanks
 from app.banks.listed import ListedBanks
 from app.controls import controls, harden_this_process
+from app.custody.roster import RosterFile
 from app.errors import NotReadyError
 from app.fetch.client import Fetcher
 from app.hashing.sandbox import Sandbox
@@ -35,7 +36,7 @@ from app.pipeline import Banks, Gate, Outbox
 from app.quarantine import Quarantine
 from app.report.outbox import SealedOutbox
 from app.settings import Settings, SettingsError
-from app.store import custodians, processes
+from app.store import alarms, custodians, processes
 from app.store.allowances import Allowances
 from app.store.bank_reader import BankReader
 from app.store.database import Database, open_current
@@ -48,6 +49,7 @@ HEARTBEAT_SECONDS: Final = 1.0
 NOTICE_SECONDS: Final = 2 * HEARTBEAT_SECONDS
 BACKLOG: Final = 2048
 LAST_USE_SECONDS: Final = 10.0
+PINS_WATCH_SECONDS: Final = 5.0
 INTERRUPTED: Final = 130
 """Exit code after SIGINT, as shells count it."""
 
@@ -72,6 +74,31 @@ class WiredWithState(Wired):
     database: Database
     banks: CurrentBanks
     presence: "Presence"
+    pins: RosterFile
+
+
+class PinsWatch:
+    """Tells, once for each change, where the database's custodians are not the pinned ones."""
+
+    def __init__(self, database: Database, pins: RosterFile) -> None:
+        self._database = database
+        self._pins = pins
+        self._told: frozenset[str] = frozenset()
+
+    async def look(self) -> None:
+        """Compare both now; a difference that is new is logged and raises an alarm."""
+        roster = self._pins.read_if_there()
+        async with self._database.connect() as connection:
+            difference = await custodians.compare(connection, roster)
+        new = difference.fingerprints - self._told
+        for line in difference.told():
+            if new:
+                log.event(logger, logging.WARNING, "custodians_differ", detail=line)
+        if new:
+            async with self._database.begin() as connection:
+                for each in sorted(new):
+                    await alarms.raise_alarm(connection, alarms.AlarmKind.CUSTODIAN_UNPROVEN, each)
+        self._told = difference.fingerprints
 
 
 @dataclass
@@ -101,13 +128,24 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
         Sandbox(settings.hashing) as sandbox,
         _open_fetcher(settings) as fetcher,
     ):
+        pins = await open_pins(settings, database)
         outbox = SealedOutbox(
-            ReportShelf(database, settings.store.place_key),
+            ReportShelf(database, settings.store.place_key, pins),
             require_custodian=settings.serve.require_custodian,
         )
         yield WiredWithState(
-            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, presence
+            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, presence, pins
         )
+
+
+async def open_pins(settings: Settings, database: Database) -> RosterFile:
+    """The file of the pinned custodians.
+
+    Where no file is named and none is there yet, the database's custodians are pinned. A file that is named
+    and is not there leaves nobody pinned, so that nothing is taken in.
+    """
+    pins = RosterFile(settings.roster_path)
+    return await custodians.open_pins(database, pins, trust_first=settings.custody.custodians is None)
 
 
 @contextlib.asynccontextmanager
@@ -131,7 +169,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
     harden_this_process()
     with _bind(host, port) as listening:
         async with open_gate(settings, "serve") as wired:
-            _check_controls(settings, wired.sandbox)
+            _check_controls(settings, wired)
             services = _services(settings, wired)
             keys = KeyRing(wired.database)
             server = Server(_uvicorn_config(settings, application(services, keys, services.limits)))
@@ -139,6 +177,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             async with (
                 _repeating(keys.write_last_use, LAST_USE_SECONDS),
                 _repeating(services.limits.settle, HEARTBEAT_SECONDS),
+                _repeating(PinsWatch(wired.database, wired.pins).look, PINS_WATCH_SECONDS),
                 asyncio.TaskGroup() as tasks,
             ):
                 tasks.create_task(server.serve([listening]))
@@ -170,6 +209,7 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
             time.monotonic,
         ),
         guard=guard,
+        pins=wired.pins,
     )
     services.readiness = Readiness(services, wired.presence.process_id)
     services.gauges = Gauges(services)
@@ -262,8 +302,9 @@ def _refuse_plain_http(settings: Settings, host: str) -> None:
         raise SettingsError(message)
 
 
-def _check_controls(settings: Settings, sandbox: Sandbox) -> None:
-    missing = [each.control for each in controls(sandbox) if each.required and not each.in_force]
+def _check_controls(settings: Settings, wired: WiredWithState) -> None:
+    found = controls(wired.sandbox, wired.pins)
+    missing = [each.control for each in found if each.required and not each.in_force]
     if missing and settings.serve.strict:
         message = f"CORDON_STRICT is set and these controls are missing: {', '.join(missing)}"
         raise ControlMissingError(message)
@@ -309,12 +350,13 @@ async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, liste
     if sys.stderr.isatty():
         # For a person who wonders where to point a browser or curl; its own address is no secret.
         sys.stderr.write(f"listening at {_base_url(settings, listening.getsockname()[0], listening)}\n")
-    states = {each.control: each.in_force for each in controls(wired.sandbox)}
+    states = {each.control: each.in_force for each in controls(wired.sandbox, wired.pins)}
     log.event(logger, logging.INFO, "controls", **states)
     if settings.fetch.fetch_allow:
         log.event(logger, logging.WARNING, "fetch_allow_is_set", networks=len(settings.fetch.fetch_allow))
-    async with wired.database.connect() as connection:
-        known = await custodians.count(connection)
+    known = 0
+    with contextlib.suppress(NotReadyError):
+        known = len(wired.pins.read_if_there().custodians)
     if known < custodians.ENOUGH:
         log.event(logger, logging.WARNING, "too_few_custodians", custodians=known, advice=custodians.TOO_FEW)
 

@@ -38,7 +38,7 @@ async def main():
     try:
         async with Sandbox(HashingSettings(decoders=1), scanner={scanner!r}) as sandbox:
             scan = await told(sandbox, {medium!r})
-            found = [vars(control) for control in controls(sandbox)]
+            found = [vars(control) for control in controls(sandbox, RosterFile(Path('nowhere/custodians')))]
             print(json.dumps({{"controls": found, "reason": scan.undecidable, "shape": vars(scan.shape),
                               "swap": open("/proc/swaps").read().count(chr(10)) > 1}}))
     except SandboxError as error:
@@ -74,13 +74,13 @@ def gate(program: str) -> list[str]:
 
 
 async def test_every_control_has_its_name_and_whether_strict_mode_requires_it() -> None:
-    found = controls(Sandbox(HashingSettings()))
+    found = controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))
     assert {control.control for control in found if control.required} == REQUIRED
     assert {control.control for control in found if not control.required} == REPORTED
 
 
 async def test_nothing_that_decoders_prove_is_in_force_without_a_decoder() -> None:
-    found = {control.control: control for control in controls(Sandbox(HashingSettings()))}
+    found = {control.control: control for control in controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))}
     for name in REQUIRED - {"memory_locked_or_no_swap"}:
         assert not found[name].in_force
 
@@ -144,7 +144,7 @@ def test_memory_that_may_be_swapped_out_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "_CGROUPS", groups)
 
     def memory() -> bool:
-        found = {control.control: control.in_force for control in controls(Sandbox(HashingSettings()))}
+        found = {control.control: control.in_force for control in controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))}
         assert not found["core_pattern_not_piped"]
         return found["memory_locked_or_no_swap"]
 

@@ -15,6 +15,7 @@ from app.api.edge import Key
 from app.api.services import InServices, Services, scope
 from app.banks.current import BanksStatus
 from app.controls import Control, controls
+from app.custody.roster import Roster
 from app.errors import NotReadyError
 from app.store import alarms, custodians, processes, reports
 
@@ -51,7 +52,7 @@ class Readiness:
             "sandbox": at.sandbox.alive,
         }
         if at.settings.serve.require_custodian:
-            checks["custodian"] = await self._custodian_known()
+            checks["custodian"] = self._custodian_known()
         return tuple(name for name, holds in checks.items() if not holds)
 
     async def _can_write(self) -> bool:
@@ -69,11 +70,10 @@ class Readiness:
             return False
         return True
 
-    async def _custodian_known(self) -> bool:
+    def _custodian_known(self) -> bool:
         try:
-            async with asyncio.timeout(_WRITE_SECONDS), self._at.database.connect() as connection:
-                return await custodians.count(connection) > 0
-        except (NotReadyError, TimeoutError):
+            return bool(self._at.pins.read_if_there().custodians)
+        except NotReadyError:
             return False
 
 
@@ -88,7 +88,7 @@ class Gauges:
         self._queue = gauge("cordon_reports_queued", "Reports that wait for a custodian.")
         self._queue_age = gauge("cordon_reports_queued_oldest_seconds", "Age of the oldest of them.")
         self._alarms = gauge("cordon_alarms", "Alarms that stand.", "kind")
-        self._custodians = gauge("cordon_custodians", "Active custodians.")
+        self._custodians = gauge("cordon_custodians", "Pinned custodians, whom reports are sealed to.")
         self._held = gauge("cordon_media_held", "Media in the quarantine.")
         self._reserved = gauge("cordon_media_reserved_bytes", "Bytes of the budget that they take.")
         self._controls = at.metrics.gauge("cordon_control", "1 if the control is in force.", "control")
@@ -100,14 +100,15 @@ class Gauges:
         self._generation.set(at.banks.generation)
         self._held.set(at.gate.quarantine.held_media)
         self._reserved.set(at.gate.quarantine.reserved_bytes)
-        for control in controls(at.sandbox):
+        for control in controls(at.sandbox, at.pins):
             self._controls.labels(control.control).set(control.in_force)
+        with contextlib.suppress(NotReadyError):
+            self._custodians.set(len(at.pins.read_if_there().custodians))
         with contextlib.suppress(NotReadyError):
             async with at.database.connect() as connection:
                 queue = await reports.queue(connection)
                 self._queue.set(queue.depth)
                 self._queue_age.set(queue.oldest_age_seconds or 0)
-                self._custodians.set(await custodians.count(connection))
                 for kind, count in (await alarms.count_standing(connection)).items():
                     self._alarms.labels(kind.value).set(count)
 
@@ -165,7 +166,7 @@ class Status(BaseModel):
     banks: BanksStatus
     queue: Queue
     alarms: list[StandingAlarm] = Field(description="Oldest first, at most 100; the metrics count all.")
-    custodians: int = Field(description="Those that reports are sealed to now.")
+    custodians: int = Field(description="The pinned ones: those that reports are sealed to now.")
     processes: list[LiveProcess]
     intake: Intake
     controls: list[Control]
@@ -238,14 +239,20 @@ async def get_metrics(at: InServices) -> Response:
 )
 async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  # noqa: ARG001
     """What an operator wants to know of this process and the state it shares."""
+    warnings = []
+    try:
+        roster = at.pins.read_if_there()
+    except NotReadyError as error:
+        roster = Roster()
+        warnings.append(str(error))
     async with at.database.connect() as connection:
         queue = await reports.queue(connection)
-        known = await custodians.count(connection)
+        differences = (await custodians.compare(connection, roster)).told()
         live = await processes.live(connection)
         stand = await alarms.standing(connection, _ALARMS_SHOWN)
-    warnings = []
-    if known < custodians.ENOUGH:
+    if len(roster.custodians) < custodians.ENOUGH:
         warnings.append(custodians.TOO_FEW)
+    warnings += differences
     if at.settings.fetch.fetch_allow:
         warnings.append("CORDON_FETCH_ALLOW is set: addresses that are not global may be reached")
     failing = list(await at.readiness.failing())
@@ -258,7 +265,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
         alarms=[
             StandingAlarm(kind=each.kind, subject=each.subject, raised_at=each.raised_at) for each in stand
         ],
-        custodians=known,
+        custodians=len(roster.custodians),
         processes=[
             LiveProcess(id=process.id, role=process.role, generation=process.generation) for process in live
         ],
@@ -267,7 +274,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
             reserved_bytes=at.gate.quarantine.reserved_bytes,
             budget_bytes=at.gate.quarantine.budget_bytes,
         ),
-        controls=list(controls(at.sandbox)),
+        controls=list(controls(at.sandbox, at.pins)),
         probing=list(at.guard.suspected),
         warnings=warnings,
     )

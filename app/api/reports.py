@@ -1,7 +1,7 @@
 """Sealed reports over HTTP: listed, fetched as they stand, held. Nothing here can open one."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
@@ -11,7 +11,8 @@ from app.api import problems
 from app.api.edge import Key
 from app.api.services import InServices, Services, scope
 from app.media import BankKind
-from app.store import reports
+from app.store import reports, sealed
+from app.store.report_states import State
 
 router = APIRouter(tags=["reports"])
 
@@ -35,7 +36,11 @@ class ReportSummary(BaseModel):
 
     id: str
     created_at: datetime
-    state: str = Field(examples=["queued"])
+    state: State
+    cause: str | None = Field(description="Why it is parked; null in any other state.")
+    changed_at: datetime | None = Field(description="When it came to this state; null while it is the first.")
+    decided_at: datetime | None = Field(description="When a person last decided on it.")
+    receipt_at: datetime | None = Field(description="When the authority said that it has it.")
     on_hold: bool
     bank_kind: BankKind
     custodians: list[str] = Field(description="Fingerprints of the keys that it is sealed to.")
@@ -65,9 +70,7 @@ class ReportList(BaseModel):
 async def list_reports(
     at: InServices,
     key: ReportKey,  # noqa: ARG001 - checked by its dependency
-    state: Annotated[
-        Literal["queued"] | SkipJsonSchema[None], Query(description="Only those in this state.")
-    ] = None,
+    state: Annotated[State | SkipJsonSchema[None], Query(description="Only those in this state.")] = None,
     before: Annotated[
         Annotated[str, Field(pattern=_ULID)] | SkipJsonSchema[None],
         Query(description="Only those older than this id: the next page."),
@@ -122,7 +125,7 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
 async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Response:  # noqa: ARG001
     """An age file, sealed to the custodians listed with the report."""
     async with at.database.connect() as connection:
-        file = await reports.sealed(connection, report_id)
+        file = await sealed.sealed(connection, report_id)
     headers = {
         "content-disposition": f'attachment; filename="{report_id}.age"',
         "cache-control": "no-store",
@@ -165,6 +168,10 @@ def _summary(report: reports.Report) -> ReportSummary:
         id=report.id,
         created_at=report.created_at,
         state=report.state,
+        cause=report.cause,
+        changed_at=report.changed_at,
+        decided_at=report.decided_at,
+        receipt_at=report.receipt_at,
         on_hold=report.on_hold,
         bank_kind=report.bank_kind,
         custodians=list(report.custodians),

@@ -11,6 +11,7 @@ from app.api.edge import Key, require_scope
 from app.api.limits import KeyLimits
 from app.api.probing import ProbeGuard
 from app.banks.current import CurrentBanks
+from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox
 from app.media import Provenance
 from app.metrics import Metrics
@@ -42,6 +43,7 @@ class Services:
     metrics: Metrics
     limits: KeyLimits
     guard: ProbeGuard
+    pins: RosterFile
     readiness: "Readiness" = field(init=False)
     gauges: "Gauges" = field(init=False)
     running: set[asyncio.Task[None]] = field(default_factory=set)

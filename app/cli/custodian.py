@@ -1,20 +1,20 @@
 """``cordon custodian``: the people whose public keys reports are sealed to."""
 
 import asyncio
-import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.asking import ask_new_passphrase, confirmed
+from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 
 if TYPE_CHECKING:
-    from app.store.custodians import Custodian
+    from app.custody.roster import Roster
+    from app.store.custodians import Custodian, Difference, Readable
 
 app = typer.Typer(no_args_is_help=True)
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 @app.callback()
@@ -29,18 +29,22 @@ def custodian() -> None:
 @app.command()
 def keygen(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the private key goes; a new file.")],
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Protect the file by a passphrase, asked on the terminal.")
+    ] = False,
 ) -> None:
     """Make a key pair on the custodian's own machine. Prints the public key; the file is private.
 
     The file has mode 0600, 'age -i' accepts it, and it holds an Ed25519 signing key in a comment line. Back
-    it up where only you can reach it: whoever has it can open every report sealed to you.
+    it up where only you can reach it: whoever has it can open every report sealed to you. Under a passphrase
+    the file alone is of no use; one that is forgotten cannot be reset.
 
-        cordon custodian keygen --out ada.key
+        cordon custodian keygen --out ada.key --passphrase
     """
-    from app.custody import identity as custody_identity
+    from app.custody.identity import generate, write_identity
 
-    identity = custody_identity.generate()
-    custody.write_identity(identity, out)
+    identity = generate()
+    write_identity(identity, out, ask_new_passphrase() if passphrase else None)
     emit(identity.public_key)
     say(f"the private key is in {printable(str(out))}; on the gate's machine, run:")
     say(f"  cordon custodian add NAME {identity.public_key} --signing-key {identity.signing_public_key}")
@@ -49,16 +53,23 @@ def keygen(
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Who it is, in letters, digits and . _ @ -")],
-    public_key: Annotated[str, typer.Argument(help="The age1... key that keygen printed.")],
+    public_key: Annotated[
+        str, typer.Argument(help="The age1... key that keygen printed, or an SSH public key in quotes.")
+    ],
     signing_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The ed25519:... key that keygen named.")
     ] = None,
 ) -> None:
     """Seal every report to one more custodian from now on. Reports from before stay closed to them.
 
-    cordon custodian add ada age1q0x... --signing-key ed25519:...
+    The key is pinned in the file that CORDON_CUSTODIANS names, and written to the database for all to see.
+    Other gates on the same database with files of their own pin it with 'cordon custodian pin'.
+
+        cordon custodian add ada age1q0x... --signing-key ed25519:...
     """
-    if not _NAME.fullmatch(name):
+    from app.custody.roster import NAME
+
+    if not NAME.fullmatch(name):
         raise UsageError("name a custodian with 1 to 64 letters, digits and . _ @ -, a letter or digit first")
     added, known = asyncio.run(_add(name, public_key, signing_key))
     say(f"reports are sealed to {added.name} (fingerprint {added.fingerprint}) from now on")
@@ -69,20 +80,22 @@ def add(
 def list_custodians(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
-    """List the custodians that new reports are sealed to.
+    """List the pinned custodians, whom new reports are sealed to, and where the database says otherwise.
 
     cordon custodian list
     """
-    known = asyncio.run(_list())
+    known, roster, difference = asyncio.run(_list())
+    since = {each.as_pinned: each.added_at for each in known}
     if as_json:
-        for each in known:
+        for each in roster.custodians:
+            added_at = since.get(each)
             emit_json(
                 {
                     "name": each.name,
                     "fingerprint": each.fingerprint,
                     "public_key": each.public_key,
                     "signing_key": each.signing_key,
-                    "added_at": each.added_at.isoformat(),
+                    "added_at": added_at.isoformat() if added_at else None,
                 }
             )
     else:
@@ -94,12 +107,14 @@ def list_custodians(
                     each.fingerprint,
                     each.public_key,
                     "yes" if each.signing_key else "no",
-                    f"{each.added_at:%Y-%m-%d}",
+                    f"{since[each]:%Y-%m-%d}" if each in since else "",
                 )
-                for each in known
+                for each in roster.custodians
             ],
         )
-    _warn_if_too_few(len(known))
+    for line in difference.told():
+        say(f"warning: {printable(line)}")
+    _warn_if_too_few(len(roster.custodians))
 
 
 @app.command()
@@ -108,37 +123,140 @@ def remove(name: Annotated[str, typer.Argument(help="As 'cordon custodian list' 
 
     cordon custodian remove ada
     """
-    left = asyncio.run(_remove(name))
+    readable, left = asyncio.run(_remove(name))
     say(f"no new report is sealed to {printable(name)}; earlier ones still open with that key")
+    if readable is not None:
+        say(f"still readable with it: {readable.reports} reports, recorded in the audit log")
     _warn_if_too_few(left)
 
 
+@app.command()
+def pin(
+    worker: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Pin this age1... key as the filing worker's.")
+    ] = None,
+    worker_signing_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="And its ed25519:... key; both go together.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
+) -> None:
+    """Pin the custodians that the database tells of, after showing every difference and asking.
+
+    For a second gate on one database, or after the database was changed by somebody who should not have:
+    compare each fingerprint with what that custodian reads to you from the key itself, then say yes.
+
+        cordon custodian pin
+        cordon custodian pin --worker age1... --worker-signing-key ed25519:...
+    """
+    if (worker is None) != (worker_signing_key is None):
+        raise UsageError("--worker and --worker-signing-key go together")
+    before, after = asyncio.run(_to_pin(worker, worker_signing_key))
+    lines = list(_changes(before, after))
+    if not lines:
+        say("nothing to pin: the file and the database agree")
+        return
+    for line in lines:
+        emit(printable(line))
+    if not yes and not confirmed("Did you compare these with the custodians themselves? Pin them"):
+        raise FailedError("nothing was pinned")
+    asyncio.run(_pin(before, after))
+    say("pinned")
+
+
 async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Custodian, int]":
-    from app.cli.state import open_state
+    from app.cli.state import open_custody
     from app.store import custodians
 
-    async with open_state() as database, database.begin() as connection:
-        added = await custodians.add(
-            connection, name=name, untrusted_public_key=public_key, untrusted_signing_key=signing_key
-        )
-        return added, await custodians.count(connection)
+    async with open_custody() as (database, pins):
+        roster = pins.read_if_there()
+        async with database.begin() as connection:
+            added = await custodians.add(
+                connection, name=name, untrusted_public_key=public_key, untrusted_signing_key=signing_key
+            )
+            roster = roster.with_custodian(added.as_pinned)
+            # Before the commit: a key that is pinned and in no row is told, and nothing is lost by it.
+            pins.write(roster)
+        return added, len(roster.custodians)
 
 
-async def _list() -> "tuple[Custodian, ...]":
-    from app.cli.state import open_state
+async def _list() -> "tuple[tuple[Custodian, ...], Roster, Difference]":
+    from app.cli.state import open_custody
     from app.store import custodians
 
-    async with open_state() as database, database.connect() as connection:
-        return await custodians.active(connection)
+    async with open_custody() as (database, pins), database.connect() as connection:
+        roster = pins.read_if_there()
+        return await custodians.active(connection), roster, await custodians.compare(connection, roster)
 
 
-async def _remove(name: str) -> int:
-    from app.cli.state import open_state
+async def _remove(name: str) -> "tuple[Readable | None, int]":
+    from app.cli.state import open_custody
+    from app.errors import NotFoundError
     from app.store import custodians
 
-    async with open_state() as database, database.begin() as connection:
-        await custodians.remove(connection, name)
-        return await custodians.count(connection)
+    async with open_custody() as (database, pins):
+        roster = pins.read_if_there()
+        pinned = name in [each.name for each in roster.custodians]
+        async with database.begin() as connection:
+            try:
+                readable = await custodians.remove(connection, name)
+            except NotFoundError:
+                # Somebody may have taken the row away; the pin goes all the same.
+                if not pinned:
+                    raise
+                readable = None
+            if pinned:
+                roster = roster.without_custodian(name)
+                pins.write(roster)
+        return readable, len(roster.custodians)
+
+
+async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[Roster, Roster]":
+    """Who is pinned, and who would be."""
+    from dataclasses import replace
+
+    from app.cli.state import open_custody
+    from app.custody.identity import checked_public_key, checked_signing_key
+    from app.custody.roster import WorkerKeys
+    from app.store import custodians
+
+    async with open_custody() as (database, pins), database.connect() as connection:
+        before = after = pins.read_if_there()
+        rows = [row.as_pinned for row in await custodians.active(connection)]
+    for each in before.custodians:
+        if each not in rows:
+            after = after.without_custodian(each.name)
+    for row in rows:
+        if row not in after.custodians:
+            after = after.with_custodian(row)
+    if worker is not None and worker_signing_key is not None:
+        keys = WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
+        after = replace(after, worker=keys)
+    return before, after
+
+
+async def _pin(before: "Roster", after: "Roster") -> None:
+    from app.cli.state import open_custody
+    from app.errors import ConflictError
+    from app.store import custodians
+
+    async with open_custody() as (database, pins), database.begin() as connection:
+        if pins.read_if_there() != before:
+            raise ConflictError("The file of the custodians changed meanwhile; look again.")
+        await custodians.record_pinning(connection, after)
+        pins.write(after)
+
+
+def _changes(before: "Roster", after: "Roster") -> Iterator[str]:
+    for each in after.custodians:
+        if each not in before.custodians:
+            yield f"+ {each.name}  {each.fingerprint}  {each.public_key}  {each.signing_key or 'does not sign'}"
+    for each in before.custodians:
+        if each not in after.custodians:
+            yield f"- {each.name}  {each.fingerprint}  {each.public_key}  {each.signing_key or 'does not sign'}"
+    if before.worker != after.worker:
+        for sign, keys in (("-", before.worker), ("+", after.worker)):
+            if keys is not None:
+                yield f"{sign} worker  {keys.fingerprint}  {keys.public_key}  {keys.signing_key}"
 
 
 def _warn_if_too_few(known: int) -> None:

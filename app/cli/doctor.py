@@ -76,18 +76,20 @@ def doctor(
 async def _examine() -> "list[Control]":
     from app.cli.state import read_settings
     from app.controls import Control, controls, harden_this_process
+    from app.custody.roster import RosterFile
     from app.hashing.sandbox import Sandbox, SandboxError
 
     settings = read_settings()
     harden_this_process()
     sandbox = Sandbox(settings.hashing)
+    pins = RosterFile(settings.roster_path)
     found: list[Control] = []
     try:
         async with sandbox:
-            found += controls(sandbox)
+            found += controls(sandbox, pins)
             found.append(await _hash_test_picture(settings, sandbox))
     except SandboxError as error:
-        found += controls(sandbox)
+        found += controls(sandbox, pins)
         found.append(Control("hashing_self_test", True, False, str(error)))
     return [*found, *await _state(settings)]
 
@@ -114,6 +116,7 @@ async def _hash_test_picture(settings: "Settings", sandbox: "Sandbox") -> "Contr
 async def _state(settings: "Settings") -> "list[Control]":
     """The database and what it holds, for the gate whose settings these are; nothing is made or changed."""
     from app.controls import Control
+    from app.custody.roster import RosterFile
     from app.errors import NotReadyError
     from app.settings import SettingsError
     from app.store import banks, custodians
@@ -131,11 +134,13 @@ async def _state(settings: "Settings") -> "list[Control]":
         async with database.connect() as connection:
             there = await banks.every(connection)
             held = {bank_id for (bank_id, _), count in (await banks.counts(connection)).items() if count}
-            known = await custodians.count(connection)
+            roster = RosterFile(settings.roster_path).read_if_there()
+            differences = (await custodians.compare(connection, roster)).told()
     except (NotReadyError, SchemaError) as error:
         return [Control("database", False, False, str(error))]
     finally:
         await database.close()
+    known = len(roster.custodians)
     counting = [bank for bank in there if bank.first_generation is not None]
     emptied = [bank.name for bank in counting if bank.id not in held]
     return [
@@ -153,8 +158,14 @@ async def _state(settings: "Settings") -> "list[Control]":
         Control(
             "custodians",
             False,
-            known >= custodians.ENOUGH,
-            f"{known} known" if known >= custodians.ENOUGH else f"{known} known; {custodians.TOO_FEW}",
+            known >= custodians.ENOUGH and not differences,
+            "; ".join(
+                [
+                    f"{known} pinned",
+                    *([custodians.TOO_FEW] if known < custodians.ENOUGH else []),
+                    *differences,
+                ]
+            ),
         ),
     ]
 

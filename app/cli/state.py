@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from app import log
+from app.cli.console import say
+from app.custody.roster import RosterFile
 from app.settings import Settings, load
 from app.store.database import Database, open_current
 
@@ -30,3 +32,26 @@ async def open_state(settings: Settings | None = None) -> AsyncIterator[Database
     """
     async with open_current((settings or read_settings()).store) as database:
         yield database
+
+
+@contextlib.asynccontextmanager
+async def open_custody() -> AsyncIterator[tuple[Database, RosterFile]]:
+    """The database, and the file of the pinned custodians.
+
+    Where no file is named and none is there yet, the database's custodians are pinned, and that is told.
+
+    Raises:
+        SettingsError, NotReadyError, SchemaError: the database cannot be used as it is.
+    """
+    from app.store import custodians
+
+    settings = read_settings()
+    pins = RosterFile(settings.roster_path)
+    there = pins.path.exists()
+    async with open_state(settings) as database:
+        await custodians.open_pins(database, pins, trust_first=settings.custody.custodians is None)
+        if not there and pins.path.exists():
+            say("pinned the custodians that the database told of; compare their fingerprints:")
+            for each in pins.read().custodians:
+                say(f"  {each.fingerprint}  {each.name}")
+        yield database, pins

@@ -61,6 +61,11 @@ class Difference:
     unpinned: tuple[Custodian, ...]
     missing: tuple[Pinned, ...]
 
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of all of them."""
+        return frozenset(each.fingerprint for each in (*self.unpinned, *self.missing))
+
     def told(self) -> tuple[str, ...]:
         """One line for each, for whoever runs the gate."""
         return (
@@ -203,6 +208,14 @@ async def remove(connection: AsyncConnection, name: str) -> Readable:
     }
     await audit.append(connection, "custodian.removed", removed, details)
     return left
+
+
+async def record_pinning(connection: AsyncConnection, roster: Roster) -> None:
+    """Write down whom a person pinned; within ``Database.begin``."""
+    details: dict[str, str | int | list[str]] = {"custodians": list(roster.fingerprints)}
+    if roster.worker is not None:
+        details["worker"] = roster.worker.fingerprint
+    await audit.append(connection, "custodian.pinned", "custodians", details)
 
 
 async def readable_by(connection: AsyncConnection, custodian: str) -> Readable:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from app.cli.asking import ask_passphrase
 from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
+    from app.store.report_states import State
     from app.store.reports import Report, Sighting
 
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
@@ -23,7 +25,9 @@ Document = dict[str, Any]
 
 
 def list_reports(
-    state: Annotated[str | None, typer.Option(help="Only those in this state: queued.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only those in this state: queued, approved, filed, parked, ...")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all reports, newest first: what can be told without opening them.
@@ -31,8 +35,12 @@ def list_reports(
     cordon report list
     cordon report list --json | jq -r .id
     """
+    from app.store.report_states import State
+
+    if state is not None and state not in list(State):
+        raise UsageError(f"--state is one of {', '.join(State)}")
     rows = []
-    for each in asyncio.run(_list(state)):
+    for each in asyncio.run(_list(State(state) if state is not None else None)):
         if as_json:
             emit_json(
                 {
@@ -57,7 +65,11 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
     told = {
         "id": found.id,
         "state": found.state,
+        "cause": found.cause,
         "created_at": found.created_at.isoformat(),
+        "changed_at": found.changed_at.isoformat() if found.changed_at else None,
+        "decided_at": found.decided_at.isoformat() if found.decided_at else None,
+        "receipt_at": found.receipt_at.isoformat() if found.receipt_at else None,
         "bank_kind": found.bank_kind.value,
         "on_hold": found.on_hold,
         "custodians": list(found.custodians),
@@ -98,9 +110,9 @@ def open_report(
         cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
         cordon report open report.age --identity ada.key
     """
-    from app.custody import identity as custody_identity
+    from app.custody.identity import read_identity
 
-    held = custody.read_identity(identity)
+    held = read_identity(identity, lambda: ask_passphrase(printable(str(identity))))
     documents, related = (
         _open_file(Path(report), held) if _is_file(report) else _open_stored(report, held, as_json)
     )
@@ -163,7 +175,7 @@ def export(
         say(f"not in it: {later} later sightings; 'cordon report open {report_id}' shows them")
 
 
-async def _list(state: str | None) -> "list[Report]":
+async def _list(state: "State | None") -> "list[Report]":
     from app.cli.state import open_state
     from app.store import reports
 
@@ -201,9 +213,10 @@ async def _set_hold(report_id: str, *, on_hold: bool) -> None:
 async def _sealed(report_id: str) -> tuple[bytes, int]:
     from app.cli.state import open_state
     from app.store import reports
+    from app.store import sealed as sealed_files
 
     async with open_state() as database, database.connect() as connection:
-        sealed = await reports.sealed(connection, report_id)
+        sealed = await sealed_files.sealed(connection, report_id)
         return sealed, len(await reports.list_sightings(connection, report_id))
 
 
@@ -239,17 +252,18 @@ def _open_stored(report_id: str, identity: "Identity", only_it: bool) -> tuple[l
 
 
 async def _read(report_id: str, *, with_others: bool) -> tuple[tuple[bytes, ...], dict[str, bytes]]:
-    from app.cli.state import open_state
+    from app.cli.state import open_custody
     from app.store import reports
+    from app.store import sealed as sealed_files
 
-    async with open_state() as database, database.connect() as connection:
-        sealed = await reports.authentic(connection, report_id)
+    async with open_custody() as (database, pins), database.connect() as connection:
+        sealed = tuple((await sealed_files.authentic(connection, report_id, pins.read_if_there())).values())
         others: dict[str, bytes] = {}
         if with_others:
             # The newest will do: this is a help for the reader, not a search.
             for other in await reports.list_reports(connection, limit=reports.MAX_LISTED):
                 if other.id != report_id:
-                    others[other.id] = await reports.sealed(connection, other.id)
+                    others[other.id] = await sealed_files.sealed(connection, other.id)
         return sealed, others
 
 

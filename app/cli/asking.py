@@ -1,0 +1,58 @@
+"""Questions to the person at the terminal: passphrases and confirmations."""
+
+import getpass
+import sys
+
+from app.cli.console import FailedError, UsageError, say
+
+_MIN_PASSPHRASE_CHARACTERS = 8
+
+
+def ask_passphrase(path: str) -> str:
+    """The passphrase of an identity file.
+
+    Raises:
+        FailedError: there is no terminal to ask on.
+    """
+    return _ask(f"Passphrase of {path}: ")
+
+
+def ask_new_passphrase() -> str:
+    """A passphrase, asked twice.
+
+    Raises:
+        FailedError: there is no terminal to ask on, or the two differ.
+        UsageError: it is too short.
+    """
+    passphrase = _ask("New passphrase: ")
+    if len(passphrase) < _MIN_PASSPHRASE_CHARACTERS:
+        raise UsageError(f"a passphrase has at least {_MIN_PASSPHRASE_CHARACTERS} characters")
+    if _ask("Again: ") != passphrase:
+        raise FailedError("the two passphrases differ; nothing was written")
+    return passphrase
+
+
+def confirmed(question: str) -> bool:
+    """Whether the person says yes.
+
+    Raises:
+        UsageError: there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("this asks for confirmation on a terminal; with --yes it does not")
+    sys.stderr.write(f"{question}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _ask(prompt: str) -> str:
+    try:
+        with open("/dev/tty", "r+b", buffering=0):
+            pass
+    except OSError:
+        raise FailedError("a passphrase is asked on a terminal, and there is none") from None
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        say("")
+        raise FailedError("no passphrase was given") from None
