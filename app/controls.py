@@ -65,13 +65,16 @@ def controls(sandbox: Sandbox, pins: RosterFile) -> tuple[Control, ...]:
 
 
 def _pins(pins: RosterFile) -> Control:
+    name = "custodians_pinned"
+    if not pins.path.exists():
+        return Control(name, False, False, "nobody is pinned: run 'cordon custodian add'")
     if pins.writable:
         detail = (
             "this process could add a custodian: let another user own the file, and name it in "
             "CORDON_CUSTODIANS"
         )
-        return Control("custodians_pinned", False, False, detail)
-    return Control("custodians_pinned", False, True, "this process cannot write the file of the custodians")
+        return Control(name, False, False, detail)
+    return Control(name, False, True, "this process cannot write the file of the custodians")
 
 
 def _proved(name: str, lock: Lock | None, meaning: str) -> Control:

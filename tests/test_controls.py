@@ -12,6 +12,7 @@ import pytest
 
 from app import controls as module
 from app.controls import controls
+from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox
 from app.settings import HashingSettings
 from tests import jail
@@ -24,11 +25,14 @@ REQUIRED = {
     "not_dumpable",
     "memory_locked_or_no_swap",
 }
-REPORTED = {"network_namespace", "core_pattern_not_piped"}
+REPORTED = {"network_namespace", "core_pattern_not_piped", "custodians_pinned"}
+PINS = RosterFile(Path("nowhere/custodians"))
 
 GATE = """
 import asyncio, json, sys
+from pathlib import Path
 from app.controls import controls, harden_this_process
+from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox, SandboxError
 from app.settings import HashingSettings
 from tests.hashing.sandboxes import told
@@ -74,13 +78,13 @@ def gate(program: str) -> list[str]:
 
 
 async def test_every_control_has_its_name_and_whether_strict_mode_requires_it() -> None:
-    found = controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))
+    found = controls(Sandbox(HashingSettings()), PINS)
     assert {control.control for control in found if control.required} == REQUIRED
     assert {control.control for control in found if not control.required} == REPORTED
 
 
 async def test_nothing_that_decoders_prove_is_in_force_without_a_decoder() -> None:
-    found = {control.control: control for control in controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))}
+    found = {control.control: control for control in controls(Sandbox(HashingSettings()), PINS)}
     for name in REQUIRED - {"memory_locked_or_no_swap"}:
         assert not found[name].in_force
 
@@ -144,7 +148,7 @@ def test_memory_that_may_be_swapped_out_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "_CGROUPS", groups)
 
     def memory() -> bool:
-        found = {control.control: control.in_force for control in controls(Sandbox(HashingSettings()), RosterFile(Path('nowhere/custodians')))}
+        found = {control.control: control.in_force for control in controls(Sandbox(HashingSettings()), PINS)}
         assert not found["core_pattern_not_piped"]
         return found["memory_locked_or_no_swap"]
 

@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+from pathlib import Path
 
 from app.cli.console import FailedError, UsageError, say
 
@@ -47,7 +48,7 @@ def confirmed(question: str) -> bool:
 
 def _ask(prompt: str) -> str:
     try:
-        with open("/dev/tty", "r+b", buffering=0):
+        with Path("/dev/tty").open("r+b", buffering=0):
             pass
     except OSError:
         raise FailedError("a passphrase is asked on a terminal, and there is none") from None

@@ -247,12 +247,12 @@ async def _pin(before: "Roster", after: "Roster") -> None:
 
 
 def _changes(before: "Roster", after: "Roster") -> Iterator[str]:
-    for each in after.custodians:
-        if each not in before.custodians:
-            yield f"+ {each.name}  {each.fingerprint}  {each.public_key}  {each.signing_key or 'does not sign'}"
-    for each in before.custodians:
-        if each not in after.custodians:
-            yield f"- {each.name}  {each.fingerprint}  {each.public_key}  {each.signing_key or 'does not sign'}"
+    added = [each for each in after.custodians if each not in before.custodians]
+    gone = [each for each in before.custodians if each not in after.custodians]
+    for sign, people in (("+", added), ("-", gone)):
+        for each in people:
+            signs = each.signing_key or "does not sign"
+            yield f"{sign} {each.name}  {each.fingerprint}  {each.public_key}  {signs}"
     if before.worker != after.worker:
         for sign, keys in (("-", before.worker), ("+", after.worker)):
             if keys is not None:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.custody.identity import Identity, signing_key_bytes
 from app.custody.roster import Roster
-from app.errors import InvalidRequestError, SignatureRequiredError
+from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
 PREFIX: Final = b"cordon decision v1\n"
@@ -186,7 +186,7 @@ def _decision(signed: str) -> Decision:
             and all(type(entry) is int for entry in decision.disabled_entries)
             and (decision.action is Action.REJECT or not decision.disabled_entries)
         )
-    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error, InvalidRequestError):
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise SignatureRequiredError("What was signed is no decision that this Cordon can read.")

@@ -16,6 +16,7 @@ Who was removed stays in it under ``[former."fingerprint"]``, so that what they 
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -153,12 +154,7 @@ class RosterFile:
             NotReadyError: the file is not there, or is none; nobody is trusted in its place.
         """
         try:
-            status = self.path.stat()
-            seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            if seen != self._seen:
-                with self.path.open("rb") as file:
-                    self._roster = parse(file.read(MAX_BYTES))
-                self._seen = seen
+            self._follow()
         except FileNotFoundError:
             raise NotReadyError(
                 f"the custodians' file {self.path} is not there; see 'cordon custodian add' and "
@@ -171,6 +167,17 @@ class RosterFile:
         except InvalidRequestError as error:
             raise NotReadyError(f"the custodians' file {self.path}: {error}") from None
         return self._roster
+
+    def _follow(self) -> None:
+        """Read the file again if it changed."""
+        status = self.path.stat()
+        if status.st_mode & stat.S_IWOTH:
+            raise InvalidRequestError("others may write it; run 'chmod o-w' on it first")
+        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if seen != self._seen:
+            with self.path.open("rb") as file:
+                self._roster = parse(file.read(MAX_BYTES))
+            self._seen = seen
 
     def read_if_there(self) -> Roster:
         """Who is pinned now; nobody if there is no file.
@@ -188,6 +195,7 @@ class RosterFile:
         """
         partial = self.path.with_name(f".{self.path.name}.partial")
         try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -209,8 +217,9 @@ class RosterFile:
 
     @property
     def writable(self) -> bool:
-        """Whether this process could change it, in place or by putting another in its place."""
-        return os.access(self.path, os.W_OK) or os.access(self.path.parent, os.W_OK)
+        """Whether this process could change it: in place, by putting another there, or as its owner."""
+        owned = self.path.exists() and self.path.stat().st_uid == os.geteuid()
+        return owned or os.access(self.path, os.W_OK) or os.access(self.path.parent, os.W_OK)
 
 
 def parse(untrusted: bytes) -> Roster:

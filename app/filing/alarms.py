@@ -6,12 +6,10 @@ from typing import Final
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.reports import QUEUED
+from app.store.report_states import State
 
 WAITING_TOO_LONG: Final = timedelta(hours=24)
 """How long a report may wait for a custodian."""
-
-_PARKED: Final = "parked"
 
 
 async def watch(database: Database) -> None:
@@ -22,8 +20,8 @@ async def watch(database: Database) -> None:
     """
     async with database.begin() as connection:
         waiting = await alarms.reports_stuck_in(
-            connection, QUEUED, since=datetime.now(UTC) - WAITING_TOO_LONG
+            connection, State.QUEUED, since=datetime.now(UTC) - WAITING_TOO_LONG
         )
         await alarms.match_to(connection, AlarmKind.REPORT_WAITING, waiting)
-        parked = await alarms.reports_stuck_in(connection, _PARKED)
+        parked = await alarms.reports_stuck_in(connection, State.PARKED)
         await alarms.match_to(connection, AlarmKind.REPORT_PARKED, parked)

@@ -64,7 +64,9 @@ class Difference:
     @property
     def fingerprints(self) -> frozenset[str]:
         """Of all of them."""
-        return frozenset(each.fingerprint for each in (*self.unpinned, *self.missing))
+        return frozenset(
+            [each.fingerprint for each in self.unpinned] + [each.fingerprint for each in self.missing]
+        )
 
     def told(self) -> tuple[str, ...]:
         """One line for each, for whoever runs the gate."""
@@ -135,7 +137,7 @@ async def open_pins(database: Database, pins: RosterFile, *, trust_first: bool) 
             logger,
             logging.WARNING,
             "custodians_pinned_at_first_start",
-            fingerprints=[row.fingerprint for row in rows],
+            fingerprints=" ".join(row.fingerprint for row in rows),
             advice="compare them with what each custodian's key says; 'cordon custodian list' shows names",
         )
     return pins

@@ -11,10 +11,11 @@ from itertools import count
 import httpx
 import pyrage
 
-from app.store import audit, reports
+from app.store import audit, reports, sealed
 from app.store.database import Database
 from tests.gates import Prepared, RunningGate, fill_bank, running_gate, wait_for
 from tests.journeys.conftest import BANKED, EDITED, HARMLESS
+from tests.pins import pins_of
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "5"))
 CLIENTS = 4
@@ -83,12 +84,13 @@ async def stored_stubs(prepared: Prepared) -> list[dict[str, dict[str, str]]]:
     """Every stored stub, opened, after checking it against an audit log that must be whole."""
     identity = pyrage.x25519.Identity.from_str(prepared.identity)
     database = Database.open(prepared.store)
+    pins = pins_of(prepared.store).read()
     try:
         async with database.connect() as connection:
             assert await audit.verify_chain(connection) is None
             stubs = []
             for report in await reports.list_reports(connection, limit=reports.MAX_LISTED):
-                for file in await reports.authentic(connection, report.id):
+                for file in (await sealed.authentic(connection, report.id, pins)).values():
                     stubs.append(json.loads(pyrage.decrypt(file, [identity])))  # noqa: PERF401
             return stubs
     finally:

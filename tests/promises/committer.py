@@ -15,7 +15,8 @@ import time
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.reports import ReportShelf
+from app.store.shelf import ReportShelf
+from tests.pins import pins_of
 from tests.stubs import stub
 
 AT_ONCE = 3
@@ -26,7 +27,7 @@ async def commit(
 ) -> None:
     """Commit media by number; tell ``begun N`` before each and ``done N ID`` after."""
     database = Database.open(settings)
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=True)
+    outbox = SealedOutbox(ReportShelf(database, None, pins_of(settings)), require_custodian=True)
     numbers = iter([*unanswered, *range(first_new, first_new + (0 if last else 10_000))])
 
     async def worker() -> None:

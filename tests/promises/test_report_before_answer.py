@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app.custody.identity import generate
 from app.settings import StoreSettings
-from app.store import custodians
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.schema import audit, idempotency, reports, sightings
+from tests.pins import add_custodian, pins_of
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 25
@@ -23,8 +22,7 @@ async def test_kill_9_at_any_moment_leaves_each_match_stored_once_or_not_answere
     store: StoreSettings,
 ) -> None:
     database = Database.open(store)
-    async with database.begin() as connection:
-        await custodians.add(connection, name="ada", untrusted_public_key=generate().public_key)
+    await add_custodian(database, pins_of(store))
     committer = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.custody.identity import generate
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import custodians, keys
+from app.store import keys
 from app.store.database import Database
-from app.store.reports import ReportShelf
 from app.store.schema import metadata
+from app.store.shelf import ReportShelf
+from tests.pins import add_custodian, pins_of
 from tests.stubs import IDEMPOTENCY_KEY, canaries, stub
 
 
 async def _fill(store: StoreSettings) -> list[bytes]:
     """Store a report, a later sighting and an upload; gives all that must not be found."""
-    identity = generate()
     database = Database.open(store)
+    pins = pins_of(store)
+    identity = await add_custodian(database, pins)
     async with database.begin() as connection:
-        await custodians.add(connection, name="ada", untrusted_public_key=identity.public_key)
         _, token = await keys.create(connection, name="k", scopes=frozenset({keys.Scope.INGEST}))
-    outbox = SealedOutbox(ReportShelf(database, "k" * 32), require_custodian=True)
+    outbox = SealedOutbox(ReportShelf(database, "k" * 32, pins), require_custodian=True)
     assert not (await outbox.commit(stub(idempotency_key=IDEMPOTENCY_KEY))).joined
     assert (await outbox.commit(stub())).joined
     assert not (await outbox.commit(stub(url=None))).joined

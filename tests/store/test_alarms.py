@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select, update
 
-from app.custody import generate
 from app.filing import alarms as watching
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import alarms, custodians
+from app.store import alarms
 from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
-from app.store.reports import ReportShelf
 from app.store.schema import notices, reports
+from app.store.shelf import ReportShelf
+from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
 
@@ -92,12 +92,12 @@ async def test_every_kind_says_what_to_do() -> None:
 
 
 async def test_a_report_that_waits_a_day_or_is_parked_raises_an_alarm_until_it_moves(
-    database: Database,
+    database: Database, store: StoreSettings
 ) -> None:
     """At the worker's turn, on the states that stand; a day less a minute is no alarm."""
-    async with database.begin() as connection:
-        await custodians.add(connection, name="ada", untrusted_public_key=generate().public_key)
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=True)
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     early, late, parked = [(await outbox.commit(stub(name))).id for name in ("early", "late", "parked")]
     now = datetime.now(UTC)
 

@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from app.custody import generate
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import custodians, notices
+from app.store import notices
 from app.store.database import Database
 from app.store.notices import ALARM_RAISED, REPORT_CHANGED
-from app.store.reports import ReportShelf
 from app.store.schema import notices as table
+from app.store.shelf import ReportShelf
+from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
 LEASE = timedelta(minutes=5)
@@ -22,11 +22,13 @@ async def _left(database: Database) -> int:
         return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
 
 
-async def test_each_new_report_leaves_one_notice_and_a_later_sighting_none(database: Database) -> None:
+async def test_each_new_report_leaves_one_notice_and_a_later_sighting_none(
+    database: Database, store: StoreSettings
+) -> None:
     """In the report's own transaction, of its id and state alone."""
-    async with database.begin() as connection:
-        await custodians.add(connection, name="ada", untrusted_public_key=generate().public_key)
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=True)
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     first = await outbox.commit(stub("one"))
     assert (await outbox.commit(stub("one"))).joined
     second = await outbox.commit(stub("two"))

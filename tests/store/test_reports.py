@@ -12,19 +12,24 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from app.context import Context
-from app.custody.identity import Identity, generate
-from app.errors import NotFoundError, NotReadyError, ReportNotStoredError
+from app.custody.identity import Identity, fingerprint, generate
+from app.custody.roster import Roster, RosterFile
+from app.errors import InvalidRequestError, NotFoundError, NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.report.outbox import CUSTODIANS_LIFE_SECONDS, SealedOutbox
 from app.report.seal import digest, open_report
 from app.settings import StoreSettings
-from app.store import custodians, reports
+from app.store import custodians, reports, sealed
 from app.store.audit import verify_chain
 from app.store.database import Database
-from app.store.reports import ReportShelf, TamperedError
+from app.store.report_states import State
 from app.store.schema import audit, idempotency, sightings
+from app.store.schema import custodians as rows
 from app.store.schema import reports as table
+from app.store.sealed import TamperedError
+from app.store.shelf import ReportShelf
 from tests.conftest import run_on_postgres
+from tests.pins import add_custodian, pins_of, remove_custodian
 from tests.stubs import stub
 
 SWAP_WITH_DIGEST = (
@@ -35,29 +40,28 @@ HERE = Context(platform="p", account_id="1")
 
 
 @pytest.fixture
-async def custodian(database: Database) -> Identity:
-    """The identity of the one custodian."""
-    identity = generate()
-    await _add_custodian(database, "ada", identity)
-    return identity
+def pins(store: StoreSettings) -> RosterFile:
+    """The file of the pinned custodians."""
+    return pins_of(store)
 
 
 @pytest.fixture
-async def outbox(database: Database, custodian: Identity) -> SealedOutbox:
-    return SealedOutbox(ReportShelf(database, None), require_custodian=True)
+async def custodian(database: Database, pins: RosterFile) -> Identity:
+    """The identity of the one custodian."""
+    return await add_custodian(database, pins)
+
+
+@pytest.fixture
+async def outbox(database: Database, pins: RosterFile, custodian: Identity) -> SealedOutbox:
+    return SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
 
 
 @pytest.fixture
 async def other_gate(store: StoreSettings) -> AsyncIterator[SealedOutbox]:
     """The outbox of another process on the same database."""
     opened = Database.open(store)
-    yield SealedOutbox(ReportShelf(opened, None), require_custodian=True)
+    yield SealedOutbox(ReportShelf(opened, None, pins_of(store)), require_custodian=True)
     await opened.close()
-
-
-async def _add_custodian(database: Database, name: str, identity: Identity) -> None:
-    async with database.begin() as connection:
-        await custodians.add(connection, name=name, untrusted_public_key=identity.public_key)
 
 
 async def _all(database: Database, columns: Any) -> list[tuple[Any, ...]]:
@@ -80,37 +84,34 @@ async def _counts(database: Database) -> tuple[int, int]:
 
 
 async def test_a_match_becomes_a_queued_report_that_a_custodian_opens(
-    database: Database, outbox: SealedOutbox, custodian: Identity
+    database: Database, outbox: SealedOutbox, pins: RosterFile, custodian: Identity
 ) -> None:
     before = datetime.now(UTC)
     reference = await outbox.commit(stub(kind=BankKind.NCII))
     assert not reference.joined
     async with database.connect() as connection:
         report = await reports.get(connection, reference.id)
-        (file,) = await reports.authentic(connection, reference.id)
-        assert await reports.sealed(connection, reference.id) == file
-        (recipient,) = await custodians.active(connection)
+        (file,) = (await sealed.authentic(connection, reference.id, pins.read())).values()
+        assert await sealed.sealed(connection, reference.id) == file
     assert before <= report.created_at <= datetime.now(UTC)
     assert (report.state, report.on_hold, report.bank_kind) == ("queued", False, BankKind.NCII)
-    assert report.custodians == (recipient.fingerprint,)
+    assert report.custodians == (fingerprint(custodian.public_key),)
     assert report.sealed_sha256 == digest(file).hex()
     document = open_report(file, custodian, report_id=reference.id)
     assert document["bank_kind"] == "ncii"
 
 
 async def test_a_report_is_sealed_to_every_custodian_of_that_moment(
-    database: Database, outbox: SealedOutbox, custodian: Identity
+    database: Database, outbox: SealedOutbox, pins: RosterFile, custodian: Identity
 ) -> None:
-    bob, carol = generate(), generate()
-    await _add_custodian(database, "bob", bob)
+    bob = await add_custodian(database, pins, "bob")
     early = await outbox.commit(stub("early"))
-    async with database.begin() as connection:
-        await custodians.remove(connection, "bob")
-    await _add_custodian(database, "carol", carol)
+    await remove_custodian(database, pins, "bob")
+    carol = await add_custodian(database, pins, "carol")
     late = await outbox.commit(stub("late"))
     async with database.connect() as connection:
-        (early_file,) = await reports.authentic(connection, early.id)
-        (late_file,) = await reports.authentic(connection, late.id)
+        (early_file,) = (await sealed.authentic(connection, early.id, pins.read())).values()
+        (late_file,) = (await sealed.authentic(connection, late.id, pins.read())).values()
     for file, opens, does_not in ((early_file, bob, carol), (late_file, carol, bob)):
         assert open_report(file, opens) == open_report(file, custodian)
         with pytest.raises(Exception, match="does not open"):
@@ -118,7 +119,7 @@ async def test_a_report_is_sealed_to_every_custodian_of_that_moment(
 
 
 async def test_the_same_medium_at_the_same_place_joins_with_a_stub_of_its_own(
-    database: Database, outbox: SealedOutbox, custodian: Identity
+    database: Database, outbox: SealedOutbox, pins: RosterFile, custodian: Identity
 ) -> None:
     first = await outbox.commit(stub())
     second = await outbox.commit(stub(context=Context(tags=("second",))))
@@ -127,7 +128,7 @@ async def test_the_same_medium_at_the_same_place_joins_with_a_stub_of_its_own(
     async with database.connect() as connection:
         assert (await reports.get(connection, first.id)).later_sightings == 1
         (sighting,) = await reports.list_sightings(connection, first.id)
-        _, file = await reports.authentic(connection, first.id)
+        _, file = (await sealed.authentic(connection, first.id, pins.read())).values()
     assert sighting.sealed_sha256 == digest(file).hex()
     assert open_report(file, custodian, report_id=first.id)["context"] == {"tags": ["second"]}
 
@@ -181,9 +182,9 @@ async def test_a_report_that_left_the_queue_is_not_joined(database: Database, ou
 
 
 async def test_gates_with_another_place_key_do_not_know_each_others_hashes(
-    database: Database, outbox: SealedOutbox
+    database: Database, outbox: SealedOutbox, pins: RosterFile
 ) -> None:
-    keyed = SealedOutbox(ReportShelf(database, "k" * 32), require_custodian=True)
+    keyed = SealedOutbox(ReportShelf(database, "k" * 32, pins), require_custodian=True)
     await outbox.commit(stub())
     assert not (await keyed.commit(stub())).joined
     hashes = [found for (found,) in await _all(database, select(table.c.place_hash))]
@@ -282,8 +283,10 @@ async def test_a_cancelled_commit_is_whole_or_not_there(database: Database, outb
     assert not (await outbox.commit(stub("afterwards"))).joined
 
 
-async def test_without_a_custodian_the_gate_is_not_ready_and_nothing_is_stored(database: Database) -> None:
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=True)
+async def test_without_a_custodian_the_gate_is_not_ready_and_nothing_is_stored(
+    database: Database, pins: RosterFile
+) -> None:
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     with pytest.raises(NotReadyError, match="custodian"):
         await outbox.check_ready()
     with pytest.raises(ReportNotStoredError, match="custodian"):
@@ -292,41 +295,58 @@ async def test_without_a_custodian_the_gate_is_not_ready_and_nothing_is_stored(d
 
 
 async def test_a_gate_that_requires_no_custodian_is_ready_but_stores_nothing_without_one(
-    database: Database,
+    database: Database, pins: RosterFile
 ) -> None:
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=False)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=False)
     await outbox.check_ready()
     with pytest.raises(ReportNotStoredError, match="custodian"):
         await outbox.commit(stub())
 
 
 async def test_readiness_follows_the_custodians_within_a_second_and_asks_no_more_often(
-    database: Database, outbox: SealedOutbox
+    database: Database, outbox: SealedOutbox, pins: RosterFile
 ) -> None:
     reads = 0
 
     @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
     def count(*arguments: object) -> None:
         nonlocal reads
-        reads += "FROM custodians" in str(arguments[2])
+        reads += str(arguments[2]).startswith("SELECT 1")
 
     await asyncio.gather(*(outbox.check_ready() for _ in range(50)))
     assert reads == 1
-    async with database.begin() as connection:
-        await custodians.remove(connection, "ada")
+    await remove_custodian(database, pins, "ada")
     outbox._counted_at -= CUSTODIANS_LIFE_SECONDS
     with pytest.raises(NotReadyError, match="custodian"):
         await outbox.check_ready()
 
 
-async def test_a_custodian_whose_key_was_broken_stops_reports_from_being_half_sealed(
-    database: Database, outbox: SealedOutbox
+async def test_a_key_that_was_swapped_or_added_in_the_database_is_not_sealed_to(
+    database: Database, outbox: SealedOutbox, pins: RosterFile, custodian: Identity
 ) -> None:
-    await _add_custodian(database, "bob", generate())
+    """Who can write to the database alone adds no recipient; the pinned one still opens all."""
+    mallory = generate()
     async with database.begin() as connection:
-        await connection.execute(text("UPDATE custodians SET public_key = 'age1broken' WHERE name = 'bob'"))
-    with pytest.raises(ReportNotStoredError, match="sealing failed"):
-        await outbox.commit(stub())
+        await connection.execute(update(rows).values(public_key=mallory.public_key))
+        await custodians.add(connection, name="mallory", untrusted_public_key=generate().public_key)
+    reference = await outbox.commit(stub())
+    async with database.connect() as connection:
+        (file,) = (await sealed.authentic(connection, reference.id, pins.read())).values()
+    assert open_report(file, custodian, report_id=reference.id)
+    with pytest.raises(InvalidRequestError, match="does not open"):
+        open_report(file, mallory)
+
+
+async def test_a_file_of_the_pinned_that_is_none_stores_nothing(
+    database: Database, outbox: SealedOutbox, pins: RosterFile
+) -> None:
+    """A key broken in it, or others allowed to write it: nobody is trusted in its place."""
+    text_of = pins.path.read_text()
+    for broken, mode in ((text_of.replace('"age1', '"age2'), 0o600), (text_of, 0o666)):
+        pins.path.write_text(broken)
+        pins.path.chmod(mode)
+        with pytest.raises(ReportNotStoredError, match="custodians' file"):
+            await outbox.commit(stub())
     assert await _counts(database) == (0, 0)
 
 
@@ -334,8 +354,9 @@ async def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
     store = StoreSettings(state_dir=tmp_path / "state")
     database = Database.open(store)
     await database.migrate_if_empty()
-    await _add_custodian(database, "ada", generate())
-    outbox = SealedOutbox(ReportShelf(database, None), require_custodian=True)
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     await outbox.commit(stub("before"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((store.state_dir / "cordon.db-wal").stat().st_size, hard))
@@ -381,7 +402,7 @@ async def test_reports_are_listed_newest_first_in_pages(database: Database, outb
     async with database.connect() as connection:
         first = await reports.list_reports(connection, limit=2)
         rest = await reports.list_reports(connection, before=first[-1].id)
-        queued = await reports.list_reports(connection, state="queued", limit=10_000)
+        queued = await reports.list_reports(connection, state=State.QUEUED, limit=10_000)
     listed = [report.id for report in (*first, *rest)]
     assert sorted(listed) == sorted(made)
     assert listed == sorted(made, reverse=True)
@@ -406,8 +427,8 @@ async def test_what_is_not_there_is_told(database: Database) -> None:
     async with database.begin() as connection:
         for asked in (
             reports.get(connection, "01J"),
-            reports.sealed(connection, "01J"),
-            reports.authentic(connection, "01J"),
+            sealed.sealed(connection, "01J"),
+            sealed.authentic(connection, "01J", Roster()),
             reports.set_hold(connection, "01J", on_hold=True, by="cli"),
         ):
             with pytest.raises(NotFoundError):
@@ -449,15 +470,15 @@ async def test_the_queue_tells_depth_and_age_of_the_oldest(database: Database, o
     ],
 )
 async def test_a_report_that_was_tampered_with_is_not_taken_for_authentic(
-    database: Database, outbox: SealedOutbox, tampering: str
+    database: Database, outbox: SealedOutbox, pins: RosterFile, tampering: str
 ) -> None:
     report_id, other = [(await outbox.commit(stub(medium))).id for medium in ("a", "b")]
     for medium in ("a", "b"):
         await outbox.commit(stub(medium))
     async with database.connect() as connection:
-        assert len(await reports.authentic(connection, report_id)) == 2
+        assert len(await sealed.authentic(connection, report_id, pins.read())) == 2
     async with database.begin() as connection:
         await connection.execute(text(tampering), {"id": report_id, "other": other})
     async with database.connect() as connection:
         with pytest.raises(TamperedError, match="Somebody changed the database"):
-            await reports.authentic(connection, report_id)
+            await sealed.authentic(connection, report_id, pins.read())
