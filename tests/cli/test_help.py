@@ -14,7 +14,7 @@ COMMANDS = {
     "": "serve worker ingest bank key custodian report db test-picture doctor",
     "bank": "create set import list hash remove delete create-test",
     "key": "create list revoke",
-    "custodian": "keygen add list remove",
+    "custodian": "keygen add list remove pin",
     "report": "list show open hold unhold export alarms",
     "db": "upgrade check",
 }
