@@ -12,7 +12,7 @@ RUN python -m venv /opt/cordon
 COPY requirements-build.lock requirements.lock ./
 RUN /opt/cordon/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements-build.lock \
  && /opt/cordon/bin/pip install --no-cache-dir --require-hashes --no-build-isolation --requirement requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 RUN /opt/cordon/bin/pip install --no-cache-dir --no-deps --no-build-isolation --no-index . \

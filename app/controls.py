@@ -1,5 +1,7 @@
 """The controls that keep media in RAM and decoders locked: which there are, and which are in force.
 
+With them stands whether the search is the compiled one: no protection, and never required.
+
 Each is read from where it holds (the kernel, or what a decoder found by trying), never assumed because it
 was asked for. ``cordon doctor``, ``/v1/status``, the start-up line and the metrics all show this one table.
 With ``CORDON_STRICT`` a gate does not start while a required one is missing.
@@ -14,6 +16,7 @@ from app import kernel
 from app.custody.roster import RosterFile
 from app.hashing.lock import Lock
 from app.hashing.sandbox import Sandbox
+from app.matching import engine
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -61,6 +64,7 @@ def controls(sandbox: Sandbox, pins: RosterFile) -> tuple[Control, ...]:
         _network_namespace(lock),
         _core_pattern(),
         _pins(pins),
+        _compiled_search(),
     )
 
 
@@ -132,6 +136,13 @@ def _core_pattern() -> Control:
             name, False, False, "the host pipes core dumps to a program; these processes make none"
         )
     return Control(name, False, True, "the host pipes core dumps to no program")
+
+
+def _compiled_search() -> Control:
+    detail = "the compiled search is in use"
+    if not engine.COMPILED:
+        detail = "look-ups are exact, and several times as slow: install Cordon where there is a C compiler"
+    return Control("compiled_search", False, engine.COMPILED, detail)
 
 
 def _swap() -> str:

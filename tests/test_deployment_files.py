@@ -4,6 +4,7 @@ No container engine and no systemd is at hand where this runs: what they read is
 wheel and the health check are real; ``test_nginx.py`` runs nginx.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -235,22 +236,65 @@ def test_the_image_is_built_from_named_files_alone() -> None:
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
 
 
-def test_a_wheel_carries_the_migrations_and_the_command(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for name in ("app", "migrations"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+COMPILED = "app/matching/_hamming.abi3.so"
 
+
+def built_wheel(directory: Path, **environment: str) -> Path:
+    """A wheel built from a copy of what the image is built from."""
+    source = directory / "source"
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("cordon-*.whl")
+    subprocess.run(
+        [sys.executable, "-c", build, str(directory)],
+        cwd=source,
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = directory.glob("cordon-*.whl")
+    return wheel
+
+
+def test_a_wheel_carries_the_migrations_the_command_and_the_compiled_search(tmp_path: Path) -> None:
+    wheel = built_wheel(tmp_path)
     held = set(zipfile.ZipFile(wheel).namelist())
 
+    source = tmp_path / "source"
     files = [path for path in (source / "app").rglob("*") if path.is_file()]
     files += (source / "migrations").rglob("*.py")
-    assert {str(path.relative_to(source)) for path in files} <= held
+    built_from = {".c", ".pyi"}
+    assert {str(path.relative_to(source)) for path in files if path.suffix not in built_from} <= held
     assert any(name.endswith("entry_points.txt") for name in held)
+    assert COMPILED in held
+    assert "-abi3-" in wheel.name, "one for all versions of Python from 3.11 on"
+
+
+WITHOUT = """
+import numpy as np
+from app.matching import engine
+from app.matching.hamming import HammingIndex
+assert not engine.COMPILED and engine.ENGINE is engine.fallback
+values = np.random.default_rng(1).integers(0, 256, (9_000, 32), np.uint8)
+print(HammingIndex.build(values).search(values[7:8], 31).entries.tolist())
+"""
+
+
+def test_where_there_is_no_compiler_a_wheel_is_built_and_searches_without(tmp_path: Path) -> None:
+    wheel = built_wheel(tmp_path, CC="no-such-compiler")
+    assert COMPILED not in zipfile.ZipFile(wheel).namelist()
+
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        cwd=tmp_path / "installed",
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.strip() == "[7]"
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -305,8 +305,8 @@ static void sort_hits(Hit *hits, size_t count) {
         }
 }
 
-INLINE Outcome search_words(const Index *index, const uint64_t *queries, uint32_t count, Probe *probes, Hits *hits,
-                            unsigned words) {
+INLINE Outcome search_words(const Index *index, const uint64_t *queries, uint32_t count, Probe *probes,
+                            Hits *hits, unsigned words) {
     Outcome outcome = FOUND;
     for (uint32_t number = 0; number < count && outcome == FOUND; number++) {
         size_t first = hits->count;
@@ -513,7 +513,8 @@ INLINE void write_bucket(Writer *writer, uint32_t begin, uint32_t end) {
  * keys: one uint64_t a row; begins: 2^upper + 1; cursors: the larger of 2^upper and 2^lower.
  */
 static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigned start, unsigned width,
-                     unsigned next_start, unsigned hint_width, uint8_t *lines, uint32_t *postings, uint64_t *keys, uint32_t *begins, uint32_t *cursors) {
+                     unsigned next_start, unsigned hint_width, uint8_t *lines, uint32_t *postings,
+                     uint64_t *keys, uint32_t *begins, uint32_t *cursors) {
     unsigned upper = width / 2, lower = width - upper;
     unsigned row_bits = row_bits_of(count);
     size_t parts = (size_t)1 << upper, buckets = (size_t)1 << lower;
@@ -556,7 +557,8 @@ static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigne
     return FOUND;
 }
 
-PyDoc_STRVAR(build_band_doc, "build_band(rows, words, start, width, next_start, next_width, directory, postings) -> None");
+PyDoc_STRVAR(build_band_doc,
+             "build_band(rows, words, start, width, next_start, next_width, directory, postings) -> None");
 
 static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_buffer rows = {0}, lines = {0}, postings = {0};
@@ -564,8 +566,8 @@ static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
     uint64_t *keys = NULL;
     uint32_t *begins = NULL, *cursors = NULL;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(arguments, "y*iiiiiw*w*", &rows, &words, &start, &width, &next_start, &next_width, &lines,
-                          &postings))
+    if (!PyArg_ParseTuple(arguments, "y*iiiiiw*w*", &rows, &words, &start, &width, &next_start, &next_width,
+                          &lines, &postings))
         return NULL;
     if (words_are_wrong(words))
         goto done;
@@ -591,8 +593,8 @@ static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Outcome outcome;
     Py_BEGIN_ALLOW_THREADS
     outcome = build(rows.buf, (size_t)count, (unsigned)words, (unsigned)start, (unsigned)width,
-                    (unsigned)next_start, hint_width_of(row_bits_of((size_t)count), (unsigned)next_width), lines.buf,
-                    postings.buf, keys, begins, cursors);
+                    (unsigned)next_start, hint_width_of(row_bits_of((size_t)count), (unsigned)next_width),
+                    lines.buf, postings.buf, keys, begins, cursors);
     Py_END_ALLOW_THREADS
     if (outcome == FOUND)
         result = Py_NewRef(Py_None);

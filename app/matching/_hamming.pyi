@@ -17,6 +17,8 @@ def build_band(
     words: int,
     start: int,
     width: int,
+    next_start: int,
+    next_width: int,
     directory: NDArray[np.uint8],
     postings: NDArray[np.uint32],
     /,

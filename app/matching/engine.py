@@ -1,7 +1,9 @@
 """What loops behind the search: compiled where it could be, NumPy elsewhere, with the same results.
 
-Cordon is built with the compiled one where there is a C compiler. Without it everything works, and a look-up in a
-large bank takes several times as long; ``cordon doctor`` and the status tell which one is in use.
+Cordon is built with the compiled one where there is a C compiler. Without it everything works, and a look-up
+in a large bank takes several times as long; ``cordon doctor`` and the status tell which one is in use.
+
+Why it is so is told in docs/decisions/0009-search-in-c.md.
 """
 
 from typing import Final, Protocol
@@ -10,11 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.matching import fallback
-
-try:
-    from app.matching import _hamming
-except ImportError:
-    _hamming = None  # type: ignore[assignment]
 
 
 class Engine(Protocol):
@@ -57,11 +54,24 @@ class Engine(Protocol):
         words: int,
         start: int,
         width: int,
+        next_start: int,
+        next_width: int,
         directory: NDArray[np.uint8],
         postings: NDArray[np.uint32],
         /,
     ) -> None:
-        """Fill the lines and the postings of one band."""
+        """Fill the lines, shape (lines, 64), and the postings, shape (n,), of one band.
+
+        Args:
+            rows: shape (n, words).
+            words: 1 to 4.
+            start: of the band, and ``width``, in bits.
+            width: see there.
+            next_start: of the band after it, and ``next_width``, in bits: postings hint at its values.
+            next_width: see there.
+            directory: to be filled.
+            postings: to be filled.
+        """
 
     def shuffle(
         self,
@@ -74,7 +84,15 @@ class Engine(Protocol):
         """Fill rows, shape (n, words), from values, by a table of what each byte becomes at each place."""
 
 
-COMPILED: Final = _hamming is not None
-"""Whether the compiled loops are there."""
+def _best() -> Engine:
+    try:
+        from app.matching import _hamming  # noqa: PLC0415 - not there without a compiler
+    except ImportError:
+        return fallback
+    return _hamming
 
-ENGINE: Final[Engine] = _hamming if COMPILED else fallback
+
+ENGINE: Final = _best()
+
+COMPILED: Final = ENGINE is not fallback
+"""Whether the compiled loops are there."""

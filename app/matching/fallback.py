@@ -19,6 +19,7 @@ LINE_BUCKETS: Final = 60
 _BASE_BYTES: Final = LINE_BYTES - LINE_BUCKETS
 _SATURATED: Final = 255
 _WORD_BITS: Final = 64
+_POSTING_BITS: Final = 32
 
 _ROWS_AT_ONCE: Final = 16384
 _PROBES_AT_ONCE: Final = 1 << 18
@@ -58,6 +59,8 @@ def build_band(  # noqa: PLR0917 - the same
     _words: int,
     start: int,
     width: int,
+    next_start: int,
+    next_width: int,
     directory: NDArray[np.uint8],
     postings: NDArray[np.uint32],
     /,
@@ -67,7 +70,10 @@ def build_band(  # noqa: PLR0917 - the same
     # Sorting value and index as one number is several times as fast as an argsort.
     ordered = (keys << np.uint64(32)) | np.arange(len(rows), dtype=np.uint64)
     ordered.sort()
-    postings[:] = ordered.astype(np.uint32)
+    indices = ordered.astype(np.uint32)
+    row_bits = _row_bits(len(rows))
+    hints = _keys(rows, next_start, min(_POSTING_BITS - row_bits, next_width))
+    postings[:] = (hints << np.uint64(row_bits)).astype(np.uint32)[indices] | indices
     buckets = len(directory) * LINE_BUCKETS
     ends = np.full(buckets + 1, len(rows), np.int64)
     ends[0] = 0
@@ -163,7 +169,9 @@ def _look_up(  # noqa: PLR0917 - one search, cut where its memory is bounded
     index: _Index, probes: _Probes, cuts: NDArray[np.int32], queries: _Rows, first: int, limit: int
 ) -> Iterator[_Triples]:
     """Search a few queries by their bands, and those that meet crowded bands by a scan."""
-    keys = np.stack([_keys(queries, start, width) for start, width, _ in cuts.tolist()], axis=1).astype(np.int64)
+    keys = np.stack([_keys(queries, start, width) for start, width, _ in cuts.tolist()], axis=1).astype(
+        np.int64
+    )
     lines, slots = np.divmod(keys[:, probes.bands] ^ probes.masks, LINE_BUCKETS)
     begins, sizes = _buckets(index, lines + probes.lines, slots)
     totals = sizes.sum(axis=1)
@@ -205,7 +213,9 @@ def _count(
     ends = lengths.cumsum()
     count = int(ends[-1]) if len(ends) else 0
     places = np.repeat(begins[asking].ravel()[filled] - ends + lengths, lengths) + np.arange(count)
-    candidates = index.postings.ravel()[places].astype(np.int64)
+    # What a hint would set aside is set aside by its distance.
+    row_mask = (1 << _row_bits(len(index.rows))) - 1
+    candidates = index.postings.reshape(-1)[places].astype(np.int64) & row_mask
     if (candidates >= len(index.rows)).any():
         raise ValueError("the index is damaged: it points outside itself")
     asked = np.repeat(asking, sizes[asking].sum(axis=1))
@@ -216,6 +226,11 @@ def _count(
     return _Triples(
         pairs // len(index.rows), pairs % len(index.rows), distances[near][first_seen].astype(np.int64)
     )
+
+
+def _row_bits(count: int) -> int:
+    """How many bits of a posting the index of a row takes."""
+    return max(1, (count - 1).bit_length())
 
 
 def _keys(rows: _Rows, start: int, width: int) -> NDArray[np.uint64]:

@@ -9,10 +9,14 @@ band, so looking up all band values that near finds it, and the true distance is
 Where that would cost more than looking at every row, as in a small index or in one whose rows share a band,
 every row is looked at instead. The worst case is that of a scan.
 
-The directory of a band is lines of 64 bytes, one cache line each, for 60 values: a uint32 tells where the rows
-of the first begin in the band's postings, and a byte for each tells how far behind that its rows end. 255 says
-'or further': such rows are sought up to the beginning of the next line, and told apart by their own bits. One
-more line ends the last.
+The directory of a band is lines of 64 bytes, one cache line each, for 60 values: a uint32 tells where the
+rows of the first begin in the band's postings, and a byte for each tells how far behind that its rows end.
+255 says 'or further': such rows are sought up to the beginning of the next line, and told apart by their own
+bits. One more line ends the last.
+
+A posting is the index of a row. The bits above it hold as much as fits of the row's value in the next band,
+the first after the last: a hint that sets most rows aside before they are fetched (``may_lead`` in
+``_hamming.c`` tells why none is lost).
 
 ``HammingIndex.search`` is the seam; what loops behind it is compiled (``_hamming.c``) where it could be.
 """
@@ -88,7 +92,7 @@ class HammingIndex:
     Attributes:
         rows: uint64, shape (n, words); shuffled by ``pack``.
         directory: uint8, shape (lines, 64); band after band, empty if the index is only ever scanned.
-        postings: uint32, shape (bands, n); for each band, all indices of rows in the order of its values.
+        postings: uint32, shape (bands, n); for each band, all rows in the order of its values.
     """
 
     rows: Rows = field(repr=False)
@@ -174,7 +178,9 @@ def bands_of(rows: int, words: int) -> tuple[Band, ...]:
         widths = [bits // count + (band < bits % count) for band in range(count)]
         if sum(1 << width for width in widths) <= _DIRECTORY_PER_ROW * rows:
             break
-    return tuple(Band(start, width) for start, width in zip(accumulate(widths, initial=0), widths, strict=False))
+    return tuple(
+        Band(start, width) for start, width in zip(accumulate(widths, initial=0), widths, strict=False)
+    )
 
 
 def directory_lines(rows: int, words: int) -> int:

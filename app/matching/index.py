@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.entries import Entries
+from app.matching.columns import Banks, Ids
 from app.matching.digests import DigestIndex
 from app.matching.hamming import HammingIndex
 from app.media import SignalType
@@ -20,13 +21,13 @@ class Part:
 
     Attributes:
         search: over their values.
-        ids: int64, shape (n,); the store's ids, in the order of ``search``.
-        banks: int64, shape (n,); ids of their banks.
+        ids: the store's ids, in the order of ``search``.
+        banks: ids of their banks.
     """
 
     search: HammingIndex | DigestIndex
-    ids: NDArray[np.int64] = field(repr=False)
-    banks: NDArray[np.int64] = field(repr=False)
+    ids: Ids = field(repr=False)
+    banks: Banks = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +78,14 @@ def part(of: SignalType, values: NDArray[np.uint8], ids: NDArray[np.int64], bank
     """Index the entries of one type in memory."""
     if of.is_digest:
         digests, order = DigestIndex.build(values)
-        return Part(digests, ids[order], banks[order])
-    return Part(HammingIndex.build(values), ids, banks)
+        return Part(digests, Ids.of(ids[order]), Banks.of(banks[order]))
+    return Part(HammingIndex.build(values), Ids.of(ids), Banks.of(banks))
 
 
-def count_by_bank(of: SignalType, banks: NDArray[np.int64]) -> dict[tuple[int, SignalType], int]:
+def count_by_bank(of: SignalType, banks: Banks) -> dict[tuple[int, SignalType], int]:
     """How many entries each bank has, by bank id and type."""
-    there, counts = np.unique(banks, return_counts=True)
-    return {(bank, of): count for bank, count in zip(there.tolist(), counts.tolist(), strict=True)}
+    counts = np.bincount(banks.codes, minlength=len(banks.table))
+    return {(bank, of): count for bank, count in zip(banks.table.tolist(), counts.tolist(), strict=True)}
 
 
 NO_ENTRIES: Final = EntryIndex({}, {})

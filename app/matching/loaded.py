@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.entries import Bank
+from app.matching.columns import Banks
 from app.matching.hamming import HammingIndex
 from app.matching.index import EntryIndex
 from app.media import (
@@ -231,7 +232,7 @@ class _Near(NamedTuple):
     distances: NDArray[np.int64]
 
 
-def _nearest(found: _Near, banks_of_entries: NDArray[np.int64]) -> _Near:
+def _nearest(found: _Near, banks_of_entries: Banks) -> _Near:
     """Each entry once, at its smallest distance; the nearest ones, and the nearest of each bank."""
     order = np.lexsort((found.queries, found.distances))
     _, first_seen = np.unique(found.entries[order], return_index=True)

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -30,13 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.entries import Entries
+from app.matching.columns import Banks, Ids, is_code_kind, is_offset_kind
 from app.matching.digests import DigestIndex
-from app.matching.hamming import HammingIndex, bands_of, directories, directory_length, pack
+from app.matching.fallback import LINE_BYTES
+from app.matching.hamming import HammingIndex, bands_of, directory_lines, index_band, pack
 from app.matching.index import EntryIndex, Part, count_by_bank
 from app.media import SignalType
 
 _MAGIC: Final = b"CORDONIX"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEAD: Final = struct.Struct("<8sIIQ32s")
 _ALIGNMENT: Final = 4096
 _VERIFIED_AT_ONCE: Final = 1 << 24
@@ -44,14 +47,8 @@ _NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{32})\.snapshot")
 _UNFINISHED: Final = ".unfinished"
 _LOCK: Final = "lock"
 
-_DIGEST_SECTIONS: Final = {"prefixes": "<u8", "values": "|u1", "ids": "<i8", "banks": "<i8"}
-_PERCEPTUAL_SECTIONS: Final = {
-    "rows": "<u8",
-    "postings": "<u4",
-    "directory": "<u4",
-    "ids": "<i8",
-    "banks": "<i8",
-}
+_DIGEST_SECTIONS: Final = {"prefixes": "<u8", "values": "|u1"}
+_PERCEPTUAL_SECTIONS: Final = {"rows": "<u8", "directory": "|u1", "postings": "<u4"}
 
 
 class SnapshotError(Exception):
@@ -141,7 +138,7 @@ class SnapshotWriter:
         if entries.type.is_digest:
             self._values.append(entries.values)
         else:
-            self._append(pack(entries.values))
+            self._append(pack(entries.values), self._section)
 
     def finish(self) -> Path:
         """Complete the file, force it to disk and give it its name.
@@ -159,7 +156,7 @@ class SnapshotWriter:
                 "counts": [[bank, of.value, count] for (bank, of), count in self._counts.items()],
             }
         ).encode()
-        place = self._file.tell()
+        place = self._file.seek(0, os.SEEK_END)
         self._file.write(metadata)
         self._file.seek(0)
         self._file.write(
@@ -194,7 +191,6 @@ class SnapshotWriter:
         ids, banks = np.concatenate(self._ids), np.concatenate(self._banks)
         values = np.concatenate(self._values) if self._values else None
         self._ids, self._banks, self._values, self._open_type = [], [], [], None
-        self._counts.update(count_by_bank(of, banks))
         if values is not None:
             digests, order = DigestIndex.build(values)
             ids, banks = ids[order], banks[order]
@@ -204,14 +200,21 @@ class SnapshotWriter:
             }
         else:
             sections = self._perceptual_sections(len(ids))
-        self._types[of.value] = sections | {
-            "ids": self._write_section(ids),
-            "banks": self._write_section(banks),
+        packed_ids, packed_banks = Ids.of(ids), Banks.of(banks)
+        self._counts.update(count_by_bank(of, packed_banks))
+        self._types[of.value] = {
+            **sections,
+            "ids": self._write_section(packed_ids.offsets) | {"base": packed_ids.base},
+            "banks": self._write_section(packed_banks.codes) | {"table": packed_banks.table.tolist()},
         }
 
     def _perceptual_sections(self, count: int) -> dict[str, dict[str, Any]]:
+        """Index the rows that were written, a band at a time."""
         rows_section = self._section
         shape = (count, rows_section.length // 8 // count)
+        bands = bands_of(*shape)
+        directory = self._begin_section()
+        postings = _Section(_aligned(directory.offset + directory_lines(*shape) * LINE_BYTES))
         self._file.flush()
         with contextlib.closing(
             mmap.mmap(
@@ -219,39 +222,37 @@ class SnapshotWriter:
             )
         ) as mapping:
             rows = np.frombuffer(mapping, "<u8").reshape(shape)
-            begins = []
-            self._section = self._begin_section()
-            for starts, postings in directories(rows):
+            for number, band in enumerate(bands):
                 self._check()
-                begins.append(starts)
-                self._append(postings)
-            bands = len(begins)
+                lines, order = np.empty((band.lines, LINE_BYTES), np.uint8), np.empty(count, np.uint32)
+                index_band(rows, number, lines, order)
+                # Each goes behind what its section has: the file ends where the last of the postings does.
+                self._append(lines, directory)
+                self._append(order, postings)
             # The mapping cannot be closed while an array looks at it.
             del rows
-        postings_section = self._section
-        directory = np.concatenate(begins) if bands else np.empty(0, np.uint32)
-        end = np.array([bands * count] if bands else [], np.uint32)
         return {
-            "rows": rows_section.described(shape),
-            "postings": postings_section.described((bands * count,)),
-            "directory": self._write_section(np.concatenate([directory, end])),
+            "rows": rows_section.described(shape, "<u8"),
+            "directory": directory.described((directory.length // LINE_BYTES, LINE_BYTES), "|u1"),
+            "postings": postings.described((len(bands), count), "<u4"),
         }
 
     def _begin_section(self) -> "_Section":
-        self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
-        return _Section(self._file.tell())
+        self._file.seek(0, os.SEEK_END)
+        return _Section(_aligned(self._file.tell()))
 
     def _write_section(self, column: NDArray[Any]) -> dict[str, Any]:
         self._check()
-        self._section = self._begin_section()
-        self._append(column)
-        return self._section.described(column.shape)
+        section = self._begin_section()
+        self._append(column, section)
+        return section.described(column.shape, column.dtype.str)
 
-    def _append(self, column: NDArray[Any]) -> None:
+    def _append(self, column: NDArray[Any], section: "_Section") -> None:
         data = np.ascontiguousarray(column).data.cast("B") if column.size else b""
+        self._file.seek(section.offset + section.length)
         self._file.write(data)
-        self._section.length += len(data)
-        self._section.crc32 = zlib.crc32(data, self._section.crc32)
+        section.length += len(data)
+        section.crc32 = zlib.crc32(data, section.crc32)
 
 
 @dataclass
@@ -262,8 +263,8 @@ class _Section:
     length: int = 0
     crc32: int = 0
 
-    def described(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        return {"offset": self.offset, "shape": list(shape), "crc32": self.crc32}
+    def described(self, shape: tuple[int, ...], kind: str) -> dict[str, Any]:
+        return {"offset": self.offset, "shape": list(shape), "kind": kind, "crc32": self.crc32}
 
 
 def open_snapshot(path: Path) -> Snapshot:
@@ -367,32 +368,47 @@ class _Reader:
 
     def _part(self, of: SignalType, sections: Mapping[str, Mapping[str, Any]]) -> Part:
         kinds = _DIGEST_SECTIONS if of.is_digest else _PERCEPTUAL_SECTIONS
-        columns = {name: self._column(sections[name], kind) for name, kind in kinds.items()}
+        columns = {name: self._column(sections[name]) for name in (*kinds, "ids", "banks")}
         count = len(columns["ids"])
         search: DigestIndex | HammingIndex
+        shapes: dict[str, tuple[int, ...]] = {"banks": (count,)}
         if of.is_digest:
-            shapes = {"prefixes": (count,), "values": (count, of.size_bytes), "banks": (count,)}
+            shapes |= {"prefixes": (count,), "values": (count, of.size_bytes)}
             search = DigestIndex(columns["prefixes"], columns["values"])
         else:
             words = of.size_bytes // 8
-            shapes = {
+            shapes |= {
                 "rows": (count, words),
-                "directory": (directory_length(count, words),),
-                "postings": (len(bands_of(count, words)) * count,),
-                "banks": (count,),
+                "directory": (directory_lines(count, words), LINE_BYTES),
+                "postings": (len(bands_of(count, words)), count),
             }
             search = HammingIndex(columns["rows"], columns["directory"], columns["postings"])
-        if any(columns[name].shape != shape for name, shape in shapes.items()):
+        fitting = (
+            all(columns[name].shape == shape for name, shape in shapes.items())
+            and all(columns[name].dtype.str == kind for name, kind in kinds.items())
+            and is_offset_kind(columns["ids"].dtype.str)
+            and is_code_kind(columns["banks"].dtype.str)
+        )
+        if not fitting:
             raise SnapshotError("its sections do not fit together")
-        return Part(search, columns["ids"], columns["banks"])
+        return Part(
+            search,
+            Ids(int(sections["ids"]["base"]), columns["ids"]),
+            Banks(np.array(sections["banks"]["table"], np.int64), columns["banks"]),
+        )
 
-    def _column(self, section: Mapping[str, Any], kind: str) -> NDArray[Any]:
+    def _column(self, section: Mapping[str, Any]) -> NDArray[Any]:
         shape = tuple(int(length) for length in section["shape"])
         column = np.frombuffer(
-            self._mapping, kind, count=int(np.prod(shape)), offset=section["offset"]
+            self._mapping, section["kind"], count=math.prod(shape), offset=section["offset"]
         ).reshape(shape)
         self._sections.append((column, section["crc32"]))
         return column
+
+
+def _aligned(place: int) -> int:
+    """The first page boundary from a place on."""
+    return place + -place % _ALIGNMENT
 
 
 def _checksum(column: NDArray[Any]) -> int:

@@ -1,4 +1,11 @@
-"""The search is exact: for any rows, queries and threshold it finds what counting all distances finds."""
+"""The search is exact: for any rows, queries and threshold it finds what counting all distances finds.
+
+Each test runs with the compiled loops, which ``make setup`` builds, and with those in NumPy.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pytest
@@ -6,10 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.matching import hamming
-from app.matching.hamming import HammingIndex, bands_of, directories, directory_length, pack, unpack
+from app.errors import NotReadyError
+from app.matching import _hamming, fallback, hamming
+from app.matching.engine import ENGINE, Engine
+from app.matching.fallback import LINE_BYTES
+from app.matching.hamming import HammingIndex, bands_of, directory_lines, pack, unpack
 
 Values = NDArray[np.uint8]
+
+ENGINES: Final[dict[str, Engine]] = {"compiled": _hamming, "fallback": fallback}
+
+
+@pytest.fixture(scope="module", params=ENGINES, autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each of the two in turn, for all that is built and searched."""
+    hamming.engine = ENGINES[request.param]
+    yield hamming.engine
+    hamming.engine = ENGINE
 
 
 def random_values(count: int, size: int = 32, seed: int = 1) -> Values:
@@ -49,7 +69,7 @@ def planted(values: Values, distances: list[int], seed: int = 2) -> Values:
 
 
 @pytest.fixture(scope="module")
-def indexed() -> tuple[Values, HammingIndex]:
+def indexed(engine: Engine) -> tuple[Values, HammingIndex]:
     """Rows enough for bands."""
     values = random_values(30_000)
     index = HammingIndex.build(values)
@@ -117,23 +137,50 @@ def test_rows_of_pictures_that_resemble_each_other_are_all_found() -> None:
         assert searched(index, queries, threshold) == counted(values, queries, threshold)
 
 
-def test_rows_that_share_all_their_bands_cost_a_scan_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_share_all_their_bands_cost_a_scan_and_no_more() -> None:
     """An adversarial bank: every row shares every band with the query but one."""
     base = random_values(1, seed=5)[0]
     values = np.tile(base, (20_000, 1))
     values[:, :2] = random_values(20_000, 2)
     index = HammingIndex.build(values)
     queries = np.stack([base, *values[:3]])
-    gathered = []
-
-    def spy(rows: hamming.Rows, wanted: hamming.Rows) -> NDArray[np.uint16]:
-        gathered.append(len(rows))
-        return distances(rows, wanted)
-
-    distances = hamming._distances
-    monkeypatch.setattr(hamming, "_distances", spy)
+    # Whoever follows a posting, and does not look at row after row, gets lost here.
+    index.postings[:] = 2**32 - 1
     assert searched(index, queries, 31) == counted(values, queries, 31)
-    assert sum(gathered) <= len(queries) * len(values)
+    far = random_values(1, seed=6)
+    assert not counted(values, far, 31)
+    assert searched(index, far, 31) == set(), "no bucket of it is crowded, nor holds a row"
+
+
+def test_a_damaged_index_gives_an_error_and_no_answer(indexed: tuple[Values, HammingIndex]) -> None:
+    """Fail closed: what points outside itself is not followed, nor taken for empty."""
+    values, index = indexed
+    lost = HammingIndex(index.rows, index.directory, np.full_like(index.postings, 2**32 - 1))
+    with pytest.raises(NotReadyError, match="damaged"):
+        lost.search(values[:1], 31)
+    for byte in (0, 255):
+        astray = HammingIndex(index.rows, np.full_like(index.directory, byte), index.postings)
+        if byte:
+            with pytest.raises(NotReadyError, match="damaged"):
+                astray.search(values[:1], 31)
+        else:
+            assert len(astray.search(values[:1], 31).entries) == 0, "checksums tell an emptied one"
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
+def test_no_damage_makes_the_search_read_outside_its_memory(
+    indexed: tuple[Values, HammingIndex], seed: int, share: float
+) -> None:
+    """A crash of the process would end this test; an error or a wrong answer is all that may come of it."""
+    values, index = indexed
+    rng = np.random.default_rng(seed)
+    directory, postings = index.directory.copy(), index.postings.copy()
+    for damaged in (directory, postings.view(np.uint8)):
+        places = rng.random(damaged.shape) < share**4
+        damaged[places] = rng.integers(0, 256, int(places.sum()), np.uint8)
+    with contextlib.suppress(NotReadyError):
+        HammingIndex(index.rows, directory, postings).search(values[:20], 31)
 
 
 def test_rows_that_are_all_the_same_are_all_found() -> None:
@@ -174,25 +221,20 @@ def test_bands_cover_each_bit_once_and_their_directory_stays_in_proportion(rows:
         words * 64,
     ]
     assert all(band.width <= 32 for band in bands)
-    assert directory_length(rows, words) <= 12 * rows + 1
+    assert directory_lines(rows, words) * LINE_BYTES <= 13 * rows
 
 
 @pytest.mark.parametrize("threshold", range(65))
 def test_radii_satisfy_the_condition_for_exactness(threshold: int) -> None:
     """If sum(r + 1) >= T + 1, a row within T is within r of the query in some band (pigeonhole)."""
-    bands = bands_of(10_000_000, 4)
-    probes = hamming._probes(bands, 10_000_000, threshold)
-    assert probes is not None
-    radii = [
-        max((int(mask).bit_count() for mask in probes.masks[probes.bands == number]), default=-1)
-        for number in range(len(bands))
-    ]
-    assert sum(radius + 1 for radius in radii) >= threshold + 1
+    radii = hamming._cuts(10_000_000, 4, threshold)[:, 2]
+    assert (radii + 1).sum() >= threshold + 1
 
 
 def test_each_row_stands_once_in_the_postings_of_each_band(indexed: tuple[Values, HammingIndex]) -> None:
-    for _, postings in directories(indexed[1].rows):
-        assert np.array_equal(np.sort(postings), np.arange(30_000))
+    row_bits = (30_000).bit_length()
+    for postings in indexed[1].postings:
+        assert np.array_equal(np.sort(postings & np.uint32((1 << row_bits) - 1)), np.arange(30_000))
 
 
 @pytest.mark.parametrize("size", [8, 32])

@@ -98,7 +98,7 @@ def test_snapshots_are_for_this_user_alone(directory: Path) -> None:
 
 def test_the_mapping_cannot_be_written(directory: Path) -> None:
     opened = open_snapshot(written(directory))
-    assert not opened.index.parts[SignalType.PDQ].ids.flags.writeable
+    assert not opened.index.parts[SignalType.PDQ].ids.offsets.flags.writeable
 
 
 def test_there_is_nothing_under_the_final_name_before_the_end(directory: Path) -> None:
@@ -156,7 +156,7 @@ def test_sections_that_do_not_fit_together_are_refused(
 ) -> None:
     """As when the bands of another build of Cordon would be read with these."""
     path = written(directory)
-    monkeypatch.setattr(snapshot, "directory_length", lambda *_: 1)
+    monkeypatch.setattr(snapshot, "directory_lines", lambda *_: 1)
     with pytest.raises(SnapshotError, match="fit together"):
         open_snapshot(path)
 
