@@ -149,6 +149,8 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
 
 def _envelope(untrusted: bytes) -> tuple[bytes, str]:
     try:
+        if len(untrusted) > MAX_BYTES:
+            raise ValueError  # noqa: TRY301 - one answer for all that is no such document
         document = json.loads(untrusted.decode("ascii"), object_pairs_hook=_unique)
         if set(document) == {"signature", "signed"} and isinstance(document["signed"], str):
             return base64.b64decode(document["signature"], validate=True), document["signed"]

@@ -81,6 +81,26 @@ async def authentic(connection: AsyncConnection, report_id: str, roster: Roster)
         TamperedError: a file is not the one that was sealed, or one is missing or too many.
     """
     found = await files(connection, report_id)
+    if await _recorded(connection, report_id, roster) != [digests(found)]:
+        raise TamperedError(report_id)
+    return found
+
+
+async def stood(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[tuple[str, ...], ...]:
+    """The digests of a report's files as they stood since its last sighting: before each resealing, and now.
+
+    Raises:
+        NotFoundError, TamperedError: as ``authentic``.
+    """
+    await authentic(connection, report_id, roster)
+    recorded = await _recorded(connection, report_id, roster, all_since_last_sighting=True)
+    return tuple(_ordered(each, report_id) for each in recorded)
+
+
+async def _recorded(
+    connection: AsyncConnection, report_id: str, roster: Roster, *, all_since_last_sighting: bool = False
+) -> list[dict[str, str]]:
+    """What the audit log says of the digests: as they should be now, and if asked, as they were before."""
     entries = await connection.execute(
         select(audit_log.c.event, audit_log.c.details)
         .where(
@@ -89,19 +109,26 @@ async def authentic(connection: AsyncConnection, report_id: str, roster: Roster)
         )
         .order_by(audit_log.c.seq)
     )
-    recorded: dict[str, str] = {}
+    recorded: list[dict[str, str]] = [{}]
     for entry in entries:
         details = json.loads(entry.details)
         if entry.event == RESEALED_EVENT:
-            recorded = await _after_resealing(connection, report_id, roster, recorded, details)
+            recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], details))
             continue
         sealed_as = report_id if entry.event == SEALED_EVENT else details["sighting"]
-        if sealed_as in recorded:
+        if sealed_as in recorded[-1]:
             raise TamperedError(report_id)
-        recorded[sealed_as] = details["sealed_sha256"]
-    if recorded != digests(found):
-        raise TamperedError(report_id)
-    return found
+        recorded = [recorded[-1] | {sealed_as: details["sealed_sha256"]}]
+    return recorded if all_since_last_sighting else recorded[-1:]
+
+
+def _ordered(recorded: Mapping[str, str], report_id: str) -> tuple[str, ...]:
+    """The report's own digest first, then those of its later sightings, oldest first."""
+    return tuple(recorded[name] for name in _names(recorded, report_id))
+
+
+def _names(recorded: Mapping[str, str], report_id: str) -> list[str]:
+    return sorted(recorded, key=lambda name: (name != report_id, name))
 
 
 def digests(found: Mapping[str, bytes]) -> dict[str, str]:
@@ -146,12 +173,10 @@ async def _after_resealing(
     except SignatureRequiredError:
         raise TamperedError(report_id) from None
     decision = signed.decision
-    before = tuple(recorded[name] for name in sorted(recorded, key=lambda name: (name != report_id, name)))
     if (
         signed.sha256 != details["decision_sha256"]
         or (decision.action, decision.report_id) != (Action.RESEAL, report_id)
-        or decision.sealed_sha256 != before
+        or decision.sealed_sha256 != _ordered(recorded, report_id)
     ):
         raise TamperedError(report_id)
-    names = sorted(recorded, key=lambda name: (name != report_id, name))
-    return dict(zip(names, decision.resealed_sha256, strict=True))
+    return dict(zip(_names(recorded, report_id), decision.resealed_sha256, strict=True))

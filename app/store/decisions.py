@@ -1,0 +1,271 @@
+"""What custodians decided: taken in as they signed it, on the report as they saw it, and read back checked.
+
+The state of a report is a convenience for lists. What may be filed is read from the signed documents and the
+audit log, so that whoever can write to the database alone makes nothing approved.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.custody.decision import Action, Decision, Signed, verify
+from app.custody.roster import Roster
+from app.entries import NewSignal
+from app.errors import ConflictError, SignatureRequiredError
+from app.media import BankKind, SignalType
+from app.store import audit, bank_entries, banks, reports, sealed
+from app.store.report_states import State
+from app.store.reports import Report
+from app.store.schema import audit as audit_log
+from app.store.schema import banks as bank_table
+from app.store.schema import decisions, entries
+
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""How far ahead of the database's clock a custodian's may be."""
+
+FIRST_APPROVAL_EVENT: Final = "report.first_approval"
+"""The first of two approvals: the report stays where it is until the second."""
+ANNOTATED_EVENT: Final = "report.annotated"
+DESTROYED_EVENT: Final = "report.destroyed"
+
+_APPROVED_EVENT: Final = f"report.{State.APPROVED}"
+_REJECTED_EVENT: Final = f"report.{State.REJECTED}"
+_FILED_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}")
+_DECISION_EVENTS: Final = (
+    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
+    *(_APPROVED_EVENT, _REJECTED_EVENT),
+)
+
+
+class NotApprovedError(ConflictError):
+    """What stands in the database is no approval by enough of the pinned custodians, or was changed."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What is to be filed.
+
+    Attributes:
+        xml_sha256: of the XML, 64 hex digits; compare it after opening.
+        xml: the XML, an age file sealed to the filing worker and the custodians.
+        signed: the documents of those who approved it.
+    """
+
+    xml_sha256: str
+    xml: bytes = field(repr=False)
+    signed: tuple[Signed, ...] = field(repr=False)
+
+
+async def take(
+    connection: AsyncConnection,
+    untrusted: bytes,
+    roster: Roster,
+    *,
+    report_id: str,
+    actions: Collection[Action],
+    dual_control: bool = False,
+    by: str,
+) -> Report:
+    """Take in a decision to approve, reject or annotate, and bring its report where it leads.
+
+    Args:
+        connection: within ``Database.begin``.
+        untrusted: the signed document.
+        roster: the pinned.
+        report_id: the report that is meant.
+        actions: what is expected of ``approve``, ``reject`` and ``annotate``.
+        dual_control: whether two different custodians must approve the very same XML.
+        by: id of the key that hands it in, or ``cli``.
+
+    Raises:
+        SignatureRequiredError: it is no decision that a pinned custodian signed, or another one is expected.
+        NotFoundError: there is no such report.
+        ConflictError: the report is not as its signer saw it, was decided since, or cannot go there.
+    """
+    signed = verify(untrusted, roster)
+    decision = signed.decision
+    if decision.action not in actions or decision.report_id != report_id:
+        raise SignatureRequiredError("The decision is not one of this report, or not of this kind.")
+    await check_stands(connection, signed, roster)
+    if decision.action is Action.REJECT:
+        for entry_id in decision.disabled_entries:
+            await _disable(connection, entry_id, by=by)
+    await record(connection, signed)
+    details = _told(signed, by)
+    if decision.action is Action.ANNOTATE:
+        await audit.append(connection, ANNOTATED_EVENT, report_id, details)
+    elif decision.action is Action.REJECT:
+        return await reports.move(connection, report_id, to=State.REJECTED, details=details)
+    elif await _is_first_of_two(connection, decision, roster, dual_control=dual_control):
+        await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
+    else:
+        return await reports.move(connection, report_id, to=State.APPROVED, details=details)
+    return await reports.get(connection, report_id)
+
+
+async def check_stands(connection: AsyncConnection, signed: Signed, roster: Roster) -> Report:
+    """Return only if a verified decision is about its report as it stands; its row is locked then.
+
+    Raises:
+        NotFoundError: there is no such report.
+        ConflictError: the report changed since, or the decision is older than another or from the future.
+    """
+    decision = signed.decision
+    await reports.lock(connection, decision.report_id)
+    report = await reports.get(connection, decision.report_id)
+    found = await sealed.authentic(connection, decision.report_id, roster)
+    if tuple(sealed.digests(found).values()) != decision.sealed_sha256:
+        raise ConflictError(
+            "The report is not as you saw it: it was seen again, or sealed anew. Open it again."
+        )
+    if decision.action is Action.APPROVE and report.bank_kind is not BankKind.CSAM:
+        raise ConflictError(
+            f"Only reports of csam banks can be filed, and this is one of kind '{report.bank_kind.value}'. "
+            "'cordon report export' writes it for others."
+        )
+    earlier = await every(connection, decision.report_id, roster)
+    if any(other.decision.decided_at >= decision.decided_at for other in earlier):
+        raise ConflictError("This decision was taken in already, or a later one was.")
+    if decision.decided_at > datetime.now(UTC) + CLOCKS_DIFFER:
+        raise ConflictError("This decision is from the future: set the clock where it is signed.")
+    return report
+
+
+async def record(connection: AsyncConnection, signed: Signed) -> None:
+    """Store the document; whoever calls it appends the audit entry that names its ``sha256``."""
+    await connection.execute(
+        insert(decisions).values(
+            id=signed.sha256,
+            report_id=signed.decision.report_id,
+            at=datetime.now(UTC),
+            action=signed.decision.action.value,
+            custodian=signed.decision.custodian,
+            document=signed.document,
+        )
+    )
+
+
+async def every(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[Signed, ...]:
+    """All decisions on a report, oldest first, as the audit log has them.
+
+    Raises:
+        NotApprovedError: a document is missing, was added, or is not signed by who is pinned or was.
+    """
+    rows = await connection.execute(
+        select(decisions.c.id, decisions.c.document).where(decisions.c.report_id == report_id)
+    )
+    documents = {row.id: row.document for row in rows}
+    recorded = await connection.execute(
+        select(audit_log.c.details)
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_DECISION_EVENTS))
+        .order_by(audit_log.c.seq)
+    )
+    names = [json.loads(entry.details)["decision_sha256"] for entry in recorded]
+    if sorted(names) != sorted(documents):
+        raise NotApprovedError("The decisions on this report are not those that the audit log recorded.")
+    found = []
+    for name in names:
+        try:
+            signed = verify(documents[name], roster, of_then_too=True)
+        except SignatureRequiredError as error:
+            raise NotApprovedError(f"A stored decision does not hold: {error.detail}") from None
+        if signed.sha256 != name or signed.decision.report_id != report_id:
+            raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
+        found.append(signed)
+    return tuple(found)
+
+
+async def approval(
+    connection: AsyncConnection, report_id: str, roster: Roster, *, dual_control: bool
+) -> Approval:
+    """What custodians approved for filing and nobody took back; the worker files this and nothing else.
+
+    Raises:
+        NotFoundError: there is no such report.
+        NotApprovedError: too few approve, who did is pinned no more, or the database was changed.
+        ConflictError: the same, of a sealed file.
+    """
+    stood = await sealed.stood(connection, report_id, roster)
+    standing = _standing(await every(connection, report_id, roster))
+    filed = await connection.execute(
+        select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_FILED_EVENTS))
+    )
+    if filed.first() is not None:
+        raise NotApprovedError("The audit log says that this report was filed.")
+    good = [
+        each
+        for each in standing
+        if each.decision.sealed_sha256 in stood and roster.custodian(each.decision.custodian) is not None
+    ]
+    signers = {each.decision.custodian for each in good}
+    if len(signers) < (2 if dual_control else 1):
+        raise NotApprovedError("Too few of the pinned custodians approve this report as it stands.")
+    newest = good[-1].decision
+    if newest.xml is None or newest.xml_sha256 is None:  # never of a verified approval
+        raise NotApprovedError("The approval holds no document.")
+    return Approval(newest.xml_sha256, newest.xml, tuple(good))
+
+
+def _standing(signed: Sequence[Signed]) -> list[Signed]:
+    """The approvals of one and the same XML that no later decision took back."""
+    standing: list[Signed] = []
+    for each in signed:
+        decision = each.decision
+        if decision.action is Action.REJECT:
+            standing = []
+        elif decision.action is Action.APPROVE:
+            same = standing and standing[-1].decision.xml_sha256 == decision.xml_sha256
+            standing = [*standing, each] if same else [each]
+    return standing
+
+
+async def _is_first_of_two(
+    connection: AsyncConnection, decision: Decision, roster: Roster, *, dual_control: bool
+) -> bool:
+    """Whether nobody else approved the same before; the decision itself is stored, and not yet audited."""
+    if not dual_control:
+        return False
+    rows = await connection.execute(
+        select(decisions.c.document)
+        .where(decisions.c.report_id == decision.report_id)
+        .order_by(decisions.c.at)
+    )
+    standing = _standing([verify(row.document, roster, of_then_too=True) for row in rows])
+    return not any(
+        each.decision.custodian != decision.custodian
+        and each.decision.sealed_sha256 == decision.sealed_sha256
+        and roster.custodian(each.decision.custodian) is not None
+        for each in standing
+    )
+
+
+async def _disable(connection: AsyncConnection, entry_id: int, *, by: str) -> None:
+    """Take an entry of a bank out of force; one that is gone already is no error."""
+    found = (
+        await connection.execute(
+            select(bank_table.c.name, entries.c.type, entries.c.value)
+            .join(bank_table, bank_table.c.id == entries.c.bank_id)
+            .where(entries.c.id == entry_id, entries.c.removed_generation.is_(None), bank_entries.visible())
+        )
+    ).one_or_none()
+    if found is not None:
+        await banks.remove(connection, found.name, [NewSignal(SignalType(found.type), found.value)], by=by)
+
+
+def _told(signed: Signed, by: str) -> dict[str, Any]:
+    """What the audit entry says of a decision: digests of sealed files, and who signed."""
+    decision = signed.decision
+    told: dict[str, Any] = {
+        "decision_sha256": signed.sha256,
+        "custodian": decision.custodian,
+        "sealed_sha256": list(decision.sealed_sha256),
+        "by": by,
+    }
+    if decision.disabled_entries:
+        told["disabled_entries"] = [str(each) for each in decision.disabled_entries]
+    return told
