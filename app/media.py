@@ -19,6 +19,9 @@ PDQ_MINIMUM_QUALITY: Final = 50
 PDQ_DEFAULT_THRESHOLD: Final = 31
 """Largest Hamming distance of 256 bits that still matches (PDQ reference)."""
 
+PDQ_STRONG_DISTANCE: Final = 16
+"""Largest PDQ distance of a strong match: what saving a picture anew does to its hash stays within it."""
+
 PHASH_DEFAULT_THRESHOLD: Final = 6
 """Largest Hamming distance of 64 bits that still matches."""
 
@@ -68,11 +71,26 @@ class BankKind(StrEnum):
 
 
 class BankAction(StrEnum):
-    """What a match in a bank does: drop and report, drop only, or only count."""
+    """What a match in a bank does: drop and report, drop only, only count, or cancel others' near matches."""
 
     REPORT = "report"
     BLOCK = "block"
     OBSERVE = "observe"
+    SUPPRESS = "suppress"
+
+
+class Tier(StrEnum):
+    """How close a perceptual match is: PDQ up to 16 bits is strong, all else near, pHash at any distance."""
+
+    STRONG = "strong"
+    NEAR = "near"
+
+
+def tier_of(of: SignalType, distance: int) -> Tier | None:
+    """The tier of a match at a distance in bits; None for digests, which match or do not."""
+    if of.is_digest:
+        return None
+    return Tier.STRONG if of is SignalType.PDQ and distance <= PDQ_STRONG_DISTANCE else Tier.NEAR
 
 
 class Verdict(StrEnum):
@@ -233,13 +251,26 @@ class Signals:
 
 
 @dataclass(frozen=True)
+class Suppressor:
+    """An entry of a suppression bank that is nearer to a medium than the entry of a match.
+
+    Attributes:
+        entry_id: its id in the store.
+        named: whether it was named for the very entry that matched.
+    """
+
+    entry_id: int
+    named: bool
+
+
+@dataclass(frozen=True)
 class Match:
     """One bank entry within its bank's threshold of one of the medium's signals.
 
     Attributes:
         bank: name of the bank.
         kind: the bank's kind.
-        action: the bank's action.
+        action: what the bank does on a match of this tier.
         entry_id: id of the entry in the store.
         type: the signal's type.
         entry_value: the bank's value, raw.
@@ -248,6 +279,8 @@ class Match:
         threshold: the largest distance at which the bank still matches; 0 for digests.
         rendering: the rendering that matched; None for digests.
         variant: which form of it matched; None for the whole, upright, positive picture, and for other types.
+        suppressors: what is nearer to the medium than this entry, wherever this entry matched.
+        parked: whether the entry waits for a person, because it matched very many different media.
     """
 
     bank: str
@@ -261,23 +294,51 @@ class Match:
     threshold: int
     rendering: Rendering | None = None
     variant: Variant | None = None
+    suppressors: tuple[Suppressor, ...] = ()
+    parked: bool = False
+
+    @property
+    def tier(self) -> Tier | None:
+        """How close it is; None for digests."""
+        return tier_of(self.type, self.distance)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the medium has the very value of the entry: a digest, or a perceptual hash bit for bit."""
+        return self.distance == 0
 
 
 @dataclass(frozen=True)
 class Consulted:
-    """Which banks were asked about a medium: how many, and whether one of them holds PDQ entries."""
+    """Which banks were asked about a medium.
+
+    Attributes:
+        banks: how many; those that only suppress do not count.
+        holds_pdq: whether one of them holds PDQ entries.
+        all_told: whether all matches are told, none left out for their number.
+    """
 
     banks: int
     holds_pdq: bool
+    all_told: bool = True
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on a medium, with the reason if it is undecidable and the matches that made it."""
+    """The verdict on a medium.
+
+    Attributes:
+        reason: why it is undecidable, else None.
+        matches: those that stand, observing banks included.
+        cancelled: those that a suppression bank cancelled.
+        parked: whether all that is to be reported was matched by parked entries alone.
+    """
 
     verdict: Verdict = Verdict.UNDECIDABLE
     reason: Reason | None = None
     matches: tuple[Match, ...] = ()
+    cancelled: tuple[Match, ...] = ()
+    parked: bool = False
 
     @property
     def to_report(self) -> tuple[Match, ...]:

@@ -17,11 +17,15 @@ from app.media import (
     Scan,
     Shape,
     SignalType,
+    Suppressor,
     Verdict,
 )
 
 SHAPE = Shape("image", "png", 640, 480, 1)
-ACTIONS, TYPES = tuple(BankAction), (SignalType.PDQ, SignalType.PHASH, SignalType.SHA256)
+ACTIONS, TYPES = (
+    (BankAction.REPORT, BankAction.BLOCK, BankAction.OBSERVE),
+    (SignalType.PDQ, SignalType.PHASH, SignalType.SHA256),
+)
 SCAN_REASONS = tuple(reason for reason in Reason if reason not in {Reason.LOW_QUALITY, Reason.NO_BANK})
 
 
@@ -177,3 +181,78 @@ def test_only_banks_that_report_oblige_to_report() -> None:
     decision = decide(consulted=Consulted(2, True), matches=(OBSERVE, BLOCK, REPORT), scan=_scan(100))
     assert decision.to_report == (REPORT,)
     assert decide(consulted=Consulted(1, True), matches=(BLOCK,), scan=_scan(100)).to_report == ()
+
+
+def _near(kind: BankKind, *, named: bool | None, distance: int = 20, parked: bool = False) -> Match:
+    """A match in a bank that reports, at a distance in bits; with a suppressor unless ``named`` is None."""
+    suppressors = () if named is None else (Suppressor(7, named),)
+    return Match(
+        *("b", kind, BankAction.REPORT, 1, SignalType.PDQ, b"e", b"q", distance, 31),
+        suppressors=suppressors,
+        parked=parked,
+    )
+
+
+@pytest.mark.parametrize(
+    ("match", "verdict"),
+    [
+        (_near(BankKind.OTHER, named=False), Verdict.CLEAR),
+        (_near(BankKind.NCII, named=True), Verdict.CLEAR),
+        (_near(BankKind.OTHER, named=None), Verdict.MATCH),
+        (_near(BankKind.OTHER, named=False, distance=0), Verdict.MATCH),
+        (_near(BankKind.CSAM, named=False), Verdict.MATCH),
+        (_near(BankKind.CSAM, named=True), Verdict.CLEAR),
+        (_near(BankKind.CSAM, named=True, distance=0), Verdict.MATCH),
+    ],
+    ids=[
+        "near",
+        "near and named",
+        "nothing harmless is nearer",
+        "exact",
+        "csam",
+        "csam and named",
+        "csam, named and exact",
+    ],
+)
+def test_what_is_nearer_and_harmless_cancels_near_matches_alone(match: Match, verdict: Verdict) -> None:
+    """An exact match is never cancelled, and one of csam only by an entry that was named for it."""
+    decision = decide(consulted=Consulted(1, True), matches=(match,), scan=_scan(100))
+    assert decision.verdict is verdict
+    standing, cancelled = ((match,), ()) if verdict is Verdict.MATCH else ((), (match,))
+    assert (decision.matches, decision.cancelled) == (standing, cancelled)
+
+
+def test_one_match_that_stands_is_enough() -> None:
+    cancelled, stands = _near(BankKind.OTHER, named=False), _near(BankKind.OTHER, named=None)
+    decision = decide(consulted=Consulted(1, True), matches=(cancelled, stands), scan=_scan(100))
+    assert (decision.verdict, decision.matches) == (Verdict.MATCH, (stands,))
+
+
+def test_nothing_is_cancelled_while_some_matches_are_not_told() -> None:
+    """One that was left out for their number may be one that nothing cancels."""
+    match = _near(BankKind.OTHER, named=False)
+    decision = decide(consulted=Consulted(1, True, all_told=False), matches=(match,), scan=_scan(100))
+    assert (decision.verdict, decision.matches) == (Verdict.MATCH, (match,))
+
+
+def test_a_cancelled_match_makes_nothing_clear() -> None:
+    """What PDQ cannot speak for, and what was not scanned, stays undecidable."""
+    match = _near(BankKind.OTHER, named=False)
+    for scan, reason in (
+        (_scan(10), Reason.LOW_QUALITY),
+        (_scan(100, undecidable=Reason.TOO_MANY_FRAMES), Reason.TOO_MANY_FRAMES),
+    ):
+        decision = decide(consulted=Consulted(1, True), matches=(match,), scan=scan)
+        assert (decision.verdict, decision.reason) == (Verdict.UNDECIDABLE, reason)
+
+
+def test_a_report_waits_with_its_entry_only_if_no_other_entry_reports() -> None:
+    """Parked entries go on blocking; one that is not parked, or a digest, has the report queued."""
+    parked, sound = _near(BankKind.CSAM, named=None, parked=True), _near(BankKind.CSAM, named=None)
+    for matches, waits in (((parked,), True), ((parked, sound), False), ((sound,), False), ((BLOCK,), False)):
+        decision = decide(consulted=Consulted(1, True), matches=matches, scan=_scan(100))
+        assert (decision.verdict, decision.parked) == (Verdict.MATCH, waits)
+    digest = Match("b", BankKind.CSAM, BankAction.REPORT, 1, SignalType.MD5, b"e", b"q", 0, 0, parked=True)
+    assert not decide(consulted=Consulted(1, True), matches=(digest,), scan=_scan(100)).parked
+    untold = Consulted(1, True, all_told=False)
+    assert not decide(consulted=untold, matches=(parked,), scan=_scan(100)).parked

@@ -1,25 +1,28 @@
 """Banks over HTTP: their policies and their entries. A change is in force everywhere within seconds."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from app.api import bodies, problems
-from app.api.edge import Key
+from app.api.edge import Key, require_scope
 from app.api.services import InServices, scope
 from app.banks.lists import EMPTY_FILE, MAX_NOTE_CHARACTERS, BadSignalError, new_signal
 from app.entries import PLAIN_TEXT_PATTERN, Bank, NewSignal
 from app.errors import InvalidRequestError
 from app.media import (
     PDQ_DEFAULT_THRESHOLD,
+    PDQ_MINIMUM_QUALITY,
     PHASH_DEFAULT_THRESHOLD,
     BankAction,
     BankKind,
     SignalType,
+    Tier,
 )
 from app.store import banks
 from app.store.banks import Changed
+from app.store.keys import Scope
 
 router = APIRouter(tags=["banks"])
 
@@ -29,6 +32,7 @@ _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 BankName = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The bank's name.")]
 BankKey = Annotated[Key, scope("bank")]
+TierAction = Literal[BankAction.REPORT, BankAction.BLOCK, BankAction.OBSERVE]
 
 _PROBLEMS_OF_SIGNALS: Final = problems.documented(
     "not_found", "too_large", "unsupported_media_type", "invalid_request"
@@ -38,31 +42,81 @@ _PROBLEMS_OF_POLICY: Final = problems.documented(
 )
 
 _NO_REASON: Final[dict[str, JsonValue]] = {"no_report_reason": {"type": "null"}}
+_REASON: Final[dict[str, JsonValue]] = {"no_report_reason": {"type": "string", "pattern": r"\S"}}
+_HARMFUL: Final[dict[str, JsonValue]] = {
+    "kind": {"enum": [kind for kind in BankKind if kind is not BankKind.CSAM]}
+}
+_REPORT, _BLOCK, _OBSERVE = BankAction.REPORT, BankAction.BLOCK, BankAction.OBSERVE
+
+
+def _tiers(strong: list[JsonValue], near: list[JsonValue], *required: JsonValue) -> dict[str, JsonValue]:
+    tiers: dict[str, JsonValue] = {
+        "properties": {"strong": {"enum": strong}, "near": {"enum": near}},
+        "required": list(required),
+    }
+    return {"tiers": tiers}
+
+
+def _policy(title: str, *members: dict[str, JsonValue], required: list[JsonValue]) -> JsonValue:
+    properties = {name: schema for each in members for name, schema in each.items()}
+    return {"title": title, "properties": properties, "required": ["kind", "action", *required]}
+
+
+def _acts(action: BankAction) -> dict[str, JsonValue]:
+    return {"action": {"const": action}}
+
+
+_CSAM: Final[dict[str, JsonValue]] = {"kind": {"const": BankKind.CSAM}}
+_ONE_TIER: Final[list[JsonValue]] = ["tiers"]
+_ACTIONS: Final[list[JsonValue]] = [_REPORT, _BLOCK, _OBSERVE]
+_BOTH: Final = ("strong", "near")
 _POLICIES: Final[list[JsonValue]] = [
-    {
-        "title": "Not csam",
-        "properties": {
-            "kind": {"enum": [kind for kind in BankKind if kind is not BankKind.CSAM]},
-            **_NO_REASON,
+    _policy("csam, reported", _CSAM, _acts(_REPORT), _tiers([_REPORT], [_REPORT]), _NO_REASON, required=[]),
+    _policy(
+        "csam, near matches only blocked",
+        *(_CSAM, _acts(_REPORT), _tiers([_REPORT], [_BLOCK], "near"), _REASON),
+        required=["tiers", "no_report_reason"],
+    ),
+    _policy(
+        "csam, all but digests only blocked",
+        *(_CSAM, _acts(_REPORT), _tiers([_BLOCK], [_BLOCK], *_BOTH), _REASON),
+        required=["tiers", "no_report_reason"],
+    ),
+    _policy(
+        "csam, only blocked",
+        *(_CSAM, _acts(_BLOCK), _tiers([_BLOCK], [_BLOCK]), _REASON),
+        required=["no_report_reason"],
+    ),
+    *(
+        _policy(
+            f"Not csam: {action}, strong {strong}",
+            *(_HARMFUL, _acts(action), _tiers([strong], near, *needed), _NO_REASON),
+            required=_ONE_TIER if needed else [],
+        )
+        for action, strong, near, needed in (
+            (_REPORT, _REPORT, _ACTIONS, ()),
+            (_REPORT, _BLOCK, _ACTIONS[1:], _BOTH),
+            (_REPORT, _OBSERVE, _ACTIONS[2:], _BOTH),
+            (_BLOCK, _BLOCK, _ACTIONS[1:], ()),
+            (_BLOCK, _OBSERVE, _ACTIONS[2:], _BOTH),
+            (_OBSERVE, _OBSERVE, _ACTIONS[2:], ()),
+        )
+    ),
+    _policy(
+        "What is harmless",
+        {"kind": {"const": BankKind.OTHER}},
+        _acts(BankAction.SUPPRESS),
+        {"tiers": {"maxProperties": 0}},
+        {
+            "thresholds": {
+                "properties": {
+                    of.value: {"maximum": most} for of, most in banks.LARGEST_SUPPRESSION_THRESHOLDS.items()
+                }
+            }
         },
-    },
-    {
-        "title": "csam, reported",
-        "properties": {
-            "kind": {"const": BankKind.CSAM},
-            "action": {"const": BankAction.REPORT},
-            **_NO_REASON,
-        },
-    },
-    {
-        "title": "csam, only blocked",
-        "required": ["no_report_reason"],
-        "properties": {
-            "kind": {"const": BankKind.CSAM},
-            "action": {"const": BankAction.BLOCK},
-            "no_report_reason": {"type": "string", "pattern": r"\S"},
-        },
-    },
+        _NO_REASON,
+        required=[],
+    ),
 ]
 """What ``app.store.banks`` lets a bank be, as a schema."""
 
@@ -88,6 +142,16 @@ class Thresholds(BaseModel):
     ] = PHASH_DEFAULT_THRESHOLD
 
 
+class Tiers(BaseModel):
+    """What a match does by how close it is; a tier that is left out does what ``action`` says."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    # A factory, so that the document names no default: that is the bank's action.
+    strong: TierAction = Field(default_factory=lambda: BankAction.REPORT)
+    near: TierAction = Field(default_factory=lambda: BankAction.REPORT)
+
+
 class BankRequest(BaseModel):
     """What a bank is and does."""
 
@@ -96,11 +160,33 @@ class BankRequest(BaseModel):
     )
 
     kind: BankKind = Field(description="Fixed for good. Matches in a `test` bank can never be filed.")
-    action: BankAction = Field(description="`observe` leaves the verdict as it is; a csam bank cannot.")
-    thresholds: Thresholds = Field(default_factory=Thresholds, examples=[{"pdq": 31}])
+    action: BankAction = Field(
+        description="`observe` leaves the verdict as it is; a csam bank cannot. `suppress` cancels near "
+        "matches of other banks, needs the scope `bank:suppress`, and stays what it is."
+    )
+    thresholds: Thresholds = Field(
+        default_factory=Thresholds,
+        description="Of a `suppress` bank the defaults are 16 and 2, the largest 31 and 6.",
+        examples=[{"pdq": 31}],
+    )
+    tiers: Tiers = Field(
+        default_factory=Tiers,
+        description="PDQ within 16 bits is `strong`, farther is `near`, and so is pHash always. A farther "
+        "match never does more than a closer one, and neither more than `action`, which holds for digests.",
+        examples=[{"near": "report"}],
+    )
+    minimum_quality: Annotated[
+        int,
+        Field(ge=PDQ_MINIMUM_QUALITY, le=banks.LARGEST_MINIMUM_QUALITY),
+        BeforeValidator(_number),
+    ] = Field(
+        PDQ_MINIMUM_QUALITY,
+        description="PDQ matches of pictures of a lower quality do not count for this bank.",
+    )
     no_report_reason: str | None = Field(
         None,
-        description="Why a csam bank only blocks; needed there, refused elsewhere.",
+        description="Why a csam bank blocks some matches, or all, without a report; needed there, refused "
+        "elsewhere.",
         json_schema_extra={"maxLength": banks.MAX_REASON_CHARACTERS, "pattern": PLAIN_TEXT_PATTERN},
     )
 
@@ -112,6 +198,8 @@ class BankSummary(BaseModel):
     kind: BankKind
     action: BankAction
     thresholds: dict[SignalType, int]
+    tiers: dict[Tier, BankAction] = Field(description="What it does on a strong and on a near match.")
+    minimum_quality: int
     no_report_reason: str | None
 
 
@@ -225,6 +313,8 @@ async def put_bank(
 ) -> BankSummary:
     """201 if it was made, 200 if it was there. The kind of a bank never changes."""
     wanted = _bank_request(await bodies.read_json(request, MAX_POLICY_BYTES))
+    if wanted.action is BankAction.SUPPRESS:
+        require_scope(key, Scope.SUPPRESS)
     thresholds = wanted.thresholds.model_dump(exclude_unset=True)
     async with at.database.begin() as connection:
         bank, made = await banks.put(
@@ -234,6 +324,10 @@ async def put_bank(
             action=wanted.action,
             by=key.id,
             thresholds={SignalType(of): bits for of, bits in thresholds.items()},
+            tier_actions={
+                Tier(tier): action for tier, action in wanted.tiers.model_dump(exclude_unset=True).items()
+            },
+            minimum_quality=wanted.minimum_quality,
             no_report_reason=wanted.no_report_reason,
         )
     response.status_code = 201 if made else 200
@@ -252,6 +346,8 @@ async def add_signals(request: Request, at: InServices, key: BankKey, name: Bank
     """Signals that are there already are counted as unchanged. A wrong one is named by its index."""
     signals = await _signals(request)
     async with at.database.begin() as connection:
+        if (await banks.get(connection, name)).suppresses:
+            require_scope(key, Scope.SUPPRESS)
         return _answer(await banks.add(connection, name, signals, by=key.id))
 
 
@@ -314,6 +410,8 @@ def _summary(bank: Bank) -> BankSummary:
         kind=bank.kind,
         action=bank.action,
         thresholds={of: bank.threshold(of) for of in (SignalType.PDQ, SignalType.PHASH)},
+        tiers={} if bank.suppresses else {tier: bank.action_of(tier) for tier in Tier},
+        minimum_quality=bank.minimum_quality,
         no_report_reason=bank.no_report_reason,
     )
 

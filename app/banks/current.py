@@ -20,6 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
+import numpy as np
+
 from app.entries import Bank, Changes, Entries, Head
 from app.errors import NotReadyError
 from app.log import event, failure
@@ -35,7 +37,7 @@ from app.matching.snapshot import (
     remove_others,
     snapshots_in,
 )
-from app.media import SignalType
+from app.media import SignalType, Tier
 
 POLL_SECONDS: Final = 1.0
 
@@ -76,6 +78,7 @@ class BankStatus:
     Attributes:
         counts: whether its first import is in force.
         entries: number of entries in force by type.
+        tiers: what it does on a strong and on a near match.
         age_seconds: since its last import; None before the first.
     """
 
@@ -85,6 +88,8 @@ class BankStatus:
     counts: bool
     entries: dict[str, int]
     thresholds: dict[str, int]
+    tiers: dict[str, str]
+    minimum_quality: int
     no_report_reason: str | None
     age_seconds: float | None
 
@@ -224,6 +229,8 @@ class CurrentBanks:
             counts=loaded.counts_in(bank),
             entries={of.value: loaded.counts.get((bank.id, of), 0) for of in SignalType},
             thresholds={of.value: bank.threshold(of) for of in perceptual},
+            tiers={} if bank.suppresses else {tier.value: bank.action_of(tier).value for tier in Tier},
+            minimum_quality=bank.minimum_quality,
             no_report_reason=bank.no_report_reason,
             age_seconds=(self._now() - bank.changed_at).total_seconds() if bank.changed_at else None,
         )
@@ -387,13 +394,17 @@ def _laid_over(base: EntryIndex, added: EntryIndex, changes: Changes) -> LoadedB
     counts = Counter(base.counts)
     counts.update(added.counts)
     counts.subtract(changes.removed_counts)
+    counts.subtract(changes.disabled_counts)
     return LoadedBanks(
         generation=changes.pending[0] - 1 if changes.pending else changes.generation,
         banks={bank.name: bank for bank in changes.banks},
         indexes=(base, added),
         counts=counts,
-        removed=changes.removed,
+        removed=np.union1d(changes.removed, changes.disabled),
         pending=frozenset(changes.pending),
+        parked=changes.parked,
+        tolerated=changes.tolerated,
+        named_pairs=changes.named,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.banks.lists import BadLine, ListChunk, ListError, ListSummary, read_list, summarize
-from app.entries import NewSignal
+from app.entries import UNSUPPRESSING, NewSignal, Origin
 from app.media import SignalType
 from app.store import banks, processes
 from app.store.database import Database
@@ -32,12 +32,14 @@ class ListFile:
         of: the type of all values, where the lines do not tell it.
         force: take values for PDQ although they look like SHA-256.
         skip_bad: leave bad lines out in place of refusing the list.
+        origin: where all of it comes from, and on what terms; what a line says stands over it.
     """
 
     path: Path
     of: SignalType | None = None
     force: bool = False
     skip_bad: bool = False
+    origin: Origin | None = None
 
     def chunks(self) -> Iterator[ListChunk]:
         """Its lines, as ``read_list`` gives them.
@@ -47,7 +49,8 @@ class ListFile:
         """
         try:
             with self.path.open("rb") as untrusted:
-                yield from read_list(untrusted, of=self.of, force=self.force)
+                source = self.origin.source if self.origin is not None else None
+                yield from read_list(untrusted, of=self.of, force=self.force, source=source)
         except OSError as error:
             raise ListError(f"the list cannot be read: {error.strerror}") from None
 
@@ -122,13 +125,15 @@ async def import_list(
         return lambda done: progress(step, done) if progress is not None else None
 
     async with database.connect() as connection:
-        await banks.get(connection, name)
+        bank = await banks.get(connection, name)
     summary = await asyncio.to_thread(listed.checked, tell("check"))
+    if bank.suppresses and not UNSUPPRESSING.isdisjoint(summary.counts):
+        raise ListError(banks.NOT_SUPPRESSING)
     total = summary.counts.total()
     if total <= banks.SMALL_CHANGE:
         signals = await asyncio.to_thread(lambda: list(_signals(listed)))
         async with database.begin() as connection:
-            changed = await banks.add(connection, name, signals, by=by)
+            changed = await banks.add(connection, name, signals, by=by, origin=listed.origin)
     else:
         changed = await _import_staged(database, name, listed, by, tell("import"))
     return Imported(
@@ -139,7 +144,7 @@ async def import_list(
 async def _import_staged(
     database: Database, name: str, listed: ListFile, by: str, progress: Callable[[int], None]
 ) -> banks.Changed:
-    staged = await banks.begin_import(database, name)
+    staged = await banks.begin_import(database, name, origin=listed.origin)
     done = 0
     try:
         signals = _signals(listed)

@@ -1,7 +1,8 @@
 """List files of signals: CSV, JSON lines or plain values, read as a stream.
 
-- CSV begins with the header ``type,value`` or ``type,value,note``.
-- JSON lines are objects with ``type`` and ``value``, and maybe ``note``: what ``bank hash --json`` prints.
+- CSV begins with the header ``type,value``, and maybe more columns: ``note``, and what a source says of each
+  signal, ``source``, ``reference`` (its id there), ``classification``, ``restrictions``, ``listed_at``.
+- JSON lines are objects with the same members: what ``bank hash --json`` prints among them.
 - Anything else is a plain list, one value a line. 32 hex digits are md5, 40 sha1, 16 phash; 64 may be PDQ or
   SHA-256, and the type has to be given.
 
@@ -14,17 +15,26 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import BinaryIO, Final
 
 import numpy as np
 
-from app.entries import NewSignal, is_plain_text
+from app.entries import NewSignal, Origin, is_plain_text
 from app.media import PDQ_BITS, SignalType
 
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_NOTE_CHARACTERS: Final = 1000
+MAX_ORIGIN_CHARACTERS: Final = {
+    "source": 100,
+    "reference": 256,
+    "classification": 100,
+    "restrictions": 1000,
+    "listed_at": 40,
+}
+"""Of what a source says of a signal."""
 
 EMPTY_FILE: Final = {
     SignalType.MD5: bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e"),
@@ -36,7 +46,8 @@ EMPTY_FILE: Final = {
 _BY_DIGITS: Final = {of.size_bytes * 2: of for of in (SignalType.MD5, SignalType.SHA1, SignalType.PHASH)}
 _AMBIGUOUS_DIGITS: Final = PDQ_BITS // 4
 _TYPES: Final = {of.value: of for of in SignalType}
-_HEADERS: Final = (["type", "value"], ["type", "value", "note"])
+_HEADER: Final = ["type", "value"]
+_COLUMNS: Final = frozenset({*_HEADER, "note", *MAX_ORIGIN_CHARACTERS})
 _BOM: Final = b"\xef\xbb\xbf"
 _BLOCK_BYTES: Final = 1 << 19
 
@@ -92,8 +103,19 @@ class ListSummary:
     first_bad: list[BadLine] = field(default_factory=list)
 
 
-def new_signal(untrusted_type: object, untrusted_value: object, untrusted_note: object = None) -> NewSignal:
+def new_signal(
+    untrusted_type: object,
+    untrusted_value: object,
+    untrusted_note: object = None,
+    untrusted_origin: Mapping[str, object] | None = None,
+) -> NewSignal:
     """Check a signal that came as text or decoded JSON.
+
+    Args:
+        untrusted_type: one of ``SignalType``.
+        untrusted_value: hex digits.
+        untrusted_note: text, or None.
+        untrusted_origin: as ``new_origin`` takes it; other members are passed over.
 
     Raises:
         BadSignalError: saying what is wrong with it.
@@ -103,11 +125,53 @@ def new_signal(untrusted_type: object, untrusted_value: object, untrusted_note: 
         raise BadSignalError(f"the type must be one of {', '.join(_TYPES)}")
     if not isinstance(untrusted_value, str):
         raise BadSignalError("the value must be hex digits in a string")
-    return NewSignal(of, _raw(of, untrusted_value.strip()), _note(untrusted_note))
+    return NewSignal(
+        of, _raw(of, untrusted_value.strip()), _note(untrusted_note), new_origin(untrusted_origin or {})
+    )
+
+
+def new_origin(untrusted: Mapping[str, object]) -> Origin | None:
+    """Check what is said of where a signal comes from; None if nothing is.
+
+    Raises:
+        BadSignalError: saying what is wrong with it.
+    """
+    said: dict[str, str] = {}
+    for name, most in MAX_ORIGIN_CHARACTERS.items():
+        value = untrusted.get(name)
+        if value is None or value == "":
+            continue
+        if not isinstance(value, str):
+            raise BadSignalError(f"the {name} must be a string")
+        if len(value) > most or not is_plain_text(value):
+            raise BadSignalError(f"the {name} may have {most} characters, and no control character")
+        if value.strip():
+            said[name] = value.strip()
+    if "listed_at" in said and not _is_moment(said["listed_at"]):
+        raise BadSignalError("the listed_at must be a date, or a date and time with offset (RFC 3339)")
+    return Origin(**said) if said else None
+
+
+def check_source(signal: NewSignal, source: str | None) -> None:
+    """Return only if it is plain whose word a signal comes with.
+
+    Args:
+        signal: a checked one.
+        source: the one of all signals, if one was named for them.
+
+    Raises:
+        BadSignalError: nobody is named, or two are.
+    """
+    if signal.origin is None:
+        return
+    if signal.origin.source is None and source is None:
+        raise BadSignalError("tells what a source says of it, and no source; name that too")
+    if signal.origin.source is not None and source is not None:
+        raise BadSignalError("names a source of its own, and one is named for all")
 
 
 def read_list(
-    untrusted: BinaryIO, *, of: SignalType | None = None, force: bool = False
+    untrusted: BinaryIO, *, of: SignalType | None = None, force: bool = False, source: str | None = None
 ) -> Iterator[ListChunk]:
     """Read a list, some thousand lines at a time, in flat memory.
 
@@ -115,6 +179,7 @@ def read_list(
         untrusted: the file, at its beginning.
         of: the type of all values, where the lines do not tell it; lines that tell another are bad.
         force: take values for PDQ although they look like SHA-256.
+        source: who gives all of them; lines that name another are bad.
 
     Raises:
         ListError: the list as a whole is refused; at its end, if its values look like another type.
@@ -122,7 +187,7 @@ def read_list(
     balanced = total = lines = 0
     form: _Form | None = None
     for block in _blocks(untrusted):
-        form = form or _form(block, of)
+        form = form or _form(block, of, source)
         if form is None:
             lines += block.count(b"\n")
             continue
@@ -190,7 +255,7 @@ class _Form:
     of: SignalType | None
 
 
-def _form(block: bytes, of: SignalType | None) -> _Form | None:
+def _form(block: bytes, of: SignalType | None, source: str | None) -> _Form | None:
     """What form a list has, as its first line tells that is neither blank nor a remark; None without one."""
     # What is wrong with a line is told when it is read.
     texts = (line[:MAX_LINE_BYTES].decode(errors="replace").strip() for line in block.split(b"\n"))
@@ -201,6 +266,7 @@ def _form(block: bytes, of: SignalType | None) -> _Form | None:
     def typed(signal: NewSignal) -> NewSignal:
         if of is not None and signal.type is not of:
             raise BadSignalError(f"of type {signal.type.value}, and '--type' says {of.value}")
+        check_source(signal, source)
         return signal
 
     if first.startswith("{"):
@@ -209,14 +275,13 @@ def _form(block: bytes, of: SignalType | None) -> _Form | None:
         plain = _from_plain if of is None else lambda text: NewSignal(of, _raw(of, text))
         return _Form(plain, _SIMPLE_PLAIN, None, of)
     names = [name.strip(' "').lower() for name in first.split(",")]
-    if names not in _HEADERS:
-        raise ListError("the first line of a CSV file must be the header 'type,value' or 'type,value,note'")
-    return _Form(
-        lambda text: typed(_from_csv(text, len(names))),
-        _SIMPLE_CSV if names == _HEADERS[0] else _SIMPLE_CSV_NOTED,
-        first,
-        of,
-    )
+    if names[:2] != _HEADER or len(names) != len(set(names)) or not _COLUMNS.issuperset(names):
+        more = ", ".join(sorted(_COLUMNS.difference(_HEADER)))
+        raise ListError(
+            f"the first line of a CSV file must be the header 'type,value', and may go on with {more}"
+        )
+    simple = {2: _SIMPLE_CSV, 3: _SIMPLE_CSV_NOTED if names[-1] == "note" else None}.get(len(names))
+    return _Form(lambda text: typed(_from_csv(text, names)), simple, first, of)
 
 
 def _chunk(form: _Form, block: bytes, before: int) -> ListChunk:
@@ -283,14 +348,18 @@ def _from_json(text: str) -> NewSignal:
         raise BadSignalError("not JSON") from None
     if not isinstance(said, dict):
         raise BadSignalError("not a JSON object")
-    return new_signal(said.get("type"), said.get("value"), said.get("note"))
+    # What 'bank hash' prints names the file it hashed as its source.
+    hashed = "quality" in said and "source" in said
+    origin = {name: value for name, value in said.items() if name != "source"} if hashed else said
+    return new_signal(said.get("type"), said.get("value"), said.get("note"), origin)
 
 
-def _from_csv(text: str, expected: int) -> NewSignal:
+def _from_csv(text: str, names: Sequence[str]) -> NewSignal:
     fields = _fields(text) if '"' in text else text.split(",")
-    if len(fields) != expected:
-        raise BadSignalError(f"has {len(fields)} fields, and the header {expected}")
-    return new_signal(*fields)
+    if len(fields) != len(names):
+        raise BadSignalError(f"has {len(fields)} fields, and the header {len(names)}")
+    said = dict(zip(names, fields, strict=True))
+    return new_signal(said["type"], said["value"], said.get("note"), said)
 
 
 def _fields(text: str) -> list[str]:
@@ -307,6 +376,15 @@ def _from_plain(text: str) -> NewSignal:
     if of is None:
         raise BadSignalError(f"has {len(text)} characters; a value has 16, 32, 40 or 64 hex digits")
     return NewSignal(of, _raw(of, text))
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        if len(text) == len("2026-01-31"):
+            return date.fromisoformat(text).isoformat() == text
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _raw(of: SignalType, text: str) -> bytes:

@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import UsageError, emit_json, emit_table, printable, say
-from app.media import BankAction, BankKind, SignalType
+from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
 
 if TYPE_CHECKING:
     from app.entries import Bank
@@ -24,6 +25,17 @@ Thresholds = Annotated[
         help="Largest Hamming distance that still matches, as pdq=31 or phash=6; give it again for both.",
     ),
 ]
+Tiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tier",
+        metavar="TIER=ACTION",
+        help="What a perceptual match does by its distance, as near=block: strong is PDQ within 16 bits, "
+        "near is farther, and pHash always. Never more than a closer one, nor than --action, which is what "
+        "digests do.",
+    ),
+]
+QUALITY_HELP = "PDQ matches of pictures below this quality, 50 to 100, do not count."
 Reason = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="Why matches of a csam bank are blocked without a report."),
@@ -32,6 +44,17 @@ ListType = Annotated[
     SignalType | None,
     typer.Option("--type", help="What all values are, where the list does not tell (64 hex digits)."),
 ]
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What was said of a bank's policy; None is what was not."""
+
+    action: BankAction | None
+    thresholds: dict[SignalType, int]
+    tiers: dict[Tier, BankAction]
+    minimum_quality: int | None
+    no_report_reason: str | None
 
 
 @app.callback()
@@ -50,19 +73,31 @@ def create(
     kind: Annotated[BankKind, typer.Option(help="The kind of harm; it never changes.")],
     action: Annotated[
         BankAction,
-        typer.Option(help="On a match: drop and report, drop only, or only count ('observe' lets it pass)."),
+        typer.Option(
+            help="On a match: drop and report, drop only, or only count ('observe' lets it pass). 'suppress' "
+            "makes a list of what is harmless."
+        ),
     ],
     threshold: Thresholds = None,
+    tier: Tiers = None,
+    minimum_quality: Annotated[int, typer.Option(help=QUALITY_HELP)] = PDQ_MINIMUM_QUALITY,
     no_report_reason: Reason = None,
 ) -> None:
     """Make an empty bank. It counts once the first import into it is in force.
 
     'observe' is refused for csam, and 'block' on csam needs --no-report-reason.
 
+    A suppression bank (--kind other --action suppress) lists what was found to be harmless: a picture that
+    is nearer to one of its entries than to the entry it matched is no match. It never cancels an exact
+    match, and one of a csam bank only where both entries were named as a pair.
+
         cordon bank create hashlist --kind csam --action report
         cordon bank create spam --kind other --action block --threshold pdq=20
+        cordon bank create leaks --kind ncii --action report --tier near=block --minimum-quality 70
+        cordon bank create harmless --kind other --action suppress
     """
-    asyncio.run(_create(name, kind, action, _thresholds(threshold), no_report_reason))
+    policy = _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, no_report_reason)
+    asyncio.run(_create(name, kind, action, policy))
     say(f"bank {name} is made; 'cordon bank import {name} FILE' fills it")
 
 
@@ -71,15 +106,22 @@ def set_policy(
     name: Name,
     action: Annotated[BankAction | None, typer.Option(help="On a match, from now on.")] = None,
     threshold: Thresholds = None,
+    tier: Tiers = None,
+    minimum_quality: Annotated[int | None, typer.Option(help=QUALITY_HELP)] = None,
     no_report_reason: Reason = None,
 ) -> None:
     """Change what a bank does on a match, or how close a match must be. What is not given stays.
 
     cordon bank set hashlist --threshold pdq=20
+    cordon bank set leaks --tier near=observe
     """
-    if action is None and not threshold and no_report_reason is None:
-        raise UsageError("nothing to set: give --action, --threshold or --no-report-reason")
-    asyncio.run(_set(name, action, _thresholds(threshold), no_report_reason))
+    if action is None and not threshold and not tier and minimum_quality is None and no_report_reason is None:
+        raise UsageError(
+            "nothing to set: give --action, --threshold, --tier, --minimum-quality or --no-report-reason"
+        )
+    asyncio.run(
+        _set(name, _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, no_report_reason))
+    )
     say(f"bank {name} is changed; every running gate follows within seconds")
 
 
@@ -137,6 +179,10 @@ def list_banks(as_json: AsJson = False) -> None:
                     "kind": each.kind.value,
                     "action": each.action.value,
                     "thresholds": {of.value: each.threshold(of) for of in SignalType if not of.is_digest},
+                    "tiers": {tier.value: each.action_of(tier).value for tier in Tier}
+                    if not each.suppresses
+                    else {},
+                    "minimum_quality": each.minimum_quality,
                     "no_report_reason": each.no_report_reason,
                     "entries": {of.value: count for of, count in entries.items()},
                     "imported_at": each.changed_at.isoformat() if each.changed_at else None,
@@ -147,7 +193,7 @@ def list_banks(as_json: AsJson = False) -> None:
             (
                 each.name,
                 each.kind.value,
-                each.action.value,
+                _actions(each),
                 held or ("emptied" if each.first_generation is not None else "nothing imported yet"),
                 f"{each.changed_at:%Y-%m-%d %H:%M}" if each.changed_at else "",
                 f"pdq {each.threshold(SignalType.PDQ)}, phash {each.threshold(SignalType.PHASH)}",
@@ -244,13 +290,27 @@ def _thresholds(given: list[str] | None) -> dict[SignalType, int]:
     return thresholds
 
 
-async def _create(
-    name: str,
-    kind: BankKind,
-    action: BankAction,
-    thresholds: dict[SignalType, int],
-    no_report_reason: str | None,
-) -> None:
+def _tiers(given: list[str] | None) -> dict[Tier, BankAction]:
+    tiers = {}
+    for each in given or []:
+        name, _, action = each.partition("=")
+        if name not in set(Tier) or action not in set(BankAction):
+            raise UsageError("--tier is written TIER=ACTION, like near=block or strong=report")
+        tiers[Tier(name)] = BankAction(action)
+    return tiers
+
+
+def _actions(bank: "Bank") -> str:
+    """What a bank does, and what it does otherwise on matches of a tier."""
+    others = [
+        f"{tier.value} {bank.action_of(tier).value}"
+        for tier in Tier
+        if bank.action_of(tier) is not bank.action
+    ]
+    return ", ".join([bank.action.value, *others])
+
+
+async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy) -> None:
     from app.cli.state import BY, open_state
     from app.store import banks
 
@@ -261,26 +321,28 @@ async def _create(
             kind=kind,
             action=action,
             by=BY,
-            thresholds=thresholds,
-            no_report_reason=no_report_reason,
+            thresholds=policy.thresholds,
+            tier_actions=policy.tiers,
+            minimum_quality=PDQ_MINIMUM_QUALITY if policy.minimum_quality is None else policy.minimum_quality,
+            no_report_reason=policy.no_report_reason,
         )
 
 
-async def _set(
-    name: str, action: BankAction | None, thresholds: dict[SignalType, int], no_report_reason: str | None
-) -> None:
+async def _set(name: str, policy: _Policy) -> None:
     from app.cli.state import BY, open_state
     from app.store import banks
 
     async with open_state() as database, database.begin() as connection:
-        there = (await banks.get(connection, name)).thresholds
+        there = await banks.get(connection, name)
         await banks.configure(
             connection,
             name,
             by=BY,
-            action=action,
-            thresholds={**there, **thresholds},
-            no_report_reason=no_report_reason,
+            action=policy.action,
+            thresholds={**there.thresholds, **policy.thresholds},
+            tier_actions={**there.tier_actions, **policy.tiers},
+            minimum_quality=policy.minimum_quality,
+            no_report_reason=policy.no_report_reason,
         )
 
 

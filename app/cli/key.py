@@ -55,8 +55,9 @@ def create(
 ) -> None:
     """Make a key and print its token, once. Keep the token where only its client can read it.
 
-    Scopes: 'ingest' hands media in, 'bank' changes banks, 'report' lists and holds sealed reports, 'ops'
-    reads /v1/status. Give each client only what it needs.
+    Scopes: 'ingest' hands media in, 'bank' changes banks, 'bank:suppress' beside it makes and fills banks of
+    what is harmless, 'report' lists and holds sealed reports, 'ops' reads /v1/status. Give each client only
+    what it needs.
 
         cordon key create --name scraper --scope ingest
         cordon key create --name ci --scope ingest --scope bank --json

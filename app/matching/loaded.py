@@ -1,7 +1,8 @@
 """One immutable generation of all banks, and what it says of a medium."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from typing import Final, NamedTuple
@@ -9,18 +10,21 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.entries import Bank
+from app.entries import SUPPRESSING_DIGEST, Bank
 from app.matching.columns import Banks
 from app.matching.hamming import HammingIndex
 from app.matching.index import EntryIndex
 from app.media import (
     PDQ_MINIMUM_QUALITY,
     Consulted,
+    Digests,
     Match,
     Rendering,
     Signals,
     SignalType,
+    Suppressor,
     Variant,
+    tier_of,
 )
 
 MATCHES_KEPT: Final = 100
@@ -28,6 +32,10 @@ MATCHES_KEPT: Final = 100
 
 # An adversarial bank can answer every query with all that it holds: only so many such answers at once.
 _QUERIES_AT_ONCE: Final = 8
+
+_SUPPRESSORS_TOLD: Final = 10
+
+_BEST_QUALITY: Final = 100
 
 _EMPTY: Final[NDArray[np.int64]] = np.empty(0, np.int64)
 
@@ -40,9 +48,12 @@ class LoadedBanks:
         generation: up to here, all is in force.
         banks: by name, with their policies.
         indexes: the snapshot, and what was added since.
-        removed: int64, ascending: ids of entries that were removed since.
+        removed: int64, ascending: ids of entries that were removed since, or are disabled.
         counts: number of entries in force by bank id and type.
         pending: generations whose entries wait for a new snapshot.
+        parked: ids of entries that wait for a person.
+        tolerated: ids of entries, and until when they are not to be parked.
+        named_pairs: of ids: an entry of a suppression bank, and the one it may cancel although that is csam.
     """
 
     generation: int
@@ -51,6 +62,9 @@ class LoadedBanks:
     counts: Mapping[tuple[int, SignalType], int]
     removed: NDArray[np.int64] = field(default_factory=lambda: _EMPTY, repr=False)
     pending: frozenset[int] = frozenset()
+    parked: frozenset[int] = field(default=frozenset(), repr=False)
+    tolerated: Mapping[int, datetime] = field(default_factory=dict, repr=False)
+    named_pairs: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)
 
     def held(self, bank: Bank) -> int:
         """How many entries of a bank are in force."""
@@ -75,10 +89,10 @@ class LoadedBanks:
         unknown = sorted(names - self.banks.keys()) if names is not None else []
         if unknown:
             return f"there is no bank {unknown[0]!r}"
-        asked = self.named(names)
-        if not asked:
+        deciding = [bank for bank in self.named(names) if not bank.suppresses]
+        if not deciding:
             return "no bank counts: none has had its first import"
-        emptied = [bank.name for bank in asked if not self.held(bank)]
+        emptied = [bank.name for bank in deciding if not self.held(bank)]
         return f"bank {emptied[0]!r} was emptied" if emptied else None
 
     def consult(self, signals: Signals, names: frozenset[str] | None) -> tuple[Consulted, tuple[Match, ...]]:
@@ -90,93 +104,148 @@ class LoadedBanks:
             What was consulted; and the matches, one for each entry at its smallest distance, nearest first.
         """
         asked = self.named(names)
+        deciding = [bank for bank in asked if not bank.suppresses]
         policy = _Policy.of(asked)
-        found = [
-            *self._digest_matches(signals, asked),
-            *self._perceptual_matches(SignalType.PDQ, _pdq_queries(signals.renderings), policy),
-            *self._perceptual_matches(SignalType.PHASH, _phash_queries(signals.renderings), policy),
+        digests = self._digest_matches(signals.digests, asked)
+        # What was seen to be harmless, byte by byte, is nearer than any entry that only resembles it.
+        harmless = [
+            match.entry_id
+            for match in digests
+            if self.banks[match.bank].suppresses and match.type is SUPPRESSING_DIGEST
         ]
+        found = [match for match in digests if not self.banks[match.bank].suppresses]
+        all_told = True
+        for of, queries in (
+            (SignalType.PDQ, _pdq_queries(signals.renderings)),
+            (SignalType.PHASH, _phash_queries(signals.renderings)),
+        ):
+            matches, told = self._perceptual_matches(of, _Searched.of(of, queries), policy, harmless)
+            found += matches
+            all_told &= told
+        kept = _kept(found)
         consulted = Consulted(
-            banks=len(asked) if self.lacking(names) is None else 0,
-            holds_pdq=any(self.counts.get((bank.id, SignalType.PDQ), 0) for bank in asked),
+            banks=len(deciding) if self.lacking(names) is None else 0,
+            holds_pdq=any(self.counts.get((bank.id, SignalType.PDQ), 0) for bank in deciding),
+            all_told=all_told and len(kept) == len(found),
         )
-        return consulted, _kept(found)
+        return consulted, kept
 
     @cached_property
     def _by_id(self) -> Mapping[int, Bank]:
         return {bank.id: bank for bank in self.banks.values()}
 
-    def _digest_matches(self, signals: Signals, asked: Sequence[Bank]) -> Iterator[Match]:
+    def _digest_matches(self, digests: Digests, asked: Sequence[Bank]) -> list[Match]:
+        """Entries of the very digests of a medium, those of suppression banks included."""
         values = {
-            SignalType.MD5: signals.digests.md5,
-            SignalType.SHA1: signals.digests.sha1,
-            SignalType.SHA256: signals.digests.sha256,
+            SignalType.MD5: digests.md5,
+            SignalType.SHA1: digests.sha1,
+            SignalType.SHA256: digests.sha256,
         }
         may_match = {bank.id for bank in asked}
+        found = []
         for index in self.indexes:
             for of, value in values.items():
-                digests = index.digests(of)
-                if digests is None:
+                search = index.digests(of)
+                if search is None:
                     continue
-                for entry in digests.search(value):
+                for entry in search.search(value):
                     entry_id, bank_id = int(index.parts[of].ids[entry]), int(index.parts[of].banks[entry])
                     if bank_id in may_match and not _among(np.array([entry_id]), self.removed)[0]:
                         bank = self._by_id[bank_id]
-                        yield Match(
-                            bank=bank.name,
-                            kind=bank.kind,
-                            action=bank.action,
-                            entry_id=entry_id,
-                            type=of,
-                            entry_value=value,
-                            query_value=value,
-                            distance=0,
-                            threshold=0,
+                        found.append(
+                            Match(
+                                bank=bank.name,
+                                kind=bank.kind,
+                                action=bank.action,
+                                entry_id=entry_id,
+                                type=of,
+                                entry_value=value,
+                                query_value=value,
+                                distance=0,
+                                threshold=0,
+                            )
                         )
+        return found
 
     def _perceptual_matches(
-        self, of: SignalType, queries: Sequence["_Query"], policy: "_Policy"
-    ) -> Iterator[Match]:
-        """Matches of one type: searched at the largest threshold in use, held against each bank's own."""
-        first_of = {query.value: query for query in reversed(queries)}
-        values = list(first_of)
+        self, of: SignalType, searched: "_Searched", policy: "_Policy", harmless: Sequence[int]
+    ) -> tuple[list[Match], bool]:
+        """Matches of one type, and whether these are all: searched at the largest threshold in use.
+
+        Args:
+            of: PDQ or pHash.
+            searched: values of the medium.
+            policy: of the banks that are asked.
+            harmless: ids of entries of suppression banks that the medium is, byte by byte.
+        """
+        found: list[_Found] = []
+        suppressing: list[_Found] = []
+        all_told = True
         for index in self.indexes:
             search = index.perceptual(of)
-            if search is None or not values or not len(policy.ids):
+            if search is None or not searched.queries or not len(policy.ids):
                 continue
-            near = self._near(of, index, search, np.frombuffer(b"".join(values), np.uint8), policy)
-            for query, entry, distance in zip(*near, strict=True):
-                bank = self._by_id[int(index.parts[of].banks[entry])]
-                yield Match(
-                    bank=bank.name,
-                    kind=bank.kind,
-                    action=bank.action,
-                    entry_id=int(index.parts[of].ids[entry]),
+            near, near_suppressing, told = self._near(of, index, search, searched, policy)
+            all_told &= told
+            for kept, into in ((near, found), (near_suppressing, suppressing)):
+                into += [
+                    _Found(
+                        self._by_id[int(index.parts[of].banks[entry])],
+                        int(index.parts[of].ids[entry]),
+                        search.value(int(entry)),
+                        int(query),
+                        int(distance),
+                    )
+                    for query, entry, distance in zip(*kept, strict=True)
+                ]
+        nearer = _nearer(of, found, suppressing, searched) if suppressing else {}
+        matches = []
+        for each in found:
+            query = searched.queries[each.query]
+            suppressors = [*harmless, *nearer.get(each.entry_id, ())]
+            matches.append(
+                Match(
+                    bank=each.bank.name,
+                    kind=each.bank.kind,
+                    action=each.bank.action_of(tier_of(of, each.distance)),
+                    entry_id=each.entry_id,
                     type=of,
-                    entry_value=search.value(int(entry)),
-                    query_value=values[int(query)],
-                    distance=int(distance),
-                    threshold=bank.threshold(of),
-                    rendering=first_of[values[int(query)]].rendering,
-                    variant=first_of[values[int(query)]].variant,
+                    entry_value=each.value,
+                    query_value=query.value,
+                    distance=each.distance,
+                    threshold=each.bank.threshold(of),
+                    rendering=query.rendering,
+                    variant=query.variant,
+                    suppressors=self._told(suppressors, each.entry_id) if suppressors else (),
+                    parked=each.entry_id in self.parked,
                 )
+            )
+        return matches, all_told
+
+    def _told(self, suppressors: Sequence[int], entry_id: int) -> tuple[Suppressor, ...]:
+        """Some of the suppressors of an entry, those first that were named for it."""
+        told = [Suppressor(each, (each, entry_id) in self.named_pairs) for each in suppressors]
+        return tuple(sorted(told, key=lambda each: not each.named)[:_SUPPRESSORS_TOLD])
 
     def _near(
         self,
         of: SignalType,
         index: EntryIndex,
         search: HammingIndex,
-        flat_values: NDArray[np.uint8],
+        searched: "_Searched",
         policy: "_Policy",
-    ) -> "_Near":
-        """The nearest entries of one index, a few queries at a time so that memory stays bounded."""
+    ) -> tuple["_Near", "_Near", bool]:
+        """The nearest entries of one index, those of suppression banks apart; and whether these are all.
+
+        A few queries at a time, so that memory stays bounded.
+        """
         part = index.parts[of]
-        queries = flat_values.reshape(-1, of.size_bytes)
         thresholds = policy.thresholds[of]
         widest = int(thresholds.max())
-        nearest = _Near(_EMPTY, _EMPTY, _EMPTY)
-        for begin in range(0, len(queries), _QUERIES_AT_ONCE):
-            hits = search.search(queries[begin : begin + _QUERIES_AT_ONCE], widest)
+        nearest = {False: _NOTHING_NEAR, True: _NOTHING_NEAR}
+        all_told = True
+        for begin in range(0, len(searched.values), _QUERIES_AT_ONCE):
+            hits = search.search(searched.values[begin : begin + _QUERIES_AT_ONCE], widest)
             if not len(hits.entries):
                 continue
             banks = part.banks[hits.entries]
@@ -184,17 +253,24 @@ class LoadedBanks:
             holds = (
                 (policy.ids[places] == banks)
                 & (hits.distances <= thresholds[places])
+                & (searched.qualities[hits.queries + begin] >= policy.minimum_qualities[places])
                 & ~_among(part.ids[hits.entries], self.removed)
             )
-            nearest = _nearest(
-                _Near(
-                    np.concatenate([nearest.queries, hits.queries[holds] + begin]),
-                    np.concatenate([nearest.entries, hits.entries[holds]]),
-                    np.concatenate([nearest.distances, hits.distances[holds]]),
-                ),
-                part.banks,
-            )
-        return nearest
+            for suppresses, so_far in nearest.items():
+                some = holds & (policy.suppresses[places] == suppresses)
+                if not some.any():
+                    continue
+                nearest[suppresses], told = _nearest(
+                    _Near(
+                        np.concatenate([so_far.queries, hits.queries[some] + begin]),
+                        np.concatenate([so_far.entries, hits.entries[some]]),
+                        np.concatenate([so_far.distances, hits.distances[some]]),
+                    ),
+                    part.banks,
+                )
+                # A suppressor that is left out cancels nothing, so only matches have to be told.
+                all_told &= told or suppresses
+        return nearest[False], nearest[True], all_told
 
 
 class _Query(NamedTuple):
@@ -202,14 +278,58 @@ class _Query(NamedTuple):
 
     value: bytes
     rendering: Rendering
-    variant: Variant | None
+    variant: Variant | None = None
+
+    @property
+    def quality(self) -> int:
+        return (self.variant or self.rendering).quality
+
+
+class _Searched(NamedTuple):
+    """The distinct values of one type of a medium, in columns.
+
+    Attributes:
+        values: uint8, shape (n, size of the type in bytes).
+        qualities: int64, shape (n,); PDQ's, 0 to 100, and 100 for a type that asks for none.
+    """
+
+    queries: Sequence[_Query]
+    values: NDArray[np.uint8]
+    qualities: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, of: SignalType, queries: Sequence[_Query]) -> "_Searched":
+        best: dict[bytes, _Query] = {}
+        for query in queries:
+            there = best.get(query.value)
+            if there is None or there.quality < query.quality:
+                best[query.value] = query
+        distinct = list(best.values())
+        asks = of is SignalType.PDQ
+        return cls(
+            distinct,
+            np.frombuffer(b"".join(best), np.uint8).reshape(-1, of.size_bytes),
+            np.array([query.quality if asks else _BEST_QUALITY for query in distinct], np.int64),
+        )
+
+
+class _Found(NamedTuple):
+    """An entry that is near a medium: at which of its values, and how near."""
+
+    bank: Bank
+    entry_id: int
+    value: bytes
+    query: int
+    distance: int
 
 
 class _Policy(NamedTuple):
-    """Of the banks that are asked: their ids, ascending, and their thresholds by type."""
+    """Of the banks that are asked, in columns by ascending id."""
 
     ids: NDArray[np.int64]
     thresholds: Mapping[SignalType, NDArray[np.int64]]
+    minimum_qualities: NDArray[np.int64]
+    suppresses: NDArray[np.bool_]
 
     @classmethod
     def of(cls, asked: Sequence[Bank]) -> "_Policy":
@@ -221,6 +341,8 @@ class _Policy(NamedTuple):
                 for of in SignalType
                 if not of.is_digest
             },
+            np.array([bank.minimum_quality for bank in ordered], np.int64),
+            np.array([bank.suppresses for bank in ordered], np.bool_),
         )
 
 
@@ -232,14 +354,48 @@ class _Near(NamedTuple):
     distances: NDArray[np.int64]
 
 
-def _nearest(found: _Near, banks_of_entries: Banks) -> _Near:
-    """Each entry once, at its smallest distance; the nearest ones, and the nearest of each bank."""
+_NOTHING_NEAR: Final = _Near(_EMPTY, _EMPTY, _EMPTY)
+
+
+def _nearest(found: _Near, banks_of_entries: Banks) -> tuple[_Near, bool]:
+    """Each entry once, at its smallest distance: the nearest, and each bank's; whether these are all."""
     order = np.lexsort((found.queries, found.distances))
     _, first_seen = np.unique(found.entries[order], return_index=True)
     ordered = order[np.sort(first_seen)]
     _, nearest_of_banks = np.unique(banks_of_entries[found.entries[ordered]], return_index=True)
     keep = ordered[np.union1d(np.arange(min(MATCHES_KEPT, len(ordered))), nearest_of_banks)]
-    return _Near(found.queries[keep], found.entries[keep], found.distances[keep])
+    kept = _Near(found.queries[keep], found.entries[keep], found.distances[keep])
+    return kept, len(keep) == len(ordered)
+
+
+def _nearer(
+    of: SignalType, found: Sequence[_Found], suppressing: Sequence[_Found], searched: _Searched
+) -> dict[int, list[int]]:
+    """For entries that matched: ids of the suppression entries that are nearer wherever they matched.
+
+    A medium has many values, as of its frames. An entry that matched at one that no suppression entry is
+    nearer to is not outdone there, whatever holds of the others.
+    """
+    ranges = [(each, *_reach(of, each, searched)) for each in suppressing]
+    nearer: dict[int, list[int]] = {}
+    for each in found:
+        distances, matched = _reach(of, each, searched)
+        outdone_by = [
+            suppressor.entry_id
+            for suppressor, theirs, reached in ranges
+            if matched.any() and np.all((reached & (theirs < distances))[matched])
+        ]
+        if outdone_by:
+            nearer[each.entry_id] = outdone_by
+    return nearer
+
+
+def _reach(of: SignalType, each: _Found, searched: _Searched) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """How far each value of a medium is from an entry, and at which of them that matches."""
+    differing = searched.values ^ np.frombuffer(each.value, np.uint8)
+    distances = np.bitwise_count(differing).sum(axis=1, dtype=np.int64)
+    minimum = each.bank.minimum_quality
+    return distances, (distances <= each.bank.threshold(of)) & (searched.qualities >= minimum)
 
 
 def _kept(found: Sequence[Match]) -> tuple[Match, ...]:
@@ -251,21 +407,17 @@ def _kept(found: Sequence[Match]) -> tuple[Match, ...]:
     return tuple(match for match in ordered if id(match) in always or id(match) in others)
 
 
-def _pdq_queries(renderings: Sequence[Rendering]) -> list["_Query"]:
+def _pdq_queries(renderings: Sequence[Rendering]) -> list[_Query]:
     """All hashes with enough structure for PDQ to speak: the pictures as they stand, then their variants."""
-    plain = [_Query(rendering.pdq, rendering, None) for rendering in renderings]
+    plain = [_Query(rendering.pdq, rendering) for rendering in renderings]
     varied = [
         _Query(variant.pdq, rendering, variant) for rendering in renderings for variant in rendering.variants
     ]
-    return [
-        query
-        for query in (*plain, *varied)
-        if (query.variant or query.rendering).quality >= PDQ_MINIMUM_QUALITY
-    ]
+    return [query for query in (*plain, *varied) if query.quality >= PDQ_MINIMUM_QUALITY]
 
 
-def _phash_queries(renderings: Sequence[Rendering]) -> list["_Query"]:
-    return [_Query(rendering.phash, rendering, None) for rendering in renderings]
+def _phash_queries(renderings: Sequence[Rendering]) -> list[_Query]:
+    return [_Query(rendering.phash, rendering) for rendering in renderings]
 
 
 def _among(ids: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:

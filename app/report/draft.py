@@ -159,6 +159,7 @@ def _match(match: Match) -> dict[str, Any]:
         "entry_value": match.entry_value.hex(),
         "query_value": match.query_value.hex(),
         "distance": match.distance,
+        "tier": match.tier.value if match.tier is not None else None,
         "threshold": match.threshold,
         "quality": (match.variant or match.rendering).quality
         if match.rendering is not None and match.type is SignalType.PDQ

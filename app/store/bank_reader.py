@@ -17,7 +17,7 @@ from app.errors import NotReadyError
 from app.media import SignalType
 from app.store import banks
 from app.store.database import Database
-from app.store.schema import changes, entries, index_state
+from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs
 
 _READ_AT_ONCE: Final = 2_000
 _READ_ATTEMPTS: Final = 10
@@ -72,18 +72,21 @@ class BankReader:
         for _ in range(_READ_ATTEMPTS):
             async with self._database.connect() as connection:
                 before = await _generation(connection)
+                pending = tuple(
+                    await connection.scalars(
+                        select(changes.c.generation)
+                        .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
+                        .order_by(changes.c.generation)
+                    )
+                )
                 read = Changes(
                     generation=before,
                     banks=await banks.every(connection),
                     added=await _added(connection, since),
                     **await _removed(connection, since),
-                    pending=tuple(
-                        await connection.scalars(
-                            select(changes.c.generation)
-                            .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
-                            .order_by(changes.c.generation)
-                        )
-                    ),
+                    pending=pending,
+                    **await _marked(connection, frozenset(pending)),
+                    named=await _named(connection),
                 )
                 # PostgreSQL shows each statement what was committed by then: only if nothing was
                 # committed in between is all of it of one generation.
@@ -163,6 +166,33 @@ async def _removed(connection: AsyncConnection, since: int) -> dict[str, Any]:
         "removed": np.fromiter((row.id for row in rows), np.int64, len(rows)),
         "removed_counts": Counter((row.bank_id, SignalType(row.type)) for row in rows if row.was_there),
     }
+
+
+async def _marked(connection: AsyncConnection, pending: frozenset[int]) -> dict[str, Any]:
+    """What stands of single entries: disabled, and how many by bank and type; parked; not to be parked."""
+    rows = (
+        await connection.execute(
+            select(entry_marks, entries.c.type, changes.c.generation)
+            .join(entries, entries.c.id == entry_marks.c.entry_id)
+            .join(changes, changes.c.id == entries.c.change_id)
+            .where(entries.c.removed_generation.is_(None), changes.c.generation.is_not(None))
+            .order_by(entry_marks.c.entry_id)
+        )
+    ).all()
+    disabled = [row for row in rows if row.disabled_at is not None]
+    return {
+        "disabled": np.array([row.entry_id for row in disabled], np.int64),
+        "disabled_counts": Counter(
+            (row.bank_id, SignalType(row.type)) for row in disabled if row.generation not in pending
+        ),
+        "parked": frozenset(row.entry_id for row in rows if row.parked_at is not None),
+        "tolerated": {row.entry_id: row.tolerated_until for row in rows if row.tolerated_until is not None},
+    }
+
+
+async def _named(connection: AsyncConnection) -> frozenset[tuple[int, int]]:
+    rows = await connection.execute(select(suppression_pairs.c.suppressor_id, suppression_pairs.c.entry_id))
+    return frozenset((row.suppressor_id, row.entry_id) for row in rows)
 
 
 def _columns(of: SignalType, rows: Sequence[Row[*tuple[Any, ...]]]) -> Entries:

@@ -12,7 +12,6 @@ Values of entries appear in no error, log or audit entry.
 """
 
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,10 +21,10 @@ from sqlalchemy import Row, and_, delete, exists, func, insert, or_, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.entries import Bank, NewSignal, is_plain_text
+from app.entries import UNSUPPRESSING, Bank, NewSignal, Origin, is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.media import BankAction, BankKind, SignalType
-from app.store import audit, bank_entries
+from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
+from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_marks
 from app.store.database import Database
 from app.store.schema import banks, changes, entries, index_state
 
@@ -38,11 +37,19 @@ STAGED_AT_ONCE: Final = 20_000
 LARGEST_THRESHOLDS: Final = {SignalType.PDQ: 64, SignalType.PHASH: 16}
 """In bits. Unrelated pictures are 128 and 32 bits apart on average; beyond these, anything may match."""
 
+LARGEST_SUPPRESSION_THRESHOLDS: Final = {SignalType.PDQ: 31, SignalType.PHASH: 6}
+"""In bits: as far as other banks match by default, and no farther."""
+
+LARGEST_MINIMUM_QUALITY: Final = 100
+
+NOT_SUPPRESSING: Final = (
+    "A suppression bank takes sha256, pdq and phash: of md5 and sha1, two files of one value can be made."
+)
+
 MAX_REASON_CHARACTERS: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SWEPT_AT_ONCE: Final = 20_000
-_NONCE_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,88 @@ class Staged:
     Attributes:
         change_id: the change that its entries come under.
         cleared: whether an earlier import into the bank was given up for this one.
+        origin: where all of it comes from, and on what terms.
     """
 
     bank: Bank
     change_id: int
     cleared: bool
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a bank does; the fields are those of ``Bank``."""
+
+    action: BankAction
+    thresholds: Mapping[SignalType, int]
+    tier_actions: Mapping[Tier, BankAction]
+    minimum_quality: int
+    no_report_reason: str | None
+
+    def check(self, kind: BankKind) -> None:
+        """Return only if a bank of a kind may have this policy.
+
+        Raises:
+            InvalidRequestError: naming what is wrong.
+        """
+        if self.action is BankAction.SUPPRESS:
+            self._check_suppression(kind)
+        self._check_tiers()
+        actions = {self.action, *self.tier_actions.values()}
+        if kind is BankKind.CSAM and BankAction.OBSERVE in actions:
+            raise InvalidRequestError("A csam bank cannot only observe: use 'report' or 'block'.")
+        needs_reason = kind is BankKind.CSAM and BankAction.BLOCK in actions
+        if needs_reason and not (self.no_report_reason or "").strip():
+            raise InvalidRequestError("A csam bank that only blocks needs a 'no_report_reason'.")
+        if self.no_report_reason is not None and not needs_reason:
+            raise InvalidRequestError("'no_report_reason' is for csam banks that only block.")
+        reason = self.no_report_reason or ""
+        if len(reason) > MAX_REASON_CHARACTERS or not is_plain_text(reason):
+            raise InvalidRequestError(
+                f"'no_report_reason': at most {MAX_REASON_CHARACTERS} characters, no control character."
+            )
+        _check_thresholds(self.thresholds, LARGEST_THRESHOLDS)
+        if not PDQ_MINIMUM_QUALITY <= self.minimum_quality <= LARGEST_MINIMUM_QUALITY:
+            raise InvalidRequestError(
+                f"'minimum_quality': set {PDQ_MINIMUM_QUALITY} to {LARGEST_MINIMUM_QUALITY}."
+            )
+
+    def columns(self) -> dict[str, Any]:
+        """As the table has it."""
+        return {
+            "action": self.action.value,
+            "thresholds": {of.value: bits for of, bits in self.thresholds.items()},
+            "tier_actions": {tier.value: action.value for tier, action in self.tier_actions.items()},
+            "minimum_quality": self.minimum_quality,
+            "no_report_reason": self.no_report_reason,
+        }
+
+    def told(self) -> dict[str, str | int | list[str]]:
+        """As the audit tells it."""
+        return {
+            "action": self.action.value,
+            "thresholds": [f"{of.value}={bits}" for of, bits in sorted(self.thresholds.items())],
+            "tiers": [f"{tier.value}={action.value}" for tier, action in sorted(self.tier_actions.items())],
+            "minimum_quality": self.minimum_quality,
+        }
+
+    def _check_suppression(self, kind: BankKind) -> None:
+        if kind is not BankKind.OTHER:
+            raise InvalidRequestError("A suppression bank lists what is harmless: its kind must be 'other'.")
+        if self.tier_actions:
+            raise InvalidRequestError("'tiers': a suppression bank has none.")
+        _check_thresholds(self.thresholds, LARGEST_SUPPRESSION_THRESHOLDS)
+
+    def _check_tiers(self) -> None:
+        if BankAction.SUPPRESS in self.tier_actions.values():
+            raise InvalidRequestError("'tiers': use 'report', 'block' or 'observe'.")
+        by_closeness = [self.action, *(self.tier_actions.get(tier, self.action) for tier in Tier)]
+        if by_closeness != sorted(by_closeness, key=list(BankAction).index):
+            raise InvalidRequestError(
+                "'tiers': a farther match may not do more than a closer one; name 'near' beside 'strong', "
+                "and neither above the action."
+            )
 
 
 async def create(
@@ -82,6 +166,8 @@ async def create(
     action: BankAction,
     by: str,
     thresholds: Mapping[SignalType, int] | None = None,
+    tier_actions: Mapping[Tier, BankAction] | None = None,
+    minimum_quality: int = PDQ_MINIMUM_QUALITY,
     no_report_reason: str | None = None,
 ) -> Bank:
     """Make an empty bank. It counts once its first import is in force.
@@ -90,10 +176,12 @@ async def create(
         connection: within ``Database.begin``.
         name: 1 to 64 letters, digits, dots, dashes and underscores.
         kind: fixed for good.
-        action: ``observe`` is refused for csam.
+        action: ``observe`` is refused for csam; ``suppress`` makes a suppression bank, of kind ``other``.
         by: who does it: the id of a key, or ``cli``; for the audit.
         thresholds: in bits, where they differ from the defaults.
-        no_report_reason: needed for a csam bank that only blocks, and refused otherwise.
+        tier_actions: where they differ from the action; a farther match never does more than a closer one.
+        minimum_quality: PDQ matches of pictures below it do not count; 50 to 100.
+        no_report_reason: needed for a csam bank that blocks some matches or all, and refused otherwise.
 
     Raises:
         InvalidRequestError: the name or the policy is wrong.
@@ -103,31 +191,25 @@ async def create(
         raise InvalidRequestError(
             "Name a bank with 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first."
         )
-    _check_policy(kind, action, thresholds or {}, no_report_reason)
-    generation = await _next_generation(connection)
+    policy = Policy(action, thresholds or {}, tier_actions or {}, minimum_quality, no_report_reason)
+    policy.check(kind)
+    generation = await bank_changes.next_generation(connection)
     try:
         bank_id = (
             await connection.execute(
                 insert(banks)
-                .values(
-                    name=name,
-                    kind=kind.value,
-                    action=action.value,
-                    no_report_reason=no_report_reason,
-                    thresholds=_plain(thresholds or {}),
-                    created_at=datetime.now(UTC),
-                )
+                .values(name=name, kind=kind.value, created_at=datetime.now(UTC), **policy.columns())
                 .returning(banks.c.id)
             )
         ).scalar_one()
     except IntegrityError:
         raise ConflictError("There is a bank of that name.") from None
-    await _record(connection, generation, bank_id)
+    await bank_changes.record(connection, generation, bank_id)
     await audit.append(
         connection,
         "bank.created",
         name,
-        {"bank_id": bank_id, "generation": generation, "by": by, "kind": kind.value, "action": action.value},
+        {"bank_id": bank_id, "generation": generation, "by": by, "kind": kind.value, **policy.told()},
     )
     return await get(connection, name)
 
@@ -139,9 +221,11 @@ async def configure(
     by: str,
     action: BankAction | None = None,
     thresholds: Mapping[SignalType, int] | None = None,
+    tier_actions: Mapping[Tier, BankAction] | None = None,
+    minimum_quality: int | None = None,
     no_report_reason: str | None = None,
 ) -> Bank:
-    """Change a bank's policy; what is None stays, and a reason goes with the action it was given for.
+    """Change a bank's policy; what is None stays, and a reason goes with the actions it was given for.
 
     Args:
         connection: within ``Database.begin``.
@@ -149,26 +233,33 @@ async def configure(
         action: as in ``create``.
         by: as in ``create``.
         thresholds: all of them: a type that is left out goes back to its default.
+        tier_actions: all of them: a tier that is left out does what the action says.
+        minimum_quality: as in ``create``.
         no_report_reason: as in ``create``.
 
     Raises:
         NotFoundError: there is no such bank.
-        InvalidRequestError: the policy is wrong.
+        InvalidRequestError: the policy is wrong, or would make a suppression bank of another, or the reverse.
     """
-    generation = await _next_generation(connection)
+    generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
     new_action = action or bank.action
-    new_thresholds = bank.thresholds if thresholds is None else thresholds
+    if (new_action is BankAction.SUPPRESS) is not bank.suppresses:
+        raise InvalidRequestError("'action': a suppression bank stays one, and no other becomes one.")
+    new_tiers = bank.tier_actions if tier_actions is None else tier_actions
     reason = no_report_reason
-    if reason is None and new_action is bank.action:
+    if reason is None and (new_action, new_tiers) == (bank.action, bank.tier_actions):
         reason = bank.no_report_reason
-    _check_policy(bank.kind, new_action, new_thresholds, reason)
-    await connection.execute(
-        update(banks)
-        .where(banks.c.id == bank.id)
-        .values(action=new_action.value, thresholds=_plain(new_thresholds), no_report_reason=reason)
+    policy = Policy(
+        new_action,
+        bank.thresholds if thresholds is None else thresholds,
+        new_tiers,
+        bank.minimum_quality if minimum_quality is None else minimum_quality,
+        reason,
     )
-    await _record(connection, generation, bank.id)
+    policy.check(bank.kind)
+    await connection.execute(update(banks).where(banks.c.id == bank.id).values(policy.columns()))
+    await bank_changes.record(connection, generation, bank.id)
     await audit.append(
         connection,
         "bank.configured",
@@ -177,8 +268,7 @@ async def configure(
             "bank_id": bank.id,
             "generation": generation,
             "by": by,
-            "action": new_action.value,
-            "thresholds": [f"{of.value}={bits}" for of, bits in sorted(new_thresholds.items())],
+            **policy.told(),
         },
     )
     return await get(connection, name)
@@ -192,6 +282,8 @@ async def put(
     action: BankAction,
     by: str,
     thresholds: Mapping[SignalType, int] | None = None,
+    tier_actions: Mapping[Tier, BankAction] | None = None,
+    minimum_quality: int = PDQ_MINIMUM_QUALITY,
     no_report_reason: str | None = None,
 ) -> tuple[Bank, bool]:
     """Make a bank, or give one that is there this policy; tells whether it was made.
@@ -201,7 +293,7 @@ async def put(
         ConflictError: there is a bank of that name and another kind.
     """
     # All of it, so that no part of an earlier policy makes up for what this one lacks.
-    _check_policy(kind, action, thresholds or {}, no_report_reason)
+    Policy(action, thresholds or {}, tier_actions or {}, minimum_quality, no_report_reason).check(kind)
     try:
         bank = await get(connection, name)
     except NotFoundError:
@@ -212,6 +304,8 @@ async def put(
             action=action,
             by=by,
             thresholds=thresholds,
+            tier_actions=tier_actions,
+            minimum_quality=minimum_quality,
             no_report_reason=no_report_reason,
         )
         return bank, True
@@ -223,6 +317,8 @@ async def put(
         by=by,
         action=action,
         thresholds=thresholds or {},
+        tier_actions=tier_actions or {},
+        minimum_quality=minimum_quality,
         no_report_reason=no_report_reason,
     )
     return bank, False
@@ -234,13 +330,13 @@ async def delete_bank(connection: AsyncConnection, name: str, *, by: str) -> int
     Raises:
         NotFoundError: there is no such bank.
     """
-    generation = await _next_generation(connection)
+    generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
     await connection.execute(delete(banks).where(banks.c.id == bank.id))
     await connection.execute(
         delete(changes).where(changes.c.bank_id == bank.id, changes.c.generation.is_(None))
     )
-    await _record(connection, generation, bank.id)
+    await bank_changes.record(connection, generation, bank.id)
     await audit.append(
         connection, "bank.deleted", name, {"bank_id": bank.id, "generation": generation, "by": by}
     )
@@ -274,7 +370,14 @@ async def counts(connection: AsyncConnection) -> Mapping[tuple[int, SignalType],
     return {(bank_id, SignalType(of)): count for bank_id, of, count in rows}
 
 
-async def add(connection: AsyncConnection, name: str, signals: Sequence[NewSignal], *, by: str) -> Changed:
+async def add(
+    connection: AsyncConnection,
+    name: str,
+    signals: Sequence[NewSignal],
+    *,
+    by: str,
+    origin: Origin | None = None,
+) -> Changed:
     """Add signals to a bank, all or none; those it holds already stay as they are.
 
     Args:
@@ -282,14 +385,18 @@ async def add(connection: AsyncConnection, name: str, signals: Sequence[NewSigna
         name: of the bank.
         signals: for thousands; millions are to be staged.
         by: as in ``create``.
+        origin: where all of them come from, and on what terms.
 
     Raises:
         NotFoundError: there is no such bank.
+        InvalidRequestError: a digest for a suppression bank that cannot cancel.
     """
-    generation = await _next_generation(connection)
+    generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
-    change_id = await _record(connection, generation, bank.id)
+    _check_suppressing(bank, signals)
+    change_id = await bank_changes.record(connection, generation, bank.id, origin)
     added = await bank_entries.insert_new(connection, bank.id, change_id, signals)
+    await bank_opinions.record(connection, bank.id, change_id, signals, origin, all_new=added == len(signals))
     await connection.execute(update(changes).where(changes.c.id == change_id).values(added=added))
     await _imported(connection, bank, generation, imported=bool(signals))
     await _audit_change(connection, "bank.signals_added", bank, generation=generation, changed=added, by=by)
@@ -302,9 +409,9 @@ async def remove(connection: AsyncConnection, name: str, signals: Sequence[NewSi
     Raises:
         NotFoundError: there is no such bank.
     """
-    generation = await _next_generation(connection)
+    generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
-    change_id = await _record(connection, generation, bank.id)
+    change_id = await bank_changes.record(connection, generation, bank.id)
     removed = await bank_entries.mark_removed(connection, bank.id, generation, signals)
     await connection.execute(update(changes).where(changes.c.id == change_id).values(removed=removed))
     await _audit_change(
@@ -313,8 +420,13 @@ async def remove(connection: AsyncConnection, name: str, signals: Sequence[NewSi
     return Changed(generation, removed, len(signals) - removed)
 
 
-async def begin_import(database: Database, name: str) -> Staged:
+async def begin_import(database: Database, name: str, *, origin: Origin | None = None) -> Staged:
     """Begin a large import. One that was begun before and not finished is given up.
+
+    Args:
+        database: where the bank is.
+        name: of the bank.
+        origin: as in ``add``.
 
     Raises:
         NotFoundError: there is no such bank.
@@ -324,8 +436,8 @@ async def begin_import(database: Database, name: str) -> Staged:
         given_up = await connection.execute(
             delete(changes).where(changes.c.bank_id == bank.id, changes.c.generation.is_(None))
         )
-        change_id = await _record(connection, None, bank.id)
-    return Staged(bank, change_id, cleared=given_up.rowcount > 0)
+        change_id = await bank_changes.record(connection, None, bank.id, origin)
+    return Staged(bank, change_id, cleared=given_up.rowcount > 0, origin=origin)
 
 
 async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]) -> int:
@@ -333,9 +445,19 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
 
     Raises:
         ConflictError: the import was given up for another one, or its bank was deleted.
+        InvalidRequestError: a digest for a suppression bank that cannot cancel.
     """
+    _check_suppressing(staged.bank, signals)
     async with database.begin() as connection:
         added = await bank_entries.insert_new(connection, staged.bank.id, staged.change_id, signals)
+        await bank_opinions.record(
+            connection,
+            staged.bank.id,
+            staged.change_id,
+            signals,
+            staged.origin,
+            all_new=added == len(signals),
+        )
         counted = await connection.execute(
             update(changes)
             .where(changes.c.id == staged.change_id, changes.c.generation.is_(None))
@@ -353,7 +475,7 @@ async def finish_import(database: Database, staged: Staged, *, by: str) -> Chang
         ConflictError: as ``stage``.
     """
     async with database.begin() as connection:
-        generation = await _next_generation(connection)
+        generation = await bank_changes.next_generation(connection)
         finished = (
             await connection.execute(
                 update(changes)
@@ -398,6 +520,8 @@ async def sweep(database: Database) -> int:
         async with database.begin() as connection:
             # Asked again: an entry may have been taken over by a new change in between.
             swept += (await connection.execute(delete(entries).where(some))).rowcount
+    await bank_opinions.sweep(database)
+    await entry_marks.sweep(database)
     return swept
 
 
@@ -423,28 +547,16 @@ async def prune(database: Database, generation: int) -> int:
             return pruned
 
 
-def _check_policy(
-    kind: BankKind, action: BankAction, thresholds: Mapping[SignalType, int], no_report_reason: str | None
-) -> None:
-    if kind is BankKind.CSAM and action is BankAction.OBSERVE:
-        raise InvalidRequestError("A csam bank cannot only observe: use 'report' or 'block'.")
-    needs_reason = kind is BankKind.CSAM and action is BankAction.BLOCK
-    if needs_reason and not (no_report_reason or "").strip():
-        raise InvalidRequestError("A csam bank that only blocks needs a 'no_report_reason'.")
-    if no_report_reason is not None and not needs_reason:
-        raise InvalidRequestError("'no_report_reason' is for csam banks that only block.")
-    if len(no_report_reason or "") > MAX_REASON_CHARACTERS or not is_plain_text(no_report_reason or ""):
-        raise InvalidRequestError(
-            f"'no_report_reason': at most {MAX_REASON_CHARACTERS} characters, no control character."
-        )
+def _check_suppressing(bank: Bank, signals: Sequence[NewSignal]) -> None:
+    if bank.suppresses and any(signal.type in UNSUPPRESSING for signal in signals):
+        raise InvalidRequestError(NOT_SUPPRESSING)
+
+
+def _check_thresholds(thresholds: Mapping[SignalType, int], largest: Mapping[SignalType, int]) -> None:
     for of, bits in thresholds.items():
-        if not 0 <= bits <= LARGEST_THRESHOLDS.get(of, -1):
-            known = ", ".join(f"{known.value} 0 to {most}" for known, most in LARGEST_THRESHOLDS.items())
+        if not 0 <= bits <= largest.get(of, -1):
+            known = ", ".join(f"{known.value} 0 to {most}" for known, most in largest.items())
             raise InvalidRequestError(f"'thresholds': set {known}.")
-
-
-def _plain(thresholds: Mapping[SignalType, int]) -> dict[str, int]:
-    return {of.value: bits for of, bits in thresholds.items()}
 
 
 def _bank(row: Row[*tuple[Any, ...]]) -> Bank:
@@ -459,39 +571,8 @@ def _bank(row: Row[*tuple[Any, ...]]) -> Bank:
         created_at=row.created_at,
         first_generation=row.first_generation,
         changed_at=row.changed_at,
-    )
-
-
-async def _next_generation(connection: AsyncConnection) -> int:
-    """Take the next generation. Comes first in a change: it puts all writers of banks in line."""
-    return int(
-        (
-            await connection.execute(
-                update(index_state)
-                .values(generation=index_state.c.generation + 1)
-                .returning(index_state.c.generation)
-            )
-        ).scalar_one()
-    )
-
-
-async def _record(connection: AsyncConnection, generation: int | None, bank_id: int) -> int:
-    """Write a change down and tell its id; what it adds or removes is counted later."""
-    return int(
-        (
-            await connection.execute(
-                insert(changes)
-                .values(
-                    generation=generation,
-                    nonce=secrets.token_bytes(_NONCE_BYTES),
-                    bank_id=bank_id,
-                    added=0,
-                    removed=0,
-                    at=datetime.now(UTC),
-                )
-                .returning(changes.c.id)
-            )
-        ).scalar_one()
+        tier_actions={Tier(tier): BankAction(action) for tier, action in row.tier_actions.items()},
+        minimum_quality=row.minimum_quality,
     )
 
 

@@ -36,6 +36,7 @@ class Scope(StrEnum):
 
     INGEST = "ingest"
     BANK = "bank"
+    SUPPRESS = "bank:suppress"
     REPORT = "report"
     OPS = "ops"
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -86,6 +87,10 @@ changes = Table(
     Column("added", Integer, nullable=False),
     Column("removed", Integer, nullable=False),
     Column("at", UtcDateTime, nullable=False),
+    # What an import says of all its entries at once; what a line says otherwise stands in ``opinions``.
+    Column("source_id", Integer),
+    Column("classification", Text),
+    Column("restrictions", Text),
     sqlite_autoincrement=True,
 )
 
@@ -105,6 +110,9 @@ banks = Table(
     # The generation of its first import. A bank counts once that is in force.
     Column("first_generation", BigInteger),
     Column("changed_at", UtcDateTime),
+    # {"strong": "report", "near": "block"}; absent tiers do what ``action`` says.
+    Column("tier_actions", JSON, nullable=False, server_default=text("'{}'")),
+    Column("minimum_quality", Integer, nullable=False, server_default=text("50")),
     # A snapshot may still hold entries of a deleted bank: its id must never come back for another.
     sqlite_autoincrement=True,
 )
@@ -138,6 +146,74 @@ entries = Table(
         postgresql_where=text("removed_generation IS NOT NULL"),
     ),
     sqlite_autoincrement=True,
+)
+
+# Who gives signals.
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+# What a source says of one entry, where the change that brought the entry does not say it: one row for each
+# import that told something new. A source's newest row is its opinion. Read only once the change has a
+# generation; swept away with the entry or the change.
+opinions = Table(
+    "opinions",
+    metadata,
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_id", Integer, primary_key=True, autoincrement=False),
+    Column("change_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reference", Text),
+    Column("classification", Text),
+    Column("restrictions", Text),
+    # As an RFC 3339 date or moment.
+    Column("listed_at", Text),
+)
+
+# What people, and the flood guard, decided of single entries; most have no row here.
+entry_marks = Table(
+    "entry_marks",
+    metadata,
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("bank_id", BigInteger, nullable=False, index=True),
+    Column("disabled_at", UtcDateTime),
+    Column("disabled_by", Text),
+    Column("disabled_why", Text),
+    # The flood guard parked it, and nobody decided yet.
+    Column("parked_at", UtcDateTime),
+    # Somebody decided that it may go on: it is not parked again before this.
+    Column("tolerated_until", UtcDateTime),
+)
+
+# Which entry of a suppression bank may cancel which csam entry.
+suppression_pairs = Table(
+    "suppression_pairs",
+    metadata,
+    Column("suppressor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("by", Text, nullable=False),
+)
+
+# How many different media an entry matched on a day, and nothing of them.
+entry_days = Table(
+    "entry_days",
+    metadata,
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("day", Date, primary_key=True),
+    Column("media", Integer, nullable=False),
+)
+
+# PDQ values of clear media, only where the operator chose to keep some: no time but the day, no place, no
+# account.
+kept_values = Table(
+    "kept_values",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("day", Date, nullable=False, index=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 custodians = Table(

@@ -599,6 +599,8 @@ async def test_the_status_tells_policies_counts_and_ages(
         counts=True,
         entries={"pdq": 1, "phash": 0, "md5": 0, "sha1": 0, "sha256": 2},
         thresholds={"pdq": 12, "phash": 6},
+        tiers={"strong": "block", "near": "block"},
+        minimum_quality=50,
         no_report_reason="another team reports",
         age_seconds=0,
     )

@@ -336,7 +336,7 @@ def test_long_lists_are_not_read_line_by_line(monkeypatch: pytest.MonkeyPatch) -
 def refuse_after(calls: int) -> Callable[..., NewSignal]:
     left = iter(range(calls))
 
-    def checked(*untrusted: object) -> NewSignal:
+    def checked(*untrusted: Any) -> NewSignal:
         assert next(left, None) is not None
         return new_signal(*untrusted)
 

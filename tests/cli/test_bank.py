@@ -38,6 +38,35 @@ def test_policies_are_set_and_wrong_ones_refused(banked: Cordon) -> None:
     assert banked("bank", "create", "known", "--kind", "csam", "--action", "report").code == 1
 
 
+def test_tiers_and_a_least_quality_are_set_and_shown(banked: Cordon) -> None:
+    """In JSON for each tier, in the table where it differs; what is not given stays."""
+    made = banked(
+        *("bank", "create", "leaks", "--kind", "ncii", "--action", "report"),
+        *("--tier", "near=observe", "--minimum-quality", "70"),
+    )
+    assert made.code == 0, made.err
+    assert banked("bank", "set", "leaks", "--tier", "strong=block").code == 0
+    (bank,) = [each for each in banked("bank", "list", "--json").documents if each["name"] == "leaks"]
+    assert (bank["tiers"], bank["minimum_quality"]) == ({"strong": "block", "near": "observe"}, 70)
+    assert "report, strong block, near observe" in banked("bank", "list").out.decode()
+    assert banked("bank", "set", "leaks", "--tier", "near=report").code == 2
+    assert banked("bank", "set", "leaks", "--tier", "far=block").code == 2
+    assert banked("bank", "set", "known", "--tier", "near=observe").code == 2
+    assert banked("bank", "set", "leaks", "--minimum-quality", "0").code == 2
+
+
+def test_a_suppression_bank_is_made_and_takes_no_md5(banked: Cordon) -> None:
+    """Its thresholds are closer, and what can be forged is refused before anything is imported."""
+    assert banked("bank", "create", "harmless", "--kind", "csam", "--action", "suppress").code == 2
+    assert banked("bank", "create", "harmless", "--kind", "other", "--action", "suppress").code == 0
+    (bank,) = [each for each in banked("bank", "list", "--json").documents if each["name"] == "harmless"]
+    assert (bank["thresholds"], bank["tiers"]) == ({"pdq": 16, "phash": 2}, {})
+    refused = banked("bank", "import", "harmless", "-", stdin=f"{MD5S[0]}\n".encode())
+    assert refused.code == 2
+    assert "two files of one value" in refused.err
+    assert held(banked, "harmless") == {}
+
+
 def test_lists_of_each_form_are_imported(banked: Cordon) -> None:
     """CSV, plain values, JSON lines from a pipe; what is there already is said to be."""
     (banked.home / "plain.txt").write_text("\n".join(["# thirty", "", *MD5S]))

@@ -20,6 +20,7 @@ from app.media import (
     Signals,
     SignalType,
     Symmetry,
+    Tier,
     Variant,
 )
 
@@ -55,7 +56,11 @@ def held(of: SignalType, in_bank: int, *values: bytes, first_id: int = 1) -> Ent
 
 
 def loaded(
-    banks: list[Bank], *chunks: list[Entries], removed: list[int] | None = None, pending: int | None = None
+    banks: list[Bank],
+    *chunks: list[Entries],
+    removed: list[int] | None = None,
+    pending: int | None = None,
+    named_pairs: frozenset[tuple[int, int]] = frozenset(),
 ) -> LoadedBanks:
     indexes = tuple(EntryIndex.build(chunk) for chunk in chunks)
     counts: dict[tuple[int, SignalType], int] = {}
@@ -69,6 +74,7 @@ def loaded(
         counts=counts,
         removed=np.array(removed or [], np.int64),
         pending=frozenset() if pending is None else frozenset({pending}),
+        named_pairs=named_pairs,
     )
 
 
@@ -315,3 +321,161 @@ def test_nothing_that_is_loaded_shows_a_value_when_printed() -> None:
     for value in (MD5, bytes(PDQ[0])):
         assert value.hex() not in shown
         assert repr(value)[2:-1] not in shown
+
+
+def nearer_by(bits: int, value: bytes, to: bytes) -> bytes:
+    """A value that is so many bits from another, on the way to it from a third."""
+    differing = np.flatnonzero(np.unpackbits(np.frombuffer(value, np.uint8) ^ np.frombuffer(to, np.uint8)))
+    changed = np.unpackbits(np.frombuffer(to, np.uint8))
+    changed[differing[:bits]] ^= 1
+    return np.packbits(changed).tobytes()
+
+
+HARMLESS = {"kind": BankKind.OTHER, "action": BankAction.SUPPRESS}
+
+
+@pytest.mark.parametrize(
+    ("distance", "tier", "action"),
+    [
+        (0, Tier.STRONG, BankAction.REPORT),
+        (16, Tier.STRONG, BankAction.REPORT),
+        (17, Tier.NEAR, BankAction.BLOCK),
+        (31, Tier.NEAR, BankAction.BLOCK),
+    ],
+)
+def test_what_a_bank_does_goes_by_the_tier_of_the_match(
+    distance: int, tier: Tier, action: BankAction
+) -> None:
+    tiered = bank(1, "a", tier_actions={Tier.NEAR: BankAction.BLOCK})
+    banks = loaded([tiered], [held(SignalType.PDQ, 1, flip(PDQ[0], distance))])
+    (match,) = matches(banks, medium(seen()))
+    assert (match.tier, match.action) == (tier, action)
+
+
+def test_a_phash_match_is_near_and_a_digest_has_no_tier() -> None:
+    tiered = bank(
+        1,
+        "a",
+        kind=BankKind.OTHER,
+        tier_actions={Tier.STRONG: BankAction.BLOCK, Tier.NEAR: BankAction.OBSERVE},
+    )
+    banks = loaded(
+        [tiered], [held(SignalType.PHASH, 1, b"\xaa" * 8), held(SignalType.MD5, 1, MD5, first_id=2)]
+    )
+    found = {match.type: (match.tier, match.action) for match in matches(banks, medium(seen()))}
+    assert found == {
+        SignalType.PHASH: (Tier.NEAR, BankAction.OBSERVE),
+        SignalType.MD5: (None, BankAction.REPORT),
+    }
+
+
+@pytest.mark.parametrize(("quality", "matched"), [(69, False), (70, True), (100, True)])
+def test_a_bank_sees_no_pdq_match_of_a_picture_below_its_least_quality(
+    quality: int, *, matched: bool
+) -> None:
+    """The next bank, with another, does; and pHash and digests ask for none."""
+    careful, other = bank(1, "careful", minimum_quality=70), bank(2, "other")
+    entries = [
+        held(SignalType.PDQ, 1, bytes(PDQ[0])),
+        held(SignalType.PDQ, 2, bytes(PDQ[0]), first_id=2),
+        held(SignalType.PHASH, 1, b"\xaa" * 8, first_id=3),
+    ]
+    banks = loaded([careful, other], [entries[0]], [entries[1], entries[2]])
+    found = {(match.bank, match.type) for match in matches(banks, medium(seen(quality=quality)))}
+    expected = {("other", SignalType.PDQ), ("careful", SignalType.PHASH)}
+    assert found == (expected | {("careful", SignalType.PDQ)} if matched else expected)
+
+
+def test_the_value_of_the_best_quality_counts_where_two_frames_have_the_same() -> None:
+    banks = loaded([bank(1, "a", minimum_quality=70)], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    (match,) = matches(banks, medium(seen(quality=60), seen(quality=90, frame=1)))
+    assert match.rendering is not None
+    assert match.rendering.frame == 1
+
+
+def test_what_is_harmless_and_nearer_is_told_with_a_match_and_makes_none_itself() -> None:
+    entry = flip(PDQ[0], 20)
+    near = nearer_by(5, entry, bytes(PDQ[0]))
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, near, first_id=2)],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert [(each.entry_id, each.named) for each in match.suppressors] == [(2, False)]
+    named = replace(banks, named_pairs=frozenset({(2, 1)}))
+    (match,) = matches(named, medium(seen()))
+    assert [each.named for each in match.suppressors] == [True]
+
+
+@pytest.mark.parametrize(("distance", "suppressed"), [(16, True), (17, False)])
+def test_what_is_harmless_has_to_be_within_its_own_threshold(distance: int, *, suppressed: bool) -> None:
+    """16 bits by default: closer than what makes a match."""
+    entry = flip(PDQ[0], 25)
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [
+            held(SignalType.PDQ, 1, entry),
+            held(SignalType.PDQ, 2, nearer_by(distance, entry, bytes(PDQ[0])), first_id=2),
+        ],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert bool(match.suppressors) is suppressed
+
+
+def test_what_is_harmless_and_no_nearer_than_the_entry_suppresses_nothing() -> None:
+    entry = flip(PDQ[0], 8)
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, flip(PDQ[0], 8), first_id=2)],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert match.suppressors == ()
+
+
+def test_a_match_stands_where_one_of_many_frames_is_nearer_to_the_entry() -> None:
+    """A film that shows what is harmless once, and the listed picture after it, is not harmless."""
+    entry = flip(PDQ[0], 20)
+    near = nearer_by(3, entry, bytes(PDQ[0]))
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, near, first_id=2)],
+    )
+    (alone,) = matches(banks, medium(seen()))
+    assert alone.suppressors
+    (beside,) = matches(banks, medium(seen(), seen(pdq=nearer_by(2, bytes(PDQ[0]), entry), frame=1)))
+    assert beside.suppressors == ()
+
+
+def test_a_file_known_to_be_harmless_byte_by_byte_is_nearer_than_any_likeness() -> None:
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, flip(PDQ[0], 3)), held(SignalType.SHA256, 2, SHA256, first_id=2)],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert [each.entry_id for each in match.suppressors] == [2]
+
+
+def test_only_suppression_banks_that_are_asked_suppress_and_they_never_decide() -> None:
+    entry = flip(PDQ[0], 20)
+    near = nearer_by(3, entry, bytes(PDQ[0]))
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, near, first_id=2)],
+    )
+    (match,) = matches(banks, medium(seen()), "a")
+    assert match.suppressors == ()
+    assert banks.lacking(frozenset({"harmless"})) is not None
+    assert banks.consult(medium(seen()), frozenset({"harmless"}))[0].banks == 0
+    assert banks.consult(medium(seen()), None)[0].banks == 1
+
+
+def test_a_removed_entry_suppresses_nothing() -> None:
+    entry = flip(PDQ[0], 20)
+    near = nearer_by(3, entry, bytes(PDQ[0]))
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, near, first_id=2)],
+        removed=[2],
+    )
+    (match,) = matches(banks, medium(seen()))
+    assert match.suppressors == ()

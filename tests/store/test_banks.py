@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 
 from app.entries import Bank, Changes, Head, NewSignal
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
-from app.media import BankAction, BankKind, SignalType
+from app.media import BankAction, BankKind, SignalType, Tier
 from app.store import audit, bank_reader, banks, schema
 from app.store.bank_reader import BankReader
 from app.store.banks import Changed, Staged
@@ -133,6 +133,36 @@ async def test_a_wrong_name_is_refused(database: Database, name: str) -> None:
         ({"thresholds": {SignalType.PDQ: -1}}, "pdq 0 to 64"),
         ({"thresholds": {SignalType.PHASH: 17}}, "phash 0 to 16"),
         ({"thresholds": {SignalType.MD5: 0}}, "pdq 0 to 64"),
+        ({"minimum_quality": 49}, "'minimum_quality': set 50 to 100"),
+        ({"minimum_quality": 101}, "'minimum_quality': set 50 to 100"),
+        ({"tier_actions": {Tier.NEAR: BankAction.OBSERVE}}, "csam bank cannot only observe"),
+        ({"tier_actions": {Tier.NEAR: BankAction.BLOCK}}, "needs a 'no_report_reason'"),
+        ({"tier_actions": {Tier.NEAR: BankAction.SUPPRESS}}, "use 'report', 'block' or 'observe'"),
+        (
+            {"kind": BankKind.OTHER, "tier_actions": {Tier.STRONG: BankAction.BLOCK}},
+            "a farther match may not do more",
+        ),
+        (
+            {
+                "kind": BankKind.OTHER,
+                "action": BankAction.BLOCK,
+                "tier_actions": {Tier.STRONG: BankAction.REPORT},
+            },
+            "a farther match may not do more",
+        ),
+        ({"action": BankAction.SUPPRESS}, "its kind must be 'other'"),
+        (
+            {
+                "kind": BankKind.OTHER,
+                "action": BankAction.SUPPRESS,
+                "tier_actions": {Tier.NEAR: BankAction.BLOCK},
+            },
+            "a suppression bank has none",
+        ),
+        (
+            {"kind": BankKind.OTHER, "action": BankAction.SUPPRESS, "thresholds": {SignalType.PDQ: 32}},
+            "pdq 0 to 31",
+        ),
     ],
 )
 async def test_a_policy_that_would_let_harm_through_silently_is_refused(
@@ -164,6 +194,38 @@ async def test_policies_change_and_what_is_not_named_stays(database: Database) -
         changed = await banks.configure(connection, "a", thresholds={}, by="k1")
     assert (changed.action, changed.thresholds) == (BankAction.OBSERVE, {})
     assert (await head(database)).generation == 3
+
+
+async def test_tiers_and_the_least_quality_are_kept_and_change_apart(database: Database) -> None:
+    tiers = {Tier.NEAR: BankAction.OBSERVE}
+    made = await make(database, kind=BankKind.OTHER, tier_actions=tiers, minimum_quality=70)
+    assert made == await get(database)
+    assert (made.action_of(Tier.STRONG), made.action_of(Tier.NEAR)) == (BankAction.REPORT, BankAction.OBSERVE)
+    assert (made.action_of(None), made.minimum_quality) == (BankAction.REPORT, 70)
+    async with database.begin() as connection:
+        changed = await banks.configure(connection, "a", minimum_quality=60, by="cli")
+        assert (changed.tier_actions, changed.minimum_quality) == (tiers, 60)
+        changed = await banks.configure(connection, "a", tier_actions={}, by="cli")
+        assert (changed.action_of(Tier.NEAR), changed.minimum_quality) == (BankAction.REPORT, 60)
+
+
+@on_sqlite
+async def test_a_suppression_bank_stays_one_and_takes_no_digest_that_can_be_forged(
+    database: Database,
+) -> None:
+    await make(database, "harmless", kind=BankKind.OTHER, action=BankAction.SUPPRESS)
+    await make(database, "a", kind=BankKind.OTHER)
+    for name, action in (("harmless", BankAction.BLOCK), ("a", BankAction.SUPPRESS)):
+        async with database.begin() as connection:
+            with pytest.raises(InvalidRequestError, match="stays one"):
+                await banks.configure(connection, name, action=action, by="cli")
+    for of in (SignalType.MD5, SignalType.SHA1):
+        with pytest.raises(InvalidRequestError, match="two files of one value"):
+            await add(database, [signal(1, SignalType.PDQ), signal(2, of)], "harmless")
+    assert await rows(database) == 0
+    kinds = (SignalType.PDQ, SignalType.PHASH, SignalType.SHA256)
+    assert (await add(database, [signal(1, of) for of in kinds], "harmless")).changed == 3
+    assert (await get(database, "harmless")).threshold(SignalType.PDQ) == 16
 
 
 async def test_a_reason_goes_with_the_action_it_was_given_for(database: Database) -> None:

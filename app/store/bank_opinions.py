@@ -1,0 +1,233 @@
+"""What sources say of entries: one entry, an opinion of each source that gave it.
+
+Where an import says the same of all that it brings, that stands once, with the change. Only what differs has
+a row of its own: what a line says of its signal, and what a later import says of an entry that was there. A
+source's newest word is its opinion. What an import that is not finished says is read by nobody.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import delete, exists, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.entries import NewSignal, Origin
+from app.store.database import Database
+from app.store.schema import changes, entries, opinions, sources
+
+_OPINIONS_AT_ONCE: Final = 20_000
+_ENTRIES_AT_ONCE: Final = 500
+
+# {given} has one row for each signal and source. A row is written if the source's newest word is another.
+_RECORD: Final = """
+INSERT INTO opinions (entry_id, source_id, change_id, reference, classification, restrictions, listed_at)
+SELECT entries.id, given.source_id, {change}, given.reference, given.classification, given.restrictions,
+    given.listed_at
+FROM {given} JOIN entries ON entries.bank_id = {bank} AND entries.type = given.type
+    AND entries.value = given.value AND entries.removed_generation IS NULL
+WHERE NOT EXISTS (
+    SELECT 1 FROM (
+        SELECT opinions.change_id, opinions.reference, opinions.classification, opinions.restrictions,
+            opinions.listed_at
+        FROM opinions JOIN changes ON changes.id = opinions.change_id
+        WHERE opinions.entry_id = entries.id AND opinions.source_id = given.source_id
+            AND changes.generation IS NOT NULL
+        UNION ALL
+        SELECT changes.id, NULL, changes.classification, changes.restrictions, NULL
+        FROM changes
+        WHERE changes.id = entries.change_id AND changes.source_id = given.source_id
+        ORDER BY 1 DESC LIMIT 1
+    ) AS newest
+    WHERE newest.reference IS NOT DISTINCT FROM given.reference
+        AND newest.classification IS NOT DISTINCT FROM given.classification
+        AND newest.restrictions IS NOT DISTINCT FROM given.restrictions
+        AND newest.listed_at IS NOT DISTINCT FROM given.listed_at
+)
+ON CONFLICT (entry_id, source_id, change_id) DO UPDATE SET
+    reference = excluded.reference, classification = excluded.classification,
+    restrictions = excluded.restrictions, listed_at = excluded.listed_at
+"""
+_RECORD_POSTGRESQL: Final = _RECORD.format(
+    change="$1::bigint",
+    bank="$2",
+    given="unnest($3::int[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]) "
+    "AS given (source_id, type, value, reference, classification, restrictions, listed_at)",
+)
+_RECORD_SQLITE: Final = _RECORD.format(
+    change=":change",
+    bank=":bank",
+    given="(SELECT :source_id AS source_id, :type AS type, :value AS value, :reference AS reference, "
+    ":classification AS classification, :restrictions AS restrictions, :listed_at AS listed_at) AS given",
+)
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a source says of an entry.
+
+    Attributes:
+        reference: its id there.
+        classification: in the source's own terms.
+        listed_at: when the source listed it, as an RFC 3339 date or moment.
+        imported_at: when it was told here.
+    """
+
+    source: str
+    reference: str | None
+    classification: str | None
+    restrictions: str | None
+    listed_at: str | None
+    imported_at: datetime
+
+
+class _Given(NamedTuple):
+    source_id: int
+    type: str
+    value: bytes
+    reference: str | None
+    classification: str | None
+    restrictions: str | None
+    listed_at: str | None
+
+
+async def terms(connection: AsyncConnection, origin: Origin | None) -> dict[str, Any]:
+    """What a change says of all that it brings, as its row has it."""
+    if origin is None or origin.source is None:
+        return {}
+    return {
+        "source_id": (await _source_ids(connection, {origin.source}))[origin.source],
+        "classification": origin.classification,
+        "restrictions": origin.restrictions,
+    }
+
+
+async def record(
+    connection: AsyncConnection,
+    bank_id: int,
+    change_id: int,
+    signals: Sequence[NewSignal],
+    origin: Origin | None,
+    *,
+    all_new: bool,
+) -> None:
+    """Write down what is said of signals that a bank holds now, where it is not as their change says.
+
+    Args:
+        connection: within ``Database.begin``.
+        bank_id: of the bank.
+        change_id: the import that says it.
+        signals: all of them, whether they were new or not.
+        origin: what the import says of all.
+        all_new: whether the change brought all of them, so that its own word stands for those without one.
+    """
+    everything = origin is not None and origin.source is not None and not all_new
+    telling = signals if everything else [signal for signal in signals if signal.origin is not None]
+    if not telling:
+        return
+    names = {_merged(signal, origin).source for signal in telling}
+    ids = await _source_ids(connection, {name for name in names if name is not None})
+    # The last word of a list on a signal stands, for each source.
+    given = {(row.type, row.value, row.source_id): row for row in _given(telling, origin, ids)}
+    rows = list(given.values())
+    for begin in range(0, len(rows), _OPINIONS_AT_ONCE):
+        some = rows[begin : begin + _OPINIONS_AT_ONCE]
+        if connection.dialect.name == "postgresql":
+            columns = [list(column) for column in zip(*some, strict=True)]
+            await connection.exec_driver_sql(_RECORD_POSTGRESQL, (change_id, bank_id, *columns))
+        else:
+            await connection.exec_driver_sql(
+                _RECORD_SQLITE, [{"change": change_id, "bank": bank_id, **row._asdict()} for row in some]
+            )
+
+
+async def of_entries(
+    connection: AsyncConnection, entry_ids: Sequence[int]
+) -> Mapping[int, tuple[Opinion, ...]]:
+    """The opinions on some entries, by id; of each source its newest word, by name."""
+    newest: dict[int, dict[str, Opinion]] = {entry_id: {} for entry_id in entry_ids}
+    for begin in range(0, len(entry_ids), _ENTRIES_AT_ONCE):
+        ids = entry_ids[begin : begin + _ENTRIES_AT_ONCE]
+        with_the_change = (
+            select(
+                entries.c.id, sources.c.name, changes.c.classification, changes.c.restrictions, changes.c.at
+            )
+            .join(changes, changes.c.id == entries.c.change_id)
+            .join(sources, sources.c.id == changes.c.source_id)
+            .where(entries.c.id.in_(ids), changes.c.generation.is_not(None))
+        )
+        for row in await connection.execute(with_the_change):
+            newest[row.id][row.name] = Opinion(
+                row.name, None, row.classification, row.restrictions, None, row.at
+            )
+        on_its_own = (
+            select(opinions, sources.c.name, changes.c.at)
+            .join(changes, changes.c.id == opinions.c.change_id)
+            .join(sources, sources.c.id == opinions.c.source_id)
+            .where(opinions.c.entry_id.in_(ids), changes.c.generation.is_not(None))
+            .order_by(opinions.c.change_id)
+        )
+        for row in await connection.execute(on_its_own):
+            newest[row.entry_id][row.name] = Opinion(
+                row.name, row.reference, row.classification, row.restrictions, row.listed_at, row.at
+            )
+    return {
+        entry_id: tuple(by_source[name] for name in sorted(by_source))
+        for entry_id, by_source in newest.items()
+    }
+
+
+def disputed(of_one: Sequence[Opinion]) -> bool:
+    """Whether sources disagree on what an entry is; one that does not say agrees with all."""
+    said = {opinion.classification.casefold() for opinion in of_one if opinion.classification is not None}
+    return len(said) > 1
+
+
+async def sweep(database: Database) -> None:
+    """Delete what was said of entries that are gone, or by imports that were given up."""
+    leftover = ~exists().where(entries.c.id == opinions.c.entry_id) | ~exists().where(
+        changes.c.id == opinions.c.change_id
+    )
+    async with database.connect() as connection:
+        span = select(func.min(opinions.c.entry_id), func.max(opinions.c.entry_id))
+        first, last = (await connection.execute(span)).one()
+    for begin in range(first or 0, (last or -1) + 1, _OPINIONS_AT_ONCE):
+        some = opinions.c.entry_id.between(begin, begin + _OPINIONS_AT_ONCE - 1) & leftover
+        async with database.connect() as connection:
+            if not (await connection.execute(select(exists().where(some)))).scalar_one():
+                continue
+        async with database.begin() as connection:
+            await connection.execute(delete(opinions).where(some))
+
+
+def _merged(signal: NewSignal, origin: Origin | None) -> Origin:
+    """What is said of a signal: what its line says, and for the rest what is said of all."""
+    own, common = signal.origin or Origin(), origin or Origin()
+    return Origin(*(mine if mine is not None else theirs for mine, theirs in zip(own, common, strict=True)))
+
+
+def _given(
+    signals: Sequence[NewSignal], origin: Origin | None, source_ids: Mapping[str, int]
+) -> Iterator[_Given]:
+    for signal in signals:
+        merged = _merged(signal, origin)
+        if merged.source is not None:
+            source_id = source_ids[merged.source]
+            yield _Given(source_id, signal.type.value, signal.value, *merged[1:])
+
+
+async def _source_ids(connection: AsyncConnection, names: set[str]) -> dict[str, int]:
+    """The ids of sources by name; those that are new get one."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    ordered = sorted(names)
+    await connection.execute(
+        dialect.insert(sources).on_conflict_do_nothing(), [{"name": name} for name in ordered]
+    )
+    known: dict[str, int] = {}
+    for begin in range(0, len(ordered), _ENTRIES_AT_ONCE):
+        some = ordered[begin : begin + _ENTRIES_AT_ONCE]
+        rows = await connection.execute(select(sources.c.name, sources.c.id).where(sources.c.name.in_(some)))
+        known |= {row.name: row.id for row in rows}
+    return known

@@ -1,0 +1,117 @@
+"""Banks as people run them, over the real server: tiers, qualities, and what is known to be harmless."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from demo.pictures import encoded, scene
+from tests.gates import RunningGate, signals_of, wait_for
+
+PICTURE = encoded(scene(33), "PNG")
+PDQ = signals_of(PICTURE)[1]["value"]
+
+
+def differing(*bits: int) -> str:
+    """The PDQ of ``PICTURE`` with some bits flipped, as hex."""
+    changed = np.unpackbits(np.frombuffer(bytes.fromhex(PDQ), np.uint8))
+    changed[list(bits)] ^= 1
+    return np.packbits(changed).tobytes().hex()
+
+
+STRONG, NEAR, HARMLESS = differing(*range(10)), differing(*range(25)), differing(*range(3))
+
+
+@pytest.fixture
+def bank(gate: RunningGate) -> Callable[..., httpx.Response]:
+    """Asks a bank route with a key that may do all."""
+    return gate.client("all").request
+
+
+@pytest.fixture
+def ingest(gate: RunningGate) -> Callable[[], dict[str, Any]]:
+    """Hands the picture in."""
+
+    def answer() -> dict[str, Any]:
+        answered = gate.client().post("/v1/ingest", content=PICTURE, headers={"Content-Type": "image/png"})
+        assert answered.status_code == 200, answered.text
+        body: dict[str, Any] = answered.json()
+        return body
+
+    return answer
+
+
+def pdq(*values: str) -> dict[str, Any]:
+    """A body of PDQ signals."""
+    return {"signals": [{"type": "pdq", "value": value} for value in values]}
+
+
+def test_a_near_match_is_only_counted_and_a_strong_one_blocked(
+    bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """As the tiers of the bank say; and a change of them is in force within seconds."""
+    policy = {"kind": "other", "action": "block", "tiers": {"near": "observe"}}
+    made = bank("PUT", "/v1/banks/tiered", json=policy)
+    assert made.status_code == 201
+    assert made.json()["tiers"] == {"strong": "block", "near": "observe"}
+    bank("POST", "/v1/banks/tiered/signals", json=pdq(NEAR)).raise_for_status()
+    assert ingest()["verdict"] == "clear"
+    bank("POST", "/v1/banks/tiered/signals", json=pdq(STRONG)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("POST", "/v1/banks/tiered/signals/remove", json=pdq(STRONG)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    bank("PUT", "/v1/banks/tiered", json={"kind": "other", "action": "block"}).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("PUT", "/v1/banks/tiered", json={"kind": "other", "action": "observe"}).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+
+def test_what_is_known_to_be_harmless_cancels_near_matches_and_nothing_else(
+    gate: RunningGate, bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """With the scope for it; never an exact match, and never one of a csam bank."""
+    harmless = {"kind": "other", "action": "suppress"}
+    refused = gate.client("bank").put("/v1/banks/harmless", json=harmless)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    bank("PUT", "/v1/banks/harmless", json=harmless).raise_for_status()
+    refused = gate.client("bank").post("/v1/banks/harmless/signals", json=pdq(HARMLESS))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+
+    bank("PUT", "/v1/banks/unwanted", json={"kind": "other", "action": "block"}).raise_for_status()
+    bank("POST", "/v1/banks/unwanted/signals", json=pdq(NEAR)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("POST", "/v1/banks/harmless/signals", json=pdq(HARMLESS)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+    bank("POST", "/v1/banks/unwanted/signals", json=pdq(PDQ)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("POST", "/v1/banks/unwanted/signals/remove", json=pdq(PDQ)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+    bank("POST", "/v1/banks/mock-list/signals", json=pdq(NEAR)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    assert ingest()["report"]["state"] == "queued"
+    bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"kind": "csam", "action": "report", "tiers": {"near": "observe"}}, "csam bank cannot only observe"),
+        ({"kind": "other", "action": "report", "tiers": {"strong": "block"}}, "'tiers'"),
+        ({"kind": "other", "action": "report", "tiers": {"far": "block"}}, "'tiers.far'"),
+        ({"kind": "other", "action": "report", "minimum_quality": 40}, "'minimum_quality'"),
+        ({"kind": "ncii", "action": "suppress"}, "its kind must be 'other'"),
+        ({"kind": "other", "action": "suppress", "thresholds": {"pdq": 40}}, "pdq 0 to 31"),
+    ],
+)
+def test_a_policy_that_is_wrong_is_refused_by_name(
+    bank: Callable[..., httpx.Response], policy: dict[str, Any], said: str
+) -> None:
+    """422, with the member and the mend."""
+    refused = bank("PUT", "/v1/banks/wrong", json=policy)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert said in refused.json()["detail"]
