@@ -8,6 +8,7 @@ import json
 import random
 import tracemalloc
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -173,8 +174,8 @@ def test_only_the_sealed_stub_tells_which_part_matched(tmp_path: Path) -> None:
     for told in as_told:
         assert (told["signals"], told["matches"]) == (None, [])
         assert not any(word in json.dumps(told) for word in ("variant", "region", "symmetry", "flip"))
-    stubs = asyncio.run(stored_stubs(prepared))
-    variants = [match["variant"] for stub in stubs for match in stub["matches"] if match["variant"]]  # type: ignore[index, misc]
+    stubs = cast("list[dict[str, Any]]", asyncio.run(stored_stubs(prepared)))
+    variants = [match["variant"] for stub in stubs for match in stub["matches"] if match["variant"]]
     assert [(variant["symmetry"], variant["negative"]) for variant in variants] == [("flipy", False)]
     region = variants[0]["region"]
     assert np.abs(np.subtract(list(region.values()), [60, 60, 640, 480])).max() <= 2
