@@ -31,7 +31,7 @@ from app.store import alarms, notices
 from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
 from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notice
-from app.store.reports import QUEUED
+from app.store.report_states import State
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ class Email:
 
     def wants(self, notice: Notice) -> bool:
         """A custodian need not hear of what custodians did."""
-        return notice.event != REPORT_CHANGED or notice.state == QUEUED
+        return notice.event != REPORT_CHANGED or notice.state == State.QUEUED
 
     async def tell(self, told: Sequence[Notice]) -> None:
         """Send one message; the server must take it for every recipient."""
