@@ -1,1 +1,1 @@
-"""How fast Cordon is beside named peers: ``make bench``; what it finds: ``make bench-detection``."""
+"""Measures Cordon beside named peers: ``make bench``."""

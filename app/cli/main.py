@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from app import __version__
-from app.cli import bank, custodian, db, doctor, ingest, key, report, serve, testpicture
+from app.cli import bank, custodian, db, dev, doctor, ingest, key, report, serve, testpicture
 from app.cli.console import emit, say
 
 INTERRUPTED: Final = 130
@@ -22,7 +22,7 @@ INTERRUPTED: Final = 130
 _HELP_COLUMNS: Final = 100
 _ORDER: Final = (
     *("serve", "worker", "ingest", "bank", "key", "custodian", "report", "db"),
-    *("test-picture", "doctor"),
+    *("test-picture", "doctor", "dev"),
 )
 
 # Their texts are written for operators. By name, since importing their modules takes longer than to fail.
@@ -46,6 +46,7 @@ app.add_typer(report.app, name="report")
 app.add_typer(db.app, name="db")
 app.command("test-picture")(testpicture.write)
 app.command("doctor")(doctor.doctor)
+app.add_typer(dev.app, name="dev")
 
 
 def _tell_version(asked: bool) -> None:

@@ -11,12 +11,13 @@ from app.cli.main import command_tree
 from tests.cli.conftest import Cordon
 
 COMMANDS = {
-    "": "serve worker ingest bank key custodian report db test-picture doctor",
+    "": "serve worker ingest bank key custodian report db test-picture doctor dev",
     "bank": "create set import list hash remove delete create-test",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
     "report": "list show open hold unhold export alarms",
     "db": "upgrade check",
+    "dev": "cybertip-double",
 }
 
 

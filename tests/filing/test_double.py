@@ -1,0 +1,213 @@
+"""The double: what NCMEC documents of its service, over HTTP as any client would speak it."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from lxml import etree
+from ulid import ULID
+
+from app.filing.cybertip.document import Reporter, Said, build
+from tests.filing.double import XSD, Double, running_double
+from tests.stubs import stub
+
+XML = {"Content-Type": "text/xml; charset=utf-8"}
+REPORTER = Reporter("Ada", "Lovelace", "ada@analytical.org", "Analytical Society")
+
+
+@pytest.fixture
+def client(double: Double) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=double.url, auth=("double", "double"), trust_env=False, timeout=10
+    ) as authenticated:
+        yield authenticated
+
+
+@pytest.fixture
+def sender_id() -> str:
+    return str(ULID())
+
+
+def document(sender_id: str) -> bytes:
+    """The document of a report as Cordon builds it."""
+    opened = json.loads(stub().to_json(sender_id))
+    return build([opened], REPORTER, Said(), role="voluntary", preservation=None, now=datetime.now(UTC))
+
+
+def code(response: httpx.Response) -> int:
+    return int(etree.fromstring(response.content).findtext("responseCode") or "")
+
+
+def opened(client: httpx.Client, sender_id: str) -> str:
+    """The id under which a report was opened."""
+    response = client.post("submit", content=document(sender_id), headers=XML)
+    assert code(response) == 0
+    return etree.fromstring(response.content).findtext("reportId") or ""
+
+
+def test_the_two_calls_of_a_report_without_files_file_it_exactly_once(
+    client: httpx.Client, double: Double, sender_id: str
+) -> None:
+    """Opened, not filed; finished, filed; finished again, still once; and not to be withdrawn."""
+    report_id = opened(client, sender_id)
+    assert not double.tell(sender_id)["filed_exactly_once"]
+    done = client.post("finish", data={"id": report_id})
+    root = etree.fromstring(done.content)
+    assert (root.tag, root.findtext("responseCode"), root.findtext("reportId")) == (
+        "reportDoneResponse",
+        "0",
+        report_id,
+    )
+    told = double.tell(sender_id)
+    assert told["filed_exactly_once"]
+    assert told["report_ids"] == [report_id]
+    assert etree.fromstring(told["document"].encode()).tag == "report"
+    assert code(client.post("finish", data={"id": report_id})) == 5102
+    assert code(client.post("retract", data={"id": report_id})) == 5102
+    assert double.tell(sender_id)["filed_exactly_once"]
+    client.post("finish", data={"id": opened(client, sender_id)})
+    assert double.tell(sender_id)["finished"] == 2
+    assert not double.tell(sender_id)["filed_exactly_once"]
+
+
+def test_answers_have_a_request_id_and_a_charset_that_is_not_theirs(client: httpx.Client) -> None:
+    """Both have been seen: whoever decodes by the header reads wrong words."""
+    answer = client.get("status")
+    assert answer.headers["Request-ID"]
+    assert answer.headers["Content-Type"] == "application/xml;charset=ISO-8859-1"
+    assert answer.content.startswith(b"<?xml version='1.0' encoding='UTF-8'")
+    assert "\u2013" in (etree.fromstring(answer.content).findtext("responseDescription") or "")
+    assert "\u2013" not in answer.text
+
+
+@pytest.mark.parametrize("call", ["status", "xsd", "submit", "upload", "fileinfo", "finish", "retract"])
+def test_every_call_needs_the_password(double: Double, call: str) -> None:
+    method = "GET" if call in {"status", "xsd"} else "POST"
+    for auth in (None, ("double", "wrong")):
+        refused = httpx.request(method, f"{double.url}/{call}", auth=auth, trust_env=False)
+        assert refused.status_code == 401
+        assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+        assert code(refused) == 2000
+
+
+def test_a_file_is_described_only_after_its_upload(client: httpx.Client, sender_id: str) -> None:
+    """By multipart form; the MD5 of what arrived comes back, and the id of the file is opaque."""
+    report_id = opened(client, sender_id)
+    details = "<fileDetails><reportId>{}</reportId><fileId>{}</fileId>{}</fileDetails>".format
+    early = client.post("fileinfo", content=details(report_id, "0" * 32, ""), headers=XML)
+    assert code(early) == 5002
+    upload = client.post("upload", files={"id": (None, report_id), "file": ("name", b"drawn")})
+    root = etree.fromstring(upload.content)
+    file_id = root.findtext("fileId") or ""
+    assert root.findtext("hash") == "45cd822043486089c55b2b67c9c2805e"
+    more = '<originalFileHash hashType="PDQ">00</originalFileHash>'
+    assert code(client.post("fileinfo", content=details(report_id, file_id, more), headers=XML)) == 0
+    wrong = "<fileRelevance>Reported</fileRelevance><fileName>late</fileName>"
+    assert code(client.post("fileinfo", content=details(report_id, file_id, wrong), headers=XML)) == 4100
+    done = client.post("finish", files={"id": (None, report_id)})
+    assert etree.fromstring(done.content).findtext("files/fileId") == file_id
+    assert code(client.post("upload", files={"id": (None, report_id), "file": ("name", b"late")})) == 5102
+
+
+def test_an_open_report_can_be_withdrawn_and_then_not_be_finished(
+    client: httpx.Client, double: Double, sender_id: str
+) -> None:
+    report_id = opened(client, sender_id)
+    assert code(client.post("retract", files={"id": (None, report_id)})) == 0
+    assert code(client.post("finish", data={"id": report_id})) == 5101
+    assert double.tell(sender_id)["retracted"] == 1
+
+
+def test_an_open_report_expires_after_a_day_by_the_clock_of_the_double(
+    client: httpx.Client, double: Double, sender_id: str
+) -> None:
+    """And an hour after its last upload if that is later."""
+    report_id, other = opened(client, sender_id), opened(client, str(ULID()))
+    almost = timedelta(hours=23, minutes=30).total_seconds()
+    double.advance(almost)
+    try:
+        client.post("upload", files={"id": (None, other), "file": ("name", b"drawn")})
+        double.advance(timedelta(minutes=45).total_seconds())
+        assert code(client.post("finish", data={"id": report_id})) == 5001
+        assert code(client.post("finish", data={"id": other})) == 0
+    finally:
+        double.advance(-almost - timedelta(minutes=45).total_seconds())
+    assert double.tell(sender_id)["expired"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda good: good[:-20], 4110),
+        (lambda good: b"<!DOCTYPE report>" + good.split(b"?>", 1)[1], 4110),
+        (lambda _: b"", 4110),
+        (lambda good: good.replace(b"incidentType", b"incidentKind"), 4100),
+        (lambda good: good.replace(b"Child Pornography", b"Something Else"), 4100),
+        (lambda good: good.replace(b"<report>", b"<report><additionalInfo>early</additionalInfo>"), 4100),
+        (lambda good: good.replace(b"ada@analytical.org", b"nobody"), 4100),
+        (lambda good: good.replace(b"<url>https://", b"<url>https://a b"), 4100),
+        (lambda good: good.replace(b"<incidentDateTime>20", b"<incidentDateTime>21"), 4100),
+        (lambda good: good.replace(b"Z</incidentDateTime>", b"</incidentDateTime>"), 4100),
+    ],
+    ids=[
+        *("cut off", "document type", "empty", "unknown element", "unknown type"),
+        *("wrong order", "bad e-mail", "bad url", "future", "no zone"),
+    ],
+)
+def test_documents_are_checked_as_the_server_is_documented_to(
+    client: httpx.Client, double: Double, sender_id: str, change: Any, expected: int
+) -> None:
+    """What is refused opens nothing."""
+    answer = client.post("submit", content=change(document(sender_id)), headers=XML)
+    assert code(answer) == expected
+    assert double.tell(sender_id)["opened"] == (1 if expected == 0 else 0)
+
+
+def test_calls_with_the_wrong_type_id_or_method_are_refused(client: httpx.Client, sender_id: str) -> None:
+    assert code(client.post("submit", content=document(sender_id))) == 4000
+    assert code(client.post("finish", data={})) == 4000
+    assert code(client.post("finish", data={"id": "123"})) == 5001
+    assert code(client.post("retract", data={"id": "123"})) == 5001
+    assert client.get("submit").status_code == 404
+    assert code(client.get("xsd")) == 1210
+
+
+def test_it_answers_with_a_planned_code_once_and_does_nothing(
+    client: httpx.Client, double: Double, sender_id: str
+) -> None:
+    """The real one has been seen with failures under 400 and under 200."""
+    double.fault("submit", code=1000, status=200, times=1)
+    planned = client.post("submit", content=document(sender_id), headers=XML)
+    assert (planned.status_code, code(planned)) == (200, 1000)
+    assert double.tell(sender_id)["opened"] == 0
+    assert code(client.post("submit", content=document(sender_id), headers=XML)) == 0
+
+
+@pytest.mark.parametrize(("fault", "finished"), [("unheard", 0), ("unanswered", 1)])
+def test_a_connection_breaks_before_or_after_the_work(
+    client: httpx.Client, double: Double, sender_id: str, fault: str, finished: int
+) -> None:
+    """The client cannot tell which; the double can."""
+    report_id = opened(client, sender_id)
+    double.fault("finish", fault=fault)
+    with pytest.raises(httpx.TransportError):
+        client.post("finish", data={"id": report_id})
+    assert double.tell(sender_id)["finished"] == finished
+
+
+def test_a_fault_that_is_not_known_is_refused(double: Double) -> None:
+    for wrong in ({"call": "finish", "fault": "nothing"}, {"call": "none", "code": 1}, {"fault": "slow"}):
+        assert double.steering.post("/double/faults", json=wrong).status_code == 400
+
+
+@pytest.mark.skipif(not XSD.exists(), reason="NCMEC's schema cannot be shipped")
+def test_with_a_schema_it_checks_by_that_too_and_hands_it_out(sender_id: str) -> None:
+    with (
+        running_double("--xsd", str(XSD)) as double,
+        httpx.Client(base_url=double.url, auth=("double", "double"), trust_env=False) as client,
+    ):
+        assert client.get("xsd").content == XSD.read_bytes()
+        assert opened(client, sender_id)
