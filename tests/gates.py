@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pdqhash
-import pyrage
 from PIL import Image
 
+from app.custody.identity import Identity, generate
 from app.settings import StoreSettings
 from app.store import custodians, keys
 from app.store.database import Database
@@ -37,11 +37,13 @@ class Prepared:
     Attributes:
         tokens: a token for each scope, and ``all`` for one with every scope.
         identity: the first custodian's secret key, as ``age`` writes it.
+        custodians: the identities of ada and grace, who sign too.
     """
 
     store: StoreSettings
     tokens: Mapping[str, str]
     identity: str
+    custodians: tuple[Identity, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,19 @@ async def prepare(
     store: StoreSettings, profile: str = "default", *, rate_per_second: int = keys.DEFAULT_RATE_PER_SECOND
 ) -> Prepared:
     """Migrate a database; make two custodians and a key for each scope."""
-    identities = [pyrage.x25519.Identity.generate() for _ in range(2)]
+    identities = (generate(), generate())
     tokens = {}
     database = Database.open(store)
     try:
         await database.migrate_if_empty()
         async with database.begin() as connection:
             for name, identity in zip(("ada", "grace"), identities, strict=True):
-                await custodians.add(connection, name=name, untrusted_public_key=str(identity.to_public()))
+                await custodians.add(
+                    connection,
+                    name=name,
+                    untrusted_public_key=identity.public_key,
+                    untrusted_signing_key=identity.signing_public_key,
+                )
             for scopes in (*((scope,) for scope in keys.Scope), tuple(keys.Scope)):
                 name = scopes[0].value if len(scopes) == 1 else "all"
                 _, tokens[name] = await keys.create(
@@ -103,7 +110,7 @@ async def prepare(
                 )
     finally:
         await database.close()
-    return Prepared(store, tokens, str(identities[0]))
+    return Prepared(store, tokens, identities[0].secret_keys[0], identities)
 
 
 def fill_bank(

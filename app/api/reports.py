@@ -1,17 +1,18 @@
 """Sealed reports over HTTP: listed, fetched as they stand, held. Nothing here can open one."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.api import problems
+from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, Services, scope
+from app.custody.decision import MAX_BYTES, Action
 from app.media import BankKind
-from app.store import reports, sealed
+from app.store import audit, decisions, reports, sealed
 from app.store.report_states import State
 
 router = APIRouter(tags=["reports"])
@@ -21,6 +22,26 @@ ReportId = Annotated[str, Path(pattern=_ULID, description="The report's ULID.")]
 ReportKey = Annotated[Key, scope("report")]
 
 _PROBLEMS_OF_ONE = problems.documented("not_found", "invalid_request")
+_PROBLEMS_OF_DECISION = problems.documented(
+    "not_found", "conflict", "too_large", "invalid_request", "signature_required"
+)
+_SIGNED_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "A custodian's signed document: canonical JSON as a string, and the Ed25519 signature "
+        "over `cordon decision v1`, a line feed and that string.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["signature", "signed"],
+                    "additionalProperties": False,
+                    "properties": {"signature": {"type": "string"}, "signed": {"type": "string"}},
+                }
+            }
+        },
+    }
+}
 
 
 class SightingSummary(BaseModel):
@@ -122,10 +143,11 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
     response_class=Response,
     summary="The sealed stub as it stands",
 )
-async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Response:  # noqa: ARG001
-    """An age file, sealed to the custodians listed with the report."""
-    async with at.database.connect() as connection:
+async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Response:
+    """An age file, sealed to the custodians listed with the report. Who took it is recorded."""
+    async with at.database.begin() as connection:
         file = await sealed.sealed(connection, report_id)
+        await audit.append(connection, "report.taken", report_id, {"by": key.id})
     headers = {
         "content-disposition": f'attachment; filename="{report_id}.age"',
         "cache-control": "no-store",
@@ -156,6 +178,63 @@ async def hold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSum
 async def unhold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
     """Asking twice is no error."""
     return await _set_hold(at, key, report_id, on_hold=False)
+
+
+@router.post(
+    "/v1/reports/{report_id}/approve",
+    name="report_approve",
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="The report: `approved`, or where it was if another custodian must approve it too.",
+    openapi_extra=_SIGNED_BODY,
+    summary="Approve a report for filing, with a custodian's signed document",
+)
+async def approve(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report approve --out FILE` writes it where the custodian's key is.
+
+    The worker files the XML in it and nothing else. 409 if the report is not as its signer saw it any more.
+    """
+    return await _decide(request, at, key, report_id, Action.APPROVE)
+
+
+@router.post(
+    "/v1/reports/{report_id}/reject",
+    name="report_reject",
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="The rejected report.",
+    openapi_extra=_SIGNED_BODY,
+    summary="Reject a report as a false match, with a custodian's signed document",
+)
+async def reject(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report reject --out FILE` writes it, and names what is to be taken out of its bank."""
+    return await _decide(request, at, key, report_id, Action.REJECT)
+
+
+@router.post(
+    "/v1/reports/{report_id}/annotate",
+    name="report_annotate",
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="The report, as it was.",
+    openapi_extra=_SIGNED_BODY,
+    summary="Put a custodian's signed note on a report",
+)
+async def annotate(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report annotate --out FILE` writes it. The note is sealed to the custodians."""
+    return await _decide(request, at, key, report_id, Action.ANNOTATE)
+
+
+async def _decide(request: Request, at: Services, key: Key, report_id: str, action: Action) -> ReportSummary:
+    document = await bodies.read_bounded(request, MAX_BYTES)
+    async with at.database.begin() as connection:
+        report = await decisions.take(
+            connection,
+            document,
+            at.pins.read_if_there(),
+            report_id=report_id,
+            actions=(action,),
+            dual_control=at.settings.custody.dual_control,
+            by=key.id,
+        )
+    return _summary(report)
 
 
 async def _set_hold(at: Services, key: Key, report_id: str, *, on_hold: bool) -> ReportSummary:

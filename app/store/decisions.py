@@ -13,7 +13,8 @@ from typing import Any, Final
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import Action, Decision, Signed, verify
+from app.custody.decision import Action, Decision, Signed, sign, verify
+from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.entries import NewSignal
 from app.errors import ConflictError, SignatureRequiredError
@@ -108,6 +109,53 @@ async def take(
     return await reports.get(connection, report_id)
 
 
+async def reseal(
+    connection: AsyncConnection, report_id: str, identity: Identity, roster: Roster, *, by: str
+) -> bool:
+    """Seal a report's files anew to the pinned custodians, signed by one of them; whether that was needed.
+
+    Args:
+        connection: within ``Database.begin``.
+        report_id: the report's.
+        identity: a pinned custodian's, which opens all of the files.
+        roster: the pinned.
+        by: as in ``take``.
+
+    Raises:
+        NotFoundError: there is no such report.
+        InvalidRequestError: the identity does not open it.
+        SignatureRequiredError: the identity is no pinned custodian's.
+        ConflictError: the database was changed.
+    """
+    await reports.lock(connection, report_id)
+    report = await reports.get(connection, report_id)
+    later = await reports.list_sightings(connection, report_id)
+    if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
+        return False
+    found = await sealed.authentic(connection, report_id, roster)
+    opened = {name: identity.decrypt(file) for name, file in found.items()}
+    resealed = {name: encrypt(document, roster.public_keys) for name, document in opened.items()}
+    decision = Decision(
+        action=Action.RESEAL,
+        report_id=report_id,
+        sealed_sha256=tuple(sealed.digests(found).values()),
+        decided_at=datetime.now(UTC),
+        custodian=fingerprint(identity.public_key),
+        resealed_sha256=tuple(sealed.digests(resealed).values()),
+    )
+    signed = verify(sign(decision, identity), roster)
+    await check_stands(connection, signed, roster)
+    await record(connection, signed)
+    fingerprints = list(roster.fingerprints)
+    await sealed.replace(connection, report_id, resealed, fingerprints)
+    told = _told(signed, by) | {
+        "sealed_sha256": list(decision.resealed_sha256),
+        "custodians": fingerprints,
+    }
+    await audit.append(connection, sealed.RESEALED_EVENT, report_id, told)
+    return True
+
+
 async def check_stands(connection: AsyncConnection, signed: Signed, roster: Roster) -> Report:
     """Return only if a verified decision is about its report as it stands; its row is locked then.
 
@@ -191,7 +239,7 @@ async def approval(
         ConflictError: the same, of a sealed file.
     """
     stood = await sealed.stood(connection, report_id, roster)
-    standing = _standing(await every(connection, report_id, roster))
+    approved = standing(await every(connection, report_id, roster))
     filed = await connection.execute(
         select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_FILED_EVENTS))
     )
@@ -199,7 +247,7 @@ async def approval(
         raise NotApprovedError("The audit log says that this report was filed.")
     good = [
         each
-        for each in standing
+        for each in approved
         if each.decision.sealed_sha256 in stood and roster.custodian(each.decision.custodian) is not None
     ]
     signers = {each.decision.custodian for each in good}
@@ -211,17 +259,17 @@ async def approval(
     return Approval(newest.xml_sha256, newest.xml, tuple(good))
 
 
-def _standing(signed: Sequence[Signed]) -> list[Signed]:
+def standing(signed: Sequence[Signed]) -> list[Signed]:
     """The approvals of one and the same XML that no later decision took back."""
-    standing: list[Signed] = []
+    found: list[Signed] = []
     for each in signed:
         decision = each.decision
         if decision.action is Action.REJECT:
-            standing = []
+            found = []
         elif decision.action is Action.APPROVE:
-            same = standing and standing[-1].decision.xml_sha256 == decision.xml_sha256
-            standing = [*standing, each] if same else [each]
-    return standing
+            same = found and found[-1].decision.xml_sha256 == decision.xml_sha256
+            found = [*found, each] if same else [each]
+    return found
 
 
 async def _is_first_of_two(
@@ -235,12 +283,12 @@ async def _is_first_of_two(
         .where(decisions.c.report_id == decision.report_id)
         .order_by(decisions.c.at)
     )
-    standing = _standing([verify(row.document, roster, of_then_too=True) for row in rows])
+    approved = standing([verify(row.document, roster, of_then_too=True) for row in rows])
     return not any(
         each.decision.custodian != decision.custodian
         and each.decision.sealed_sha256 == decision.sealed_sha256
         and roster.custodian(each.decision.custodian) is not None
-        for each in standing
+        for each in approved
     )
 
 

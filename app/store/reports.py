@@ -116,6 +116,11 @@ async def list_reports(
     return await _read(connection, wanted)
 
 
+async def every_id(connection: AsyncConnection) -> tuple[str, ...]:
+    """The ids of all reports, oldest first."""
+    return tuple((await connection.execute(select(reports.c.id).order_by(reports.c.id))).scalars())
+
+
 async def get(connection: AsyncConnection, report_id: str) -> Report:
     """One report.
 

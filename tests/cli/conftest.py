@@ -91,8 +91,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Cordon:
     cordon = Cordon(tmp_path_factory.mktemp("site"), forker)
     for name in ("ada", "grace"):
         made = cordon("custodian", "keygen", "--out", f"{name}.key")
-        public_key = made.out.decode().strip()
-        assert cordon("custodian", "add", name, public_key).code == 0
+        public_key, signing_key = made.out.decode().strip(), made.err.split("--signing-key ")[1].strip()
+        assert cordon("custodian", "add", name, public_key, "--signing-key", signing_key).code == 0
     pictures(cordon.home)
     hashed = cordon("bank", "hash", "banked.png", "--json")
     assert cordon("bank", "create", "known", "--kind", "csam", "--action", "report").code == 0

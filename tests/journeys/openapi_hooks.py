@@ -40,13 +40,14 @@ def lines(_context: SerializationContext, value: object) -> bytes:
 def filter_failure(_context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
     """Whether a failure is one of the gate, rather than something that no document can say.
 
-    No schema knows which media are clear and which hosts may be asked, so a verdict and ``url_refused`` are
-    answers to a valid request. With ``answer=status`` an undecidable medium is a 422 without a body, where
-    problems have one. And any text is a batch: what is wrong in it is told line by line.
+    No schema knows which media are clear, which hosts may be asked, or what a custodian would sign, so a
+    verdict, ``url_refused`` and ``signature_required`` are answers to a valid request. With
+    ``answer=status`` an undecidable medium is a 422 without a body, where problems have one. And any text is
+    a batch: what is wrong in it is told line by line.
     """
     verdict = "cordon-verdict" in response.headers
     if isinstance(failure, RejectedPositiveData):
-        return not verdict and response.json()["code"] != "url_refused"
+        return not verdict and response.json()["code"] not in {"url_refused", "signature_required"}
     if isinstance(failure, MissingContentType | MalformedJson):
         return not (verdict and not response.content and case.query.get("answer") == "status")
     if isinstance(failure, AcceptedNegativeData):

@@ -2,15 +2,19 @@
 
 import typer
 
-from app.cli.report import keeping, reading
+from app.cli.report import deciding, keeping, reading
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
 app.command("show")(reading.show)
 app.command("open")(reading.open_report)
+app.command("approve")(deciding.approve)
+app.command("reject")(deciding.reject)
+app.command("annotate")(deciding.annotate)
 app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
 app.command("export")(reading.export)
+app.command("reseal")(deciding.reseal)
 app.command("alarms")(keeping.list_alarms)
 
 

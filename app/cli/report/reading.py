@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.asking import ask_passphrase
 from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.report.opening import Document, Opened, open_stored, read_key, words_of
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
@@ -20,8 +20,6 @@ MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
 
 ReportId = Annotated[str, typer.Argument(metavar="ID", help="As 'cordon report list' shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-
-Document = dict[str, Any]
 
 
 def list_reports(
@@ -87,7 +85,7 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
     if as_json:
         emit_json(told)
     else:
-        for line in _readable(told):
+        for line in readable(told):
             emit(line)
 
 
@@ -110,23 +108,30 @@ def open_report(
         cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
         cordon report open report.age --identity ada.key
     """
-    from app.custody.identity import read_identity
-
-    held = read_identity(identity, lambda: ask_passphrase(printable(str(identity))))
-    documents, related = (
-        _open_file(Path(report), held) if _is_file(report) else _open_stored(report, held, as_json)
-    )
+    held = read_key(identity)
+    if _is_file(report):
+        documents, decided, related = [_open_file(Path(report), held)], [], []
+    else:
+        opened = open_stored(report, held)
+        documents, decided = list(opened.documents), list(_decided(opened, held))
+        related = [] if as_json else _related(opened, held)
     for number, document in enumerate(documents):
         if as_json:
             emit_json(document)
             continue
         if number:
             emit(f"\nseen again ({number} of {len(documents) - 1})")
-        for line in _readable(document):
+        for line in readable(document):
             emit(line)
-    if related:
-        emit("\nother reports of the same medium at the same place")
-        for line in related:
+    if as_json:
+        return
+    for heading, lines in (
+        ("decisions", decided),
+        ("other reports of the same medium at the same place", related),
+    ):
+        if lines:
+            emit(f"\n{heading}")
+        for line in lines:
             emit(f"  {line}")
 
 
@@ -231,7 +236,7 @@ def _is_file(report: str) -> bool:
     return False
 
 
-def _open_file(path: Path, identity: "Identity") -> tuple[list[Document], list[str]]:
+def _open_file(path: Path, identity: "Identity") -> Document:
     from app.report.seal import open_report as unseal
 
     try:
@@ -239,47 +244,49 @@ def _open_file(path: Path, identity: "Identity") -> tuple[list[Document], list[s
             untrusted_sealed = file.read(MAX_SEALED_BYTES)
     except OSError as error:
         raise UsageError(f"{printable(str(path))}: {error.strerror}; give a report's id or a file") from None
-    return [unseal(untrusted_sealed, identity)], []
+    return unseal(untrusted_sealed, identity)
 
 
-def _open_stored(report_id: str, identity: "Identity", only_it: bool) -> tuple[list[Document], list[str]]:
-    """A stored report and its later sightings, and lines about other reports of the same medium and place."""
-    from app.report.seal import open_report as unseal
-
-    sealed, others = asyncio.run(_read(report_id, with_others=not only_it))
-    documents = [unseal(file, identity, report_id=report_id) for file in sealed]
-    return documents, list(_related(documents[0], others, identity))
-
-
-async def _read(report_id: str, *, with_others: bool) -> tuple[tuple[bytes, ...], dict[str, bytes]]:
-    from app.cli.state import open_custody
-    from app.store import reports
-    from app.store import sealed as sealed_files
-
-    async with open_custody() as (database, pins), database.connect() as connection:
-        sealed = tuple((await sealed_files.authentic(connection, report_id, pins.read_if_there())).values())
-        others: dict[str, bytes] = {}
-        if with_others:
-            # The newest will do: this is a help for the reader, not a search.
-            for other in await reports.list_reports(connection, limit=reports.MAX_LISTED):
-                if other.id != report_id:
-                    others[other.id] = await sealed_files.sealed(connection, other.id)
-        return sealed, others
+def _decided(opened: Opened, identity: "Identity") -> Iterator[str]:
+    """What custodians decided, and what they said with it as far as it is sealed to this one."""
+    for each in opened.signed:
+        decision = each.decision
+        signer = opened.roster.signer(decision.custodian)
+        name = signer.name if signer is not None else decision.custodian
+        yield f"{decision.decided_at:%Y-%m-%d %H:%M} UTC  {decision.action}  {name}"
+        yield from readable(words_of(decision, identity), "    ")
 
 
-def _related(document: Document, others: Mapping[str, bytes], identity: "Identity") -> Iterator[str]:
+def _related(opened: Opened, identity: "Identity") -> list[str]:
+    """Other reports of the same medium at the same place, among the newest: a help for the reader."""
     from app.errors import InvalidRequestError
     from app.report.seal import open_report as unseal
 
+    document = opened.documents[0]
     place = _place(document)
-    for other_id in sorted(others) if place else ():
+    found = []
+    for other_id, file in sorted(asyncio.run(_others(document["report_id"])).items()) if place else ():
         try:
-            other = unseal(others[other_id], identity)
+            other = unseal(file, identity)
         except InvalidRequestError:
             continue
         if _place(other) == place and other["signals"]["sha256"] == document["signals"]["sha256"]:
             when = "earlier" if other_id < document["report_id"] else "later"
-            yield f"{other_id}  {when}, {other['created_at']}"
+            found.append(f"{other_id}  {when}, {other['created_at']}")
+    return found
+
+
+async def _others(report_id: str) -> dict[str, bytes]:
+    from app.cli.state import open_state
+    from app.store import reports
+    from app.store import sealed as sealed_files
+
+    async with open_state() as database, database.connect() as connection:
+        return {
+            other.id: await sealed_files.sealed(connection, other.id)
+            for other in await reports.list_reports(connection, limit=reports.MAX_LISTED)
+            if other.id != report_id
+        }
 
 
 def _place(document: Document) -> tuple[Any, ...]:
@@ -291,19 +298,19 @@ def _place(document: Document) -> tuple[Any, ...]:
     return tuple(said) if any(said) else ()
 
 
-def _readable(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def readable(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """A document as lines that a person can read, nothing left out but what is empty."""
     for key, value in document.items():
         name = f"{indent}{key.replace('_', ' ')}"
         if isinstance(value, Mapping):
             if value:
                 yield name
-                yield from _readable(value, indent + "  ")
+                yield from readable(value, indent + "  ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             if value and isinstance(value[0], Mapping):
                 for number, each in enumerate(value, 1):
                     yield f"{name} {number}"
-                    yield from _readable(each, indent + "  ")
+                    yield from readable(each, indent + "  ")
             elif value:
                 yield f"{name}: {', '.join(printable(str(each)) for each in value)}"
         elif value is not None:

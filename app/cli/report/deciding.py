@@ -1,0 +1,392 @@
+"""``cordon report approve``, ``reject``, ``annotate`` and ``reseal``: signed where the custodian's key is."""
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.asking import confirmed
+from app.cli.console import FailedError, UsageError, emit, printable, say
+from app.cli.report.opening import Opened, open_stored, read_key, signer_of
+from app.cli.report.reading import ReportId, readable
+
+if TYPE_CHECKING:
+    from app.custody.decision import Action, Decision
+    from app.custody.identity import Identity
+    from app.custody.roster import Roster, WorkerKeys
+    from app.filing.cybertip.document import Said
+    from app.store.reports import Report
+
+IdentityFile = Annotated[
+    Path, typer.Option("--identity", metavar="FILE", dir_okay=False, help="Your private key's file.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write the signed document here instead, to be sent over HTTP; a new file."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
+
+
+def approve(
+    report_id: ReportId,
+    identity: IdentityFile,
+    incident_type: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="What it is, by a part of NCMEC's name for it: 'trafficking', ..."),
+    ] = None,
+    escalate: Annotated[
+        str | None, typer.Option(metavar="WHY", help="Ask for haste, and say why: a child is in danger now.")
+    ] = None,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="sextortion, csamSolicitation, minorToMinorInteraction, spam, ..."),
+    ] = None,
+    classification: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="A1, A2, B1 or B2, if you know it.")
+    ] = None,
+    intent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", help="preferential, commercial, situational, unintentional, minor, risky"
+        ),
+    ] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="What else NCMEC should read.")] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Provenance that the report lacks and you know; marked as yours."
+        ),
+    ] = None,
+    provenance_unknown: Annotated[
+        str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told.")
+    ] = None,
+    out: Out = None,
+    yes: Yes = False,
+) -> None:
+    """Open a report, see what it says and lacks, and sign the very XML that is to be filed.
+
+    What is stored is checked against the audit log first. The XML is built here and sealed to the filing
+    worker's key and the custodians'; the worker files those bytes and nothing else. Nothing is guessed: what
+    you do not set is not in it. Under CORDON_DUAL_CONTROL, who comes second signs the first's very XML.
+
+        cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
+        cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --add account_id=4711
+        cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --provenance-unknown 'no accounts'
+    """
+    from app.filing.cybertip.document import Said
+
+    said = Said(
+        incident_type=_incident_type(incident_type),
+        escalation=escalate,
+        annotations=tuple(annotation or ()),
+        classification=classification,
+        intent=intent,
+        note=note,
+        provenance=_added(add or ()),
+        provenance_unknown=provenance_unknown,
+    )
+    held = read_key(identity)
+    opened = open_stored(report_id, held)
+    _show(opened)
+    _check_can_be_filed(opened)
+    xml, words = _second(opened, held, said) or _first(opened, said)
+    emit("\nwhat is filed, to the letter")
+    emit(xml.decode())
+    if not yes and not confirmed("Approve this for filing"):
+        raise FailedError("nothing was approved")
+    _hand_in(_approval(opened, held, xml, words), held, out, "approved")
+
+
+def reject(
+    report_id: ReportId,
+    identity: IdentityFile,
+    reason: Annotated[str, typer.Option(metavar="WHY", help="Why it is no match that must be reported.")],
+    disable_entry: Annotated[
+        list[int] | None,
+        typer.Option(metavar="ENTRY", help="Take this entry of a bank out of force in the same step."),
+    ] = None,
+    out: Out = None,
+    yes: Yes = False,
+) -> None:
+    """Decide that a report is of a false match. It is kept for a while, and can still be approved until then.
+
+    The reason is sealed to the custodians. An entry that matches what it should not can be taken out of force
+    in the same step; 'cordon report open' names it under its match.
+
+        cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo'
+        cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo' --disable-entry 7
+    """
+    from app.custody.decision import Action
+
+    entries = tuple(disable_entry or ())
+    held = read_key(identity)
+    opened = open_stored(report_id, held)
+    _show(opened)
+    matched = {match["entry_id"] for document in opened.documents for match in document["matches"]}
+    if not matched.issuperset(entries):
+        raise UsageError(f"--disable-entry takes an entry that matched here: {', '.join(map(str, matched))}")
+    if not yes and not confirmed("Reject this report"):
+        raise FailedError("nothing was rejected")
+    words = {"reason": _worded(reason, "--reason")}
+    decision = _decision(Action.REJECT, opened, held, words, disabled_entries=entries)
+    _hand_in(decision, held, out, "rejected")
+
+
+def annotate(
+    report_id: ReportId,
+    identity: IdentityFile,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="What the other custodians should know.")],
+    out: Out = None,
+) -> None:
+    """Write a note on a report, signed and sealed to the custodians. It is not filed; its state stays.
+
+    cordon report annotate 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --note 'asked the host'
+    """
+    from app.custody.decision import Action
+
+    held = read_key(identity)
+    words = {"note": _worded(note, "--note")}
+    decision = _decision(Action.ANNOTATE, open_stored(report_id, held), held, words)
+    _hand_in(decision, held, out, "annotated")
+
+
+def reseal(
+    identity: IdentityFile,
+    report_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these; all by default.")
+    ] = None,
+) -> None:
+    """Seal reports anew to the custodians of now, so that one who was added later can open them too.
+
+    For every report that your key opens and that is not sealed to exactly the pinned custodians. What was
+    said with earlier decisions stays sealed as it was. Copies that somebody took before stay readable with
+    the keys of then: resealing takes nothing back.
+
+        cordon report reseal --identity ada.key
+    """
+    held = read_key(identity)
+    done, closed = asyncio.run(_reseal(held, report_ids or []))
+    say(f"sealed anew: {done} reports")
+    if closed:
+        say(f"not opened by this key, and left as they are: {closed} reports")
+
+
+def _show(opened: Opened) -> None:
+    """All that the report says, and what it lacks."""
+    from app.filing.cybertip.document import gaps
+
+    for number, document in enumerate(opened.documents):
+        if number:
+            emit(f"\nseen again ({number} of {len(opened.documents) - 1})")
+        for line in readable(document):
+            emit(line)
+    missing = {gap.words for document in opened.documents for gap in gaps(document)}
+    for words in sorted(missing):
+        emit(f"missing: {words}")
+
+
+def _check_can_be_filed(opened: Opened) -> None:
+    # By what was sealed: who can write to the database can write another kind beside it.
+    if any(document["bank_kind"] != "csam" for document in opened.documents):
+        raise FailedError(
+            "only reports of csam banks can be filed; 'cordon report export' writes it for others"
+        )
+
+
+def _incident_type(given: str | None) -> str:
+    """The one type of NCMEC's that has the given words in its name; its first if nothing is given."""
+    from app.filing.cybertip.rules import INCIDENT_TYPES
+
+    if given is None:
+        return INCIDENT_TYPES[0]
+    found = [name for name in INCIDENT_TYPES if given.lower() in name.lower()]
+    exact = [name for name in found if name.lower() == given.lower()]
+    if len(exact or found) != 1:
+        raise UsageError(f"--incident-type: write enough of one of: {'; '.join(INCIDENT_TYPES)}")
+    return (exact or found)[0]
+
+
+def _added(given: Sequence[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    if not all(equals and value for _, equals, value in pairs):
+        raise UsageError("--add takes KEY=VALUE, like account_id=4711")
+    return {key: value for key, _, value in pairs}
+
+
+def _worded(text: str, option: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{option} says something in words")
+    return text
+
+
+def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
+    """The XML of what the report and its custodian say, and their words."""
+    from app.cli.state import read_settings
+    from app.filing.cybertip.document import Reporter, build
+
+    settings = read_settings()
+    xml = build(
+        opened.documents,
+        Reporter.of(settings.filing),
+        said,
+        role=settings.report.reporter_role,
+        preservation=settings.report.preservation,
+        now=datetime.now(UTC),
+    )
+    return _unguessable(xml), dataclasses.asdict(said)
+
+
+def _unguessable(xml: bytes) -> bytes:
+    """The same with a random comment: its digest is no secret, and must confirm no guess of its content."""
+    declaration, end, root = xml.partition(b"?>\n")
+    return declaration + end + f"<!-- {secrets.token_hex(16)} -->\n".encode() + root
+
+
+def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, Mapping[str, Any]] | None:
+    """The XML that another custodian approved first, where two must; None if there is none."""
+    from app.cli.state import read_settings
+    from app.custody.identity import fingerprint
+    from app.filing.cybertip.document import Said
+    from app.store.decisions import standing
+
+    if not read_settings().custody.dual_control:
+        return None
+    for each in reversed(standing(opened.signed)):
+        decision = each.decision
+        if (
+            decision.custodian == fingerprint(identity.public_key)
+            or decision.sealed_sha256 != opened.sealed_sha256
+            or decision.xml is None
+        ):
+            continue
+        first = opened.roster.custodian(decision.custodian)
+        if first is None:
+            continue
+        if said != Said():
+            say(f"{first.name} approved another document; yours is a first approval too")
+            return None
+        xml = identity.decrypt(decision.xml)
+        if hashlib.sha256(xml).hexdigest() != decision.xml_sha256:
+            raise FailedError(f"what {first.name} sealed is not what they signed; reject the report")
+        say(f"{first.name} approved this first; you sign the very same document")
+        return xml, {"second_to": decision.custodian}
+    return None
+
+
+def _approval(opened: Opened, identity: "Identity", xml: bytes, words: Mapping[str, Any]) -> "Decision":
+    from app.custody.decision import Action
+    from app.custody.identity import encrypt
+
+    roster = opened.roster
+    return _decision(
+        Action.APPROVE,
+        opened,
+        identity,
+        words,
+        xml_sha256=hashlib.sha256(xml).hexdigest(),
+        xml=encrypt(xml, (_worker(roster).public_key, *roster.public_keys)),
+    )
+
+
+def _worker(roster: "Roster") -> "WorkerKeys":
+    if roster.worker is None:
+        raise FailedError(
+            "the filing worker's key is not pinned, so nothing can be sealed to it; 'cordon custodian pin "
+            "--worker' pins it. To file by hand, 'cordon report export' and 'cordon report filed' do without."
+        )
+    return roster.worker
+
+
+def _decision(
+    action: "Action",
+    opened: Opened,
+    identity: "Identity",
+    words: Mapping[str, Any],
+    **more: Any,  # noqa: ANN401 - the members that go with the action
+) -> "Decision":
+    """A decision on the report as it was opened; words are sealed to the custodians."""
+    from app.custody.decision import Decision
+    from app.custody.identity import encrypt
+
+    return Decision(
+        action=action,
+        report_id=opened.report.id,
+        sealed_sha256=opened.sealed_sha256,
+        decided_at=datetime.now(UTC),
+        custodian=signer_of(opened, identity).fingerprint,
+        words=encrypt(json.dumps(words).encode(), opened.roster.public_keys),
+        **more,
+    )
+
+
+def _hand_in(decision: "Decision", identity: "Identity", out: Path | None, done: str) -> None:
+    from app.custody.decision import Action, sign
+
+    document = sign(decision, identity)
+    if out is not None:
+        _write(document, out)
+        say(f"the signed document is in {printable(str(out))}; nothing is {done} until it is handed in:")
+        say(f"  POST /v1/reports/{decision.report_id}/{decision.action} with it as the body")
+        return
+    report = asyncio.run(_take(decision.report_id, decision.action, document))
+    if decision.action is Action.APPROVE and report.state != "approved":
+        say(f"report {report.id} has its first approval; another custodian must approve it too")
+    else:
+        say(f"report {report.id} is {done}")
+
+
+def _write(document: bytes, out: Path) -> None:
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(document)
+    except FileExistsError:
+        raise UsageError(f"{printable(str(out))} exists and is not overwritten") from None
+    except OSError as error:
+        raise UsageError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
+
+
+async def _take(report_id: str, action: "Action", document: bytes) -> "Report":
+    from app.cli.state import BY, open_custody, read_settings
+    from app.store import decisions
+
+    async with open_custody() as (database, pins), database.begin() as connection:
+        return await decisions.take(
+            connection,
+            document,
+            pins.read(),
+            report_id=report_id,
+            actions=(action,),
+            dual_control=read_settings().custody.dual_control,
+            by=BY,
+        )
+
+
+async def _reseal(identity: "Identity", report_ids: Sequence[str]) -> tuple[int, int]:
+    """Seal anew what the identity opens; how many were, and how many it does not open."""
+    from app.cli.state import BY, open_custody
+    from app.errors import InvalidRequestError
+    from app.store import decisions, reports
+
+    done = closed = 0
+    async with open_custody() as (database, pins):
+        roster = pins.read()
+        async with database.connect() as connection:
+            listed = report_ids or await reports.every_id(connection)
+        for report_id in listed:
+            async with database.begin() as connection:
+                try:
+                    done += await decisions.reseal(connection, report_id, identity, roster, by=BY)
+                except InvalidRequestError:
+                    closed += 1
+    return done, closed

@@ -1,0 +1,106 @@
+"""A stored report opened where a custodian's key is: checked against the audit log, and that recorded."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cli.asking import ask_passphrase
+from app.cli.console import FailedError, printable
+
+if TYPE_CHECKING:
+    from app.custody.decision import Decision, Signed
+    from app.custody.identity import Identity
+    from app.custody.roster import Pinned, Roster
+    from app.store.reports import Report
+
+OPENED_EVENT = "report.opened"
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A report with all that its custodian may read of it.
+
+    Attributes:
+        sealed_sha256: of its sealed files, in the order of ``documents``.
+        documents: the report's own, then its later sightings', oldest first.
+        signed: the decisions on it, oldest first.
+    """
+
+    report: "Report"
+    sealed_sha256: tuple[str, ...]
+    documents: tuple[Document, ...] = field(repr=False)
+    signed: "tuple[Signed, ...]" = field(repr=False)
+    roster: "Roster"
+
+
+def read_key(path: Path) -> "Identity":
+    """The identity of a file; its passphrase is asked on the terminal if it has one."""
+    from app.custody.identity import read_identity
+
+    return read_identity(path, lambda: ask_passphrase(printable(str(path))))
+
+
+def open_stored(report_id: str, identity: "Identity") -> Opened:
+    """Open a report of the database.
+
+    Raises:
+        NotFoundError: there is no such report.
+        InvalidRequestError: it, or a later sighting, is not sealed to this identity.
+        ConflictError: the database was tampered with.
+    """
+    return asyncio.run(_open(report_id, identity))
+
+
+def signer_of(opened: Opened, identity: "Identity") -> "Pinned":
+    """Who decides with this identity.
+
+    Raises:
+        FailedError: it is no pinned custodian's, or that one signs with another key.
+    """
+    from app.custody.identity import fingerprint
+
+    pinned = opened.roster.custodian(fingerprint(identity.public_key))
+    if pinned is None:
+        raise FailedError("this identity is no pinned custodian's; see 'cordon custodian list'")
+    if pinned.signing_key != identity.signing_public_key:
+        raise FailedError(
+            f"the signing key that is pinned for {pinned.name} is not this identity's; remove the custodian "
+            f"and add them again with --signing-key {identity.signing_public_key or 'KEY'}"
+        )
+    return pinned
+
+
+def words_of(decision: "Decision", identity: "Identity") -> Mapping[str, Any]:
+    """What was said with a decision; empty if nothing was, or it is sealed to others."""
+    import json
+
+    from app.errors import InvalidRequestError
+
+    if decision.words is None:
+        return {}
+    try:
+        said = json.loads(identity.decrypt(decision.words))
+    except (InvalidRequestError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+async def _open(report_id: str, identity: "Identity") -> Opened:
+    from app.cli.state import BY, open_custody
+    from app.custody.identity import fingerprint
+    from app.report.seal import open_report
+    from app.store import audit, decisions, reports, sealed
+
+    async with open_custody() as (database, pins), database.begin() as connection:
+        roster = pins.read_if_there()
+        report = await reports.get(connection, report_id)
+        files = await sealed.authentic(connection, report_id, roster)
+        documents = tuple(open_report(file, identity, report_id=report_id) for file in files.values())
+        signed = await decisions.every(connection, report_id, roster)
+        told = {"custodian": fingerprint(identity.public_key), "by": BY}
+        await audit.append(connection, OPENED_EVENT, report_id, told)
+    return Opened(report, tuple(sealed.digests(files).values()), documents, signed, roster)

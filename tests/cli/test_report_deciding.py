@@ -1,0 +1,209 @@
+"""Decisions by command: signed with a custodian's own key, on what that custodian saw, and nobody else's."""
+
+import base64
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from app.custody.identity import Identity, generate, read_identity, write_identity
+from tests.cli.conftest import EDITED, Cordon
+from tests.worlds import MediaHost
+
+ADA = ("--identity", "ada.key")
+GRACE = ("--identity", "grace.key")
+YES = "--yes"
+
+
+@pytest.fixture(scope="module")
+def worker(site: Cordon) -> Identity:
+    """The filing worker's key, pinned."""
+    identity = generate()
+    write_identity(identity, site.home / "worker.key")
+    pinned = site(
+        *("custodian", "pin", "--worker", identity.public_key, YES),
+        *("--worker-signing-key", str(identity.signing_public_key)),
+    )
+    assert (pinned.code, pinned.out.startswith(b"+ worker")) == (0, True)
+    return identity
+
+
+@pytest.fixture
+def report_id(site: Cordon, host: MediaHost, worker: Identity, request: pytest.FixtureRequest) -> str:
+    """A new report of a fetched medium."""
+    path = f"/{hashlib.sha256(request.node.name.encode()).hexdigest()}.jpg"
+    host.serve(path, EDITED, "image/jpeg")
+    return str(site("ingest", host.url(path), "--json").document["report"]["id"])
+
+
+def state(site: Cordon, report_id: str) -> str:
+    return str(site("report", "show", report_id, "--json").document["state"])
+
+
+def xml_in(signed: bytes, identity: Identity) -> bytes:
+    """The XML of a signed document, opened."""
+    return identity.decrypt(base64.b64decode(json.loads(json.loads(signed)["signed"])["xml"]))
+
+
+def test_an_approval_shows_the_report_and_the_very_xml_that_is_filed(
+    site: Cordon, report_id: str, worker: Identity
+) -> None:
+    """With what the custodian said in it, and nothing that nobody said; sealed to the worker's key."""
+    said = ("--escalate", "a child is in danger", "--annotation", "spam", "--classification", "B2")
+    more = ("--intent", "risky", "--note", "seen before", "--incident-type", "trafficking")
+    written = site("report", "approve", report_id, *ADA, *said, *more, "--out", "approval.json", YES)
+    assert written.code == 0, written.err
+    assert state(site, report_id) == "queued"
+    document = (site.home / "approval.json").read_bytes()
+    xml = xml_in(document, worker)
+    assert xml == xml_in(document, read_identity(site.home / "grace.key"))
+    assert hashlib.sha256(xml).hexdigest() == json.loads(json.loads(document)["signed"])["xml_sha256"]
+    shown = written.out.decode()
+    assert xml.decode() in shown
+    assert "requested url: http://127.0.0.1" in shown
+    report = etree.fromstring(xml)
+    assert report.findtext("incidentSummary/incidentType") == "Child Sex Trafficking"
+    assert report.findtext("incidentSummary/escalateToHighPriority") == "a child is in danger"
+    assert report.find("incidentSummary/reportAnnotations/spam") is not None
+    for words in ("B2", "situational 'risky'", "seen before", report_id):
+        assert words in str(report.findtext("additionalInfo"))
+    plain = site("report", "approve", report_id, *ADA, YES)
+    assert plain.code == 0, plain.err
+    assert "escalate" not in plain.out.decode()
+    assert state(site, report_id) == "approved"
+
+
+def test_two_approvals_of_the_same_words_have_different_digests(site: Cordon, report_id: str) -> None:
+    """The digest is no secret: it must confirm no guess of what is in the XML."""
+    digests = set()
+    for name in ("one.json", "two.json"):
+        assert site("report", "approve", report_id, *ADA, "--out", name, YES).code == 0
+        digests.add(json.loads(json.loads((site.home / name).read_bytes())["signed"])["xml_sha256"])
+    assert len(digests) == 2
+
+
+def test_a_rejection_says_why_and_can_be_decided_again(site: Cordon, report_id: str) -> None:
+    """The reason is read by custodians alone; an entry that did not match is not disabled with it."""
+    odd = site("report", "reject", report_id, *ADA, "--reason", "x", "--disable-entry", "4711", YES)
+    assert (odd.code, "an entry that matched here" in odd.err) == (2, True)
+    assert site("report", "reject", report_id, *ADA, "--reason", "  ", YES).code == 2
+    assert site("report", "reject", report_id, *ADA, "--reason", "our own logo", YES).code == 0
+    assert state(site, report_id) == "rejected"
+    assert b"our own logo" not in site("report", "show", report_id).out
+    opened = site("report", "open", report_id, *GRACE).out.decode()
+    assert "reject  ada\n      reason: our own logo" in opened
+    again = site("report", "reject", report_id, *GRACE, "--reason", "twice", YES)
+    assert (again.code, "is rejected, and cannot become rejected" in again.err) == (1, True)
+    assert site("report", "approve", report_id, *GRACE, YES).code == 0
+    assert state(site, report_id) == "approved"
+
+
+def test_a_note_is_signed_and_sealed_and_changes_no_state(site: Cordon, report_id: str) -> None:
+    assert site("report", "annotate", report_id, *ADA, "--note", "asked the host").code == 0
+    assert state(site, report_id) == "queued"
+    assert (
+        "annotate  ada\n      note: asked the host" in site("report", "open", report_id, *GRACE).out.decode()
+    )
+
+
+def test_two_must_approve_the_very_same_document_where_that_is_set(
+    site: Cordon, report_id: str, worker: Identity
+) -> None:
+    """Who comes second sees and signs the first's; the same custodian twice is one."""
+    given = {"CORDON_DUAL_CONTROL": "true"}
+    for _ in range(2):
+        first = site("report", "approve", report_id, *ADA, "--note", "n", YES, given=given)
+        assert "another custodian must approve it too" in first.err
+        assert state(site, report_id) == "queued"
+    second = site("report", "approve", report_id, *GRACE, YES, given=given)
+    assert (second.code, "ada approved this first" in second.err) == (0, True)
+    assert state(site, report_id) == "approved"
+    assert b"Note of the reporter: n" in second.out
+
+
+def test_what_is_missing_is_named_and_added_by_a_person_or_explained(site: Cordon, worker: Identity) -> None:
+    """Nothing becomes impossible to report."""
+    ran = site("ingest", "edited.jpg", "--json")
+    report_id = ran.document["report"]["id"]
+    refused = site("report", "approve", report_id, *ADA, YES)
+    assert refused.code == 2
+    assert "missing: who uploaded it or where it was" in refused.out.decode()
+    assert "account_id or profile_url" in refused.err
+    assert site("report", "approve", report_id, *ADA, "--add", "account_id", YES).code == 2
+    added = site("report", "approve", report_id, *ADA, "--add", "account_id=4711", "--out", "added.json", YES)
+    assert added.code == 0, added.err
+    xml = xml_in((site.home / "added.json").read_bytes(), worker).decode()
+    assert "Added by a person, not seen by Cordon: account_id" in xml
+    assert "<espIdentifier>4711</espIdentifier>" in xml
+    unknown = site("report", "approve", report_id, *ADA, "--provenance-unknown", "no accounts", YES)
+    assert (unknown.code, "Provenance not known: no accounts" in unknown.out.decode()) == (0, True)
+
+
+def test_a_report_of_a_test_bank_is_never_approved(site: Cordon, cordon: Cordon, worker: Identity) -> None:
+    picture = cordon.home / "test.png"
+    assert site("test-picture", "--out", picture).code == 0
+    report_id = site("ingest", picture, "--json").document["report"]["id"]
+    refused = site("report", "approve", report_id, *ADA, "--provenance-unknown", "test", YES)
+    assert (refused.code, "only reports of csam banks" in refused.err) == (1, True)
+    assert state(site, report_id) == "queued"
+
+
+def test_nobody_approves_with_another_key_or_without_being_asked(
+    site: Cordon, cordon: Cordon, report_id: str
+) -> None:
+    """A stranger opens nothing; without a terminal and without --yes nothing is signed."""
+    assert cordon("custodian", "keygen", "--out", "eve.key").code == 0
+    stranger = site("report", "approve", report_id, "--identity", cordon.home / "eve.key", YES)
+    assert (stranger.code, stranger.out) == (2, b"")
+    asked = site("report", "approve", report_id, *ADA)
+    assert (asked.code, "with --yes it does not" in asked.err) == (2, True)
+    assert state(site, report_id) == "queued"
+
+
+def test_who_is_added_later_opens_old_reports_after_resealing_and_who_left_opens_no_new(
+    site: Cordon, report_id: str
+) -> None:
+    """Debian's age opens what was sealed anew; what was approved stays so; a removal is recorded."""
+    assert site("report", "approve", report_id, *ADA, YES).code == 0
+    made = site("custodian", "keygen", "--out", "joan.key")
+    keys = (made.out.decode().strip(), "--signing-key", made.err.split("--signing-key ")[1].strip())
+    assert site("custodian", "add", "joan", *keys).code == 0
+    try:
+        assert site("report", "open", report_id, "--identity", "joan.key").code == 2
+        assert "sealed anew: 0 reports" in site("report", "reseal", "--identity", "joan.key").err
+        done = site("report", "reseal", *ADA)
+        assert "sealed anew: " in done.err
+        assert not done.err.startswith("cordon: sealed anew: 0")
+        assert "sealed anew: 0 reports" in site("report", "reseal", *ADA).err
+        opened = site("report", "open", report_id, "--identity", "joan.key", "--json").document
+        assert opened["report_id"] == report_id
+        out = site.home / "resealed.age"
+        assert site("report", "export", report_id, "--out", out).code == 0
+        with_age = subprocess.run(
+            ["age", "-d", "-i", site.home / "joan.key", out], capture_output=True, check=True
+        )
+        assert json.loads(with_age.stdout) == opened
+        assert state(site, report_id) == "approved"
+    finally:
+        gone = site("custodian", "remove", "joan")
+    assert gone.code == 0
+    assert "still readable with it: " in gone.err
+    assert site("report", "reseal", *ADA).code == 0
+    assert site("report", "open", report_id, "--identity", "joan.key").code == 2
+
+
+def test_a_passphrase_or_an_ssh_key_decides_as_well(site: Cordon, cordon: Cordon, report_id: str) -> None:
+    """An SSH key of Ed25519 opens and signs with itself."""
+    key = cordon.home / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    public = " ".join(Path(f"{key}.pub").read_text().split()[:2])
+    assert site("custodian", "add", "sshuser", public).code == 0
+    try:
+        assert site("report", "reseal", report_id, *ADA).code == 0
+        assert site("report", "annotate", report_id, "--identity", key, "--note", "by ssh").code == 0
+    finally:
+        assert site("custodian", "remove", "sshuser").code == 0
+    assert "annotate  sshuser" in site("report", "open", report_id, *ADA).out.decode()

@@ -1,0 +1,84 @@
+"""Decisions over HTTP: the signed document is the body, and without one nothing is decided."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from app.custody.decision import Action
+from app.custody.roster import Roster
+from app.store.database import Database
+from tests.deciding import approving, deciding, seen
+from tests.gates import Prepared, RunningGate
+from tests.journeys.conftest import EDITED
+from tests.pins import pins_of
+
+
+@pytest.fixture
+def report_id(gate: RunningGate) -> str:
+    """A queued report."""
+    answer = gate.client().post("/v1/ingest", content=EDITED, headers={"Content-Type": "image/jpeg"})
+    return str(answer.json()["report"]["id"])
+
+
+def digests(prepared: Prepared, report_id: str) -> tuple[str, ...]:
+    async def read() -> tuple[str, ...]:
+        database = Database.open(prepared.store)
+        try:
+            return await seen(database, report_id, _roster(prepared))
+        finally:
+            await database.close()
+
+    return asyncio.run(read())
+
+
+def _roster(prepared: Prepared) -> Roster:
+    return pins_of(prepared.store).read()
+
+
+def post(gate: RunningGate, report_id: str, action: str, body: bytes) -> httpx.Response:
+    return gate.client("report").post(f"/v1/reports/{report_id}/{action}", content=body)
+
+
+def test_a_signed_document_decides(gate: RunningGate, prepared: Prepared, report_id: str) -> None:
+    """Rejected, annotated, then approved by the other custodian; the same document twice is a conflict."""
+    ada, grace = prepared.custodians
+    before = digests(prepared, report_id)
+    approval = approving(report_id, before, grace)
+    rejection = deciding(Action.REJECT, report_id, before, ada)
+    answer = post(gate, report_id, "reject", rejection)
+    assert (answer.status_code, answer.json()["state"]) == (200, "rejected")
+    note = post(gate, report_id, "annotate", deciding(Action.ANNOTATE, report_id, before, ada))
+    assert (note.status_code, note.json()["state"]) == (200, "rejected")
+    late = post(gate, report_id, "approve", approval)
+    assert (late.status_code, late.json()["code"]) == (409, "conflict")
+    answer = post(gate, report_id, "approve", approving(report_id, before, grace))
+    assert (answer.status_code, answer.json()["state"]) == (200, "approved")
+    again = post(gate, report_id, "reject", rejection)
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+
+
+def test_nothing_is_decided_without_a_custodian_s_signature(
+    gate: RunningGate, prepared: Prepared, report_id: str
+) -> None:
+    """No body, no document, another action's, another report's: 422; the state stays."""
+    ada, _ = prepared.custodians
+    before = digests(prepared, report_id)
+    rejection = deciding(Action.REJECT, report_id, before, ada)
+    elsewhere = deciding(Action.REJECT, "01J9ZK3V5T8QX2M4N6P8R0S1T2", before, ada)
+    for action, body in (
+        ("approve", b""),
+        ("approve", b"{}"),
+        ("reject", rejection.replace(b"ed25519", b"")[:-2]),
+        ("approve", rejection),
+        ("reject", elsewhere),
+        ("annotate", rejection),
+    ):
+        answer = post(gate, report_id, action, body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
+    large = post(gate, report_id, "approve", bytes(2 * 1024 * 1024))
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+    stays = gate.client("report").get(f"/v1/reports/{report_id}").json()
+    assert (stays["state"], stays["decided_at"]) == ("queued", None)
+    forbidden = gate.client("ingest").post(f"/v1/reports/{report_id}/reject", content=rejection)
+    assert forbidden.status_code == 403
