@@ -134,11 +134,11 @@ class Background(StrEnum):
 
 @dataclass(frozen=True)
 class Digests:
-    """The digests of all bytes of a medium: raw values of 16, 20 and 32 bytes."""
+    """The digests of all bytes of a medium: raw values of 16, 20 and 32 bytes, empty if not computed."""
 
-    md5: bytes = field(repr=False)
-    sha1: bytes = field(repr=False)
-    sha256: bytes = field(repr=False)
+    md5: bytes = field(default=b"", repr=False)
+    sha1: bytes = field(default=b"", repr=False)
+    sha256: bytes = field(default=b"", repr=False)
 
 
 class Symmetry(StrEnum):
@@ -204,8 +204,10 @@ class Rendering:
         background: what transparent pixels were laid on.
         pdq: 32 bytes, the first holding bits 255 to 248, as PDQ's hex text reads.
         quality: PDQ quality, 0 to 100.
-        phash: 8 bytes, imagehash's 64-bit pHash.
+        phash: 8 bytes, imagehash's 64-bit pHash; none after a quick look.
         variants: further hashes to search by; the whole, upright, positive picture is not among them.
+        doubtful_bits: how many bits of each hash of the whole picture a canonical look may give otherwise; 0
+            after one.
     """
 
     frame: int
@@ -214,6 +216,7 @@ class Rendering:
     quality: int
     phash: bytes = field(repr=False)
     variants: tuple[Variant, ...] = field(default=(), repr=False)
+    doubtful_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,11 @@ class Scan:
     shape: Shape | None
     renderings: tuple[Rendering, ...]
     undecidable: Reason | None
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether all hashes are those that a bank would hold of the very same pixels."""
+        return all(rendering.phash for rendering in self.renderings)
 
 
 @dataclass(frozen=True)

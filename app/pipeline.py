@@ -8,7 +8,7 @@ away cannot cancel a report (promise 4).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from app.context import Context
 from app.decide import decide
 from app.errors import ReportNotStoredError
 from app.media import (
+    DIGEST_TYPES,
     BankAction,
     Consulted,
     Decision,
@@ -23,10 +24,12 @@ from app.media import (
     Match,
     Provenance,
     Reason,
+    Rendering,
     ReportReference,
     Scan,
     Shape,
     Signals,
+    SignalType,
     VariantKind,
     Verdict,
 )
@@ -50,15 +53,28 @@ Arrival = Callable[[QuarantinedMedia], Awaitable[Arrived]]
 class Hasher(Protocol):
     """Decodes and hashes in locked child processes."""
 
-    async def scan(self, media: QuarantinedMedia, variants: frozenset[VariantKind]) -> Scan:
+    async def scan(
+        self, media: QuarantinedMedia, variants: frozenset[VariantKind], *, quick: bool = False
+    ) -> Scan:
         """Hash all renderings of a whole medium, and these variants of them.
 
-        What fails is told in the scan, not raised.
+        What fails is told in the scan, not raised. With ``quick``, hashes near to the canonical ones are
+        enough, where they cost less.
         """
 
 
 class LoadedBanks(Protocol):
     """One immutable generation of all banks."""
+
+    @property
+    def digest_types(self) -> frozenset[SignalType]:
+        """Which digests of a medium must be known to consult these banks."""
+
+    def holds(self, of: SignalType, names: frozenset[str] | None) -> bool:
+        """Whether the named banks, or all, hold entries of a type."""
+
+    def is_far_from(self, renderings: Sequence[Rendering], names: frozenset[str] | None) -> bool:
+        """Whether no PDQ hash that a canonical look could find is near any entry. Blocking."""
 
     def consult(self, signals: Signals, names: frozenset[str] | None) -> tuple[Consulted, tuple[Match, ...]]:
         """Ask the named banks, or all, about a medium. Blocking, pure computation."""
@@ -96,6 +112,9 @@ class Outbox(Protocol):
 class Watch(Protocol):
     """Sees what is asked, not who answers what."""
 
+    def compares(self, submission: "Submission", renderings: Sequence[Rendering]) -> bool:
+        """Whether the SHA-256 of a medium that looks like this is to be known when it is concluded."""
+
     def concluded(self, submission: "Submission", signals: Signals, decision: Decision) -> None:
         """One medium came to a verdict."""
 
@@ -123,8 +142,9 @@ class Submission:
 class Receipt:
     """What became of a medium.
 
-    ``signals`` is None unless the verdict is clear. ``released`` is the medium itself, whole and scanned,
-    if its release was asked for and the verdict is clear; whoever gets it wipes it.
+    ``signals`` is None unless the verdict is clear and they were asked for. ``released`` is the medium
+    itself, whole and scanned, if its release was asked for and the verdict is clear; whoever gets it wipes
+    it.
     """
 
     id: str
@@ -178,6 +198,7 @@ async def ingest(
     *,
     expected_bytes: int | None = None,
     release: bool = False,
+    tell_signals: bool = True,
 ) -> Receipt:
     """Take one medium through the gate.
 
@@ -187,6 +208,7 @@ async def ingest(
         arrive: pours the bytes in.
         expected_bytes: how many bytes the sender promises, if known.
         release: hand the medium on if it is clear; else only its verdict is told.
+        tell_signals: tell its fingerprints if it is clear; without, a quick look may be enough to see that.
 
     Raises:
         NotReadyError, OverloadedError, TooLargeError: before the first byte is read.
@@ -199,6 +221,7 @@ async def ingest(
         max_bytes=min(gate.max_bytes, profile.max_bytes or gate.max_bytes),
         max_video_bytes=min(gate.max_video_bytes, profile.max_video_bytes or gate.max_video_bytes),
         expected_bytes=expected_bytes,
+        digests=DIGEST_TYPES if tell_signals else gate.banks.ready(profile.banks).digest_types,
     )
     try:
         arrived = await arrive(media)
@@ -206,7 +229,9 @@ async def ingest(
     except BaseException:
         media.wipe()
         raise
-    concluding = asyncio.create_task(_conclude(gate, submission, media, arrived, release=release))
+    concluding = asyncio.create_task(
+        _conclude(gate, submission, media, arrived, release=release, tell_signals=tell_signals)
+    )
     gate.begun.add(concluding)
     concluding.add_done_callback(gate.begun.discard)
     try:
@@ -217,23 +242,18 @@ async def ingest(
 
 
 async def _conclude(
-    gate: Gate, submission: Submission, media: QuarantinedMedia, arrived: Arrived, *, release: bool
+    gate: Gate,
+    submission: Submission,
+    media: QuarantinedMedia,
+    arrived: Arrived,
+    *,
+    release: bool,
+    tell_signals: bool,
 ) -> Receipt:
     """Hash, match, decide, report. The medium is wiped on every way out but a release."""
     released = False
     try:
-        digests = media.digests
-        scan = await gate.hasher.scan(media, submission.profile.variants)
-        signals = Signals(digests, scan.renderings)
-        consulted, matches = await asyncio.to_thread(
-            gate.banks.ready(submission.profile.banks).consult, signals, submission.profile.banks
-        )
-        decision = decide(
-            consulted=consulted,
-            matches=matches,
-            scan=scan,
-            accept_low_quality=(submission.profile.low_quality or gate.low_quality) == "accept",
-        )
+        scan, signals, decision = await _judge(gate, submission, media, tell_signals=tell_signals)
         if gate.watch is not None:
             gate.watch.concluded(submission, signals, decision)
         report = await _report(gate, submission, media.size, arrived, scan, signals, decision)
@@ -245,7 +265,7 @@ async def _conclude(
             reason=decision.reason,
             size=media.size,
             shape=scan.shape,
-            signals=signals if decision.verdict is Verdict.CLEAR else None,
+            signals=signals if tell_signals and decision.verdict is Verdict.CLEAR else None,
             matched_banks=_matched_banks(decision),
             report=report,
             provenance=arrived.provenance,
@@ -254,6 +274,70 @@ async def _conclude(
     finally:
         if not released:
             media.wipe()
+
+
+async def _judge(
+    gate: Gate, submission: Submission, media: QuarantinedMedia, *, tell_signals: bool
+) -> tuple[Scan, Signals, Decision]:
+    """Hash, match and decide; quickly where no hash is told and nothing is near.
+
+    A quick look alone never concludes anything but clear: what it finds near, or cannot answer for, gets a
+    canonical look, and the verdict is that one's.
+    """
+    names, variants = submission.profile.banks, submission.profile.variants
+    quick = not tell_signals and not gate.banks.ready(names).holds(SignalType.PHASH, names)
+    scan = await gate.hasher.scan(media, variants, quick=quick)
+    told = DIGEST_TYPES if tell_signals else frozenset()
+    if gate.watch is not None and gate.watch.compares(submission, scan.renderings):
+        told |= {SignalType.SHA256}
+    banks = gate.banks.ready(names)
+    if not scan.is_canonical:
+        decided = await asyncio.to_thread(_clear_at_a_glance, banks, names, media, scan, told)
+        if decided is not None:
+            return scan, *decided
+        scan = await gate.hasher.scan(media, variants)
+        banks = gate.banks.ready(names)
+    accept_low_quality = (submission.profile.low_quality or gate.low_quality) == "accept"
+    return scan, *await asyncio.to_thread(_decide, banks, names, media, scan, told, accept_low_quality)
+
+
+def _clear_at_a_glance(
+    banks: LoadedBanks,
+    names: frozenset[str] | None,
+    media: QuarantinedMedia,
+    scan: Scan,
+    told: frozenset[SignalType],
+) -> tuple[Signals, Decision] | None:
+    """What a quick look is enough to decide: nothing but that a medium is clear. Blocking."""
+    if scan.undecidable is not None or banks.holds(SignalType.PHASH, names):
+        return None
+    if not banks.is_far_from(scan.renderings, names):
+        return None
+    # Nothing of its PDQ can match, so the digests alone are left to ask for.
+    digests = media.digests_of(banks.digest_types | told)
+    consulted, matches = banks.consult(Signals(digests, ()), names)
+    decision = decide(consulted=consulted, matches=matches, scan=scan)
+    if matches or decision.verdict is not Verdict.CLEAR:
+        return None
+    return Signals(digests, scan.renderings), decision
+
+
+def _decide(  # noqa: PLR0917 - in the order of the stages
+    banks: LoadedBanks,
+    names: frozenset[str] | None,
+    media: QuarantinedMedia,
+    scan: Scan,
+    told: frozenset[SignalType],
+    accept_low_quality: bool,  # noqa: FBT001 - run in a thread
+) -> tuple[Signals, Decision]:
+    """What a canonical look decides. Blocking."""
+    signals = Signals(media.digests_of(banks.digest_types | told), scan.renderings)
+    consulted, matches = banks.consult(signals, names)
+    decision = decide(consulted=consulted, matches=matches, scan=scan, accept_low_quality=accept_low_quality)
+    if decision.verdict is Verdict.MATCH:
+        # A report tells all of them.
+        signals = Signals(media.digests, scan.renderings)
+    return signals, decision
 
 
 async def _report(  # noqa: PLR0917 - each stage's result, in the order of the stages

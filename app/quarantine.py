@@ -1,8 +1,8 @@
 """The quarantine: media in RAM, bounded, counted, and overwritten when done.
 
 Each medium lives in one anonymous memory file (``memfd_create``) that only Cordon's processes can see.
-Bytes enter it through a memory map, never through ``write``. Its digests are computed as the bytes
-arrive, on this trusting side, so a decoder that was taken over cannot hide an exact match.
+Bytes enter it through a memory map, never through ``write``. Its digests are computed on this trusting side,
+as the bytes arrive or when they are asked for, so a decoder that was taken over cannot hide an exact match.
 
 It does not promise that no copy stays in RAM: the interpreter, libraries and the kernel make their own.
 """
@@ -12,12 +12,13 @@ import hashlib
 import mmap
 import os
 import weakref
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import Final, Self
 
 from app import formats
 from app.errors import OverloadedError, TooLargeError
-from app.media import Digests
+from app.media import DIGEST_TYPES, Digests, SignalType
 
 HEAD_BYTES: Final = 4096
 """How many leading bytes may tell that a medium is a video."""
@@ -39,7 +40,12 @@ class Quarantine:
         self.held_media = 0
 
     def admit(
-        self, *, max_bytes: int, max_video_bytes: int, expected_bytes: int | None = None
+        self,
+        *,
+        max_bytes: int,
+        max_video_bytes: int,
+        expected_bytes: int | None = None,
+        digests: AbstractSet[SignalType] = DIGEST_TYPES,
     ) -> "QuarantinedMedia":
         """Make room for one medium before its first byte is read.
 
@@ -47,6 +53,7 @@ class Quarantine:
             max_bytes: most bytes it may have.
             max_video_bytes: the same if its first bytes say that it is a video.
             expected_bytes: how many its sender promises, if known.
+            digests: which are to be computed as the bytes arrive; the others are when they are asked for.
 
         Raises:
             TooLargeError: more is promised than any medium may have.
@@ -55,7 +62,7 @@ class Quarantine:
         largest = self.largest(max_bytes, max_video_bytes)
         if expected_bytes is not None and expected_bytes > largest:
             raise TooLargeError(largest)
-        return QuarantinedMedia(self, max_bytes, max_video_bytes, expected_bytes)
+        return QuarantinedMedia(self, max_bytes, max_video_bytes, expected_bytes, digests)
 
     def largest(self, max_bytes: int, max_video_bytes: int) -> int:
         """Most bytes that any medium under these limits may have."""
@@ -84,7 +91,12 @@ class QuarantinedMedia:
     """
 
     def __init__(
-        self, quarantine: Quarantine, max_bytes: int, max_video_bytes: int, expected_bytes: int | None
+        self,
+        quarantine: Quarantine,
+        max_bytes: int,
+        max_video_bytes: int,
+        expected_bytes: int | None,
+        digests: AbstractSet[SignalType],
     ) -> None:
         self._quarantine = quarantine
         # What would fill the whole budget alone is too large, not a matter of waiting.
@@ -103,9 +115,7 @@ class QuarantinedMedia:
             raise OverloadedError(f"no memory for a medium: {error.strerror}") from None
         self._capacity = capacity
         quarantine.held_media += 1
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._sha256 = hashlib.sha256()
+        self._hashes = {of: _new_hash(of) for of in digests}
         # A safety net for a medium that is dropped without being wiped; wipe() is the rule.
         self._finalizer = weakref.finalize(self, _return, quarantine, self._memory)
 
@@ -164,9 +174,8 @@ class QuarantinedMedia:
         self._memory.used = end
         self._memory.map[self.size : end] = untrusted_chunk
         self.size = end
-        self._md5.update(untrusted_chunk)
-        self._sha1.update(untrusted_chunk)
-        self._sha256.update(untrusted_chunk)
+        for running in self._hashes.values():
+            running.update(untrusted_chunk)
 
     def finish(self) -> None:
         """Declare the medium whole. Afterwards nobody can change, grow or shrink it, except to wipe it."""
@@ -179,8 +188,17 @@ class QuarantinedMedia:
 
     @property
     def digests(self) -> Digests:
-        """The digests of all bytes so far."""
-        return Digests(self._md5.digest(), self._sha1.digest(), self._sha256.digest())
+        """All digests of all bytes so far."""
+        return self.digests_of(DIGEST_TYPES)
+
+    def digests_of(self, types: AbstractSet[SignalType]) -> Digests:
+        """The digests of these types; those that did not grow with the bytes are computed now. Blocking."""
+        for of in types - self._hashes.keys():
+            late = _new_hash(of)
+            with memoryview(self._memory.map) as whole, whole[: self.size] as received:
+                late.update(received)
+            self._hashes[of] = late
+        return Digests(**{of.value: self._hashes[of].digest() for of in types})
 
     @property
     def head(self) -> bytes:
@@ -222,6 +240,11 @@ class QuarantinedMedia:
             self._quarantine.give_back(capacity - self._capacity)
             raise OverloadedError(f"no memory for a medium to grow: {error.strerror}") from None
         self._capacity = capacity
+
+
+def _new_hash(of: SignalType) -> "hashlib._Hash":
+    # MD5 and SHA-1 are what banks list; nothing here is kept safe by them.
+    return hashlib.new(of.value, usedforsecurity=False)
 
 
 class _Memory:

@@ -169,6 +169,10 @@ class HashingSettings(_Stage):
     scan_seconds: Seconds = Field(60, description="Time to wait for a decoder and its memory, and to decode.")
     decoders: Count | None = Field(None, description="Decoder processes. Default: one a processor.")
     decoder_media: Count = Field(256, description="Media a decoder process sees before it is replaced.")
+    quick_look: bool = Field(
+        True,
+        description="Look at JPEGs quickly where no hash is told, and closely only at what is near an entry.",
+    )
     disabled_formats: Annotated[frozenset[str], BeforeValidator(_comma_separated)] = Field(
         frozenset(),
         description="Formats never decoded, `heic,avif`: a switch for the day a decoder is found vulnerable.",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from app import formats
 from app.errors import OverloadedError, TooLargeError
+from app.media import DIGEST_TYPES, Digests, SignalType
 from app.quarantine import HEAD_BYTES, Quarantine, QuarantinedMedia
 
 KIB = 1024
@@ -28,10 +29,14 @@ def _admit(
     max_bytes: int = 16 * KIB * KIB,
     max_video_bytes: int = 16 * KIB * KIB,
     expected_bytes: int | None = None,
+    digests: frozenset[SignalType] = DIGEST_TYPES,
 ) -> tuple[Quarantine, QuarantinedMedia]:
     quarantine = Quarantine(budget_bytes)
     media = quarantine.admit(
-        max_bytes=max_bytes, max_video_bytes=max_video_bytes, expected_bytes=expected_bytes
+        max_bytes=max_bytes,
+        max_video_bytes=max_video_bytes,
+        expected_bytes=expected_bytes,
+        digests=digests,
     )
     return quarantine, media
 
@@ -50,6 +55,19 @@ def test_digests_and_content_are_those_of_the_bytes_however_they_are_cut(chunks:
         assert media.digests.md5 == hashlib.md5(whole, usedforsecurity=False).digest()
         assert media.digests.sha1 == hashlib.sha1(whole, usedforsecurity=False).digest()
         assert media.digests.sha256 == hashlib.sha256(whole).digest()
+
+
+@given(content=st.binary(max_size=3 * KIB), early=st.frozensets(st.sampled_from(sorted(DIGEST_TYPES))))
+def test_a_digest_that_is_asked_for_late_is_the_same(content: bytes, early: frozenset[SignalType]) -> None:
+    """Whether it grew with the bytes or not; what is not asked for is left empty."""
+    _, media = _admit(digests=early)
+    with media:
+        media.write(content)
+        media.finish()
+        told = media.digests_of({SignalType.SHA1})
+        assert told == Digests(sha1=hashlib.sha1(content, usedforsecurity=False).digest())
+        assert media.digests.sha256 == hashlib.sha256(content).digest()
+        assert media.digests.md5 == hashlib.md5(content, usedforsecurity=False).digest()
 
 
 def test_a_medium_is_in_anonymous_memory_and_in_no_file() -> None:

@@ -151,7 +151,9 @@ def _gated_download_answers(*problem_codes: str) -> dict[int | str, dict[str, An
         "headers": _verdict_header(Verdict.CLEAR)
         | {
             ANSWER_HEADER: problems.documented_header(
-                "What `/v1/ingest` would have answered, as JSON on one line.", {"type": "string"}
+                "With `answer=header`: what `/v1/ingest` would have answered, as JSON on one line.",
+                {"type": "string"},
+                required=False,
             ),
             "Content-Disposition": problems.documented_header(
                 "A browser saves it and does not show it.", {"type": "string", "const": "attachment"}
@@ -167,6 +169,16 @@ def _gated_download_answers(*problem_codes: str) -> dict[int | str, dict[str, An
         },
     }
     return answers
+
+
+_MediaAnswerForm = Annotated[
+    Literal["header"] | SkipJsonSchema[None],
+    Query(
+        alias="answer",
+        description=f"`header` to have `/v1/ingest`'s answer in `{ANSWER_HEADER}` beside a clear medium. "
+        "Its hashes take a full decoding, which the verdict alone seldom needs.",
+    ),
+]
 
 
 class UrlRequest(BaseModel):
@@ -227,7 +239,9 @@ async def post_ingest(
             "Send application/json with a URL, multipart/form-data, or the bytes as image/*, video/* or "
             "application/octet-stream."
         )
-    receipt = await counted_ingest(at, submission, arrive, expected_bytes=expected)
+    receipt = await counted_ingest(
+        at, submission, arrive, expected_bytes=expected, tell_signals=answer_form != "status"
+    )
     headers = {VERDICT_HEADER: receipt.verdict.value, "cache-control": "no-store"}
     if answer_form == "status":
         return Response(status_code=_STATUS_OF_VERDICT[receipt.verdict], headers=headers)
@@ -244,11 +258,16 @@ async def post_ingest(
     summary="Fetch a URL through the gate: the medium itself, only if it is clear",
 )
 async def post_media(
-    request: Request, at: InServices, request_id: RequestId, key: Annotated[Key, scope("ingest")]
+    request: Request,
+    at: InServices,
+    request_id: RequestId,
+    key: Annotated[Key, scope("ingest")],
+    answer_form: _MediaAnswerForm = None,
 ) -> Response:
     """The gated download. 451 on a match, 422 if undecidable, with the verdict under `result`."""
     await check_ready(at.gate, profile_of(at, key))
-    return await _gated_download(at, key, request, request_id, await _url_arrival(request, at))
+    arrive = await _url_arrival(request, at)
+    return await _gated_download(at, key, request, request_id, arrive, answer_form)
 
 
 @router.get(
@@ -261,7 +280,7 @@ async def post_media(
     openapi_extra={"parameters": [_IDEMPOTENCY_KEY_DOC]},
     summary="The same with the URL in the query, for tools that can do no better",
 )
-async def get_media(
+async def get_media(  # noqa: PLR0917 - as the framework gives them
     request: Request,
     at: InServices,
     request_id: RequestId,
@@ -274,9 +293,10 @@ async def get_media(
             json_schema_extra=_URL_SCHEMA,
         ),
     ],
+    answer_form: _MediaAnswerForm = None,
 ) -> Response:
     """The gated download for clients that can only GET."""
-    return await _gated_download(at, key, request, request_id, _fetching(at, url, None))
+    return await _gated_download(at, key, request, request_id, _fetching(at, url, None), answer_form)
 
 
 def profile_of(at: Services, key: Key) -> Profile:
@@ -298,12 +318,20 @@ async def counted_ingest(
     *,
     expected_bytes: int | None = None,
     release: bool = False,
+    tell_signals: bool = True,
 ) -> Receipt:
     """Run the pipeline, slowed for a key that seems to probe, and count how it ended."""
     key_id = submission.key_id or ""
     await asyncio.sleep(at.guard.pause_seconds(key_id))
     try:
-        receipt = await ingest(at.gate, submission, arrive, expected_bytes=expected_bytes, release=release)
+        receipt = await ingest(
+            at.gate,
+            submission,
+            arrive,
+            expected_bytes=expected_bytes,
+            release=release,
+            tell_signals=tell_signals,
+        )
     except CordonError as error:
         at.metrics.failed(error.code)
         raise
@@ -351,15 +379,17 @@ def _fetching(at: Services, untrusted_url: str, untrusted_context: object) -> Ar
     return arrive
 
 
-async def _gated_download(
-    at: Services, key: Key, request: Request, request_id: str, arrive: Arrival
+async def _gated_download(  # noqa: PLR0917 - what the framework gives, and what it is for
+    at: Services, key: Key, request: Request, request_id: str, arrive: Arrival, answer_form: str | None
 ) -> Response:
     profile = profile_of(at, key)
     submission = _submission(request, request_id, key, profile)
-    receipt = await counted_ingest(at, submission, arrive, release=True)
+    tell_signals = answer_form == "header"
+    receipt = await counted_ingest(at, submission, arrive, release=True, tell_signals=tell_signals)
     headers = {VERDICT_HEADER: receipt.verdict.value}
     if receipt.verdict is Verdict.CLEAR:
-        return _ReleasedResponse(receipt, answer(receipt, disclose_banks=profile.disclose_banks))
+        told = answer(receipt, disclose_banks=profile.disclose_banks) if tell_signals else None
+        return _ReleasedResponse(receipt, told)
     code, detail = (
         ("matched", "This medium matched a bank and was dropped.")
         if receipt.verdict is Verdict.MATCH
@@ -372,7 +402,7 @@ async def _gated_download(
 class _ReleasedResponse(Response):
     """Sends a clear medium from the quarantine, and overwrites it whatever becomes of the client."""
 
-    def __init__(self, receipt: Receipt, told_answer: IngestAnswer) -> None:
+    def __init__(self, receipt: Receipt, told_answer: IngestAnswer | None) -> None:
         self._media = release.released_media(receipt)
         told = formats.tell(self._media.head)
         super().__init__(
@@ -380,12 +410,12 @@ class _ReleasedResponse(Response):
             200,
             {
                 VERDICT_HEADER: receipt.verdict.value,
-                ANSWER_HEADER: json.dumps(told_answer.model_dump(mode="json")),
                 "content-length": str(self._media.size),
                 "content-disposition": "attachment",
                 "x-content-type-options": "nosniff",
                 "cache-control": "no-store",
-            },
+            }
+            | ({ANSWER_HEADER: json.dumps(told_answer.model_dump(mode="json"))} if told_answer else {}),
             told.media_type if told else "application/octet-stream",
         )
 

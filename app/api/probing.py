@@ -14,11 +14,11 @@ It does not stop someone patient, nor one with many keys. It makes the search sl
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.media import PDQ_BYTES, PDQ_MINIMUM_QUALITY, Decision, Signals, Verdict
+from app.media import PDQ_BYTES, PDQ_MINIMUM_QUALITY, Decision, Rendering, Signals, Verdict
 from app.pipeline import Submission
 
 NEAR_BITS: Final = 80
@@ -66,6 +66,12 @@ class ProbeGuard:
         self._secret = secrets.token_bytes(32)
         self._pad = int.from_bytes(secrets.token_bytes(PDQ_BYTES))
         self._histories: dict[str, _History] = {}
+
+    def compares(self, submission: Submission, renderings: Sequence[Rendering]) -> bool:
+        """Whether it takes the medium's SHA-256 to tell if it is an edit of one that matched."""
+        history = self._histories.get(submission.key_id or "") if submission.guarded else None
+        looks = self._looks(renderings)
+        return history is not None and any(_look_alike(looks, earlier.looks) for earlier in history.matches)
 
     def concluded(self, submission: Submission, signals: Signals, decision: Decision) -> None:
         """Take note of one medium that came to a verdict."""
@@ -120,17 +126,21 @@ class ProbeGuard:
         return decayed
 
     def _sketch(self, now: float, signals: Signals) -> _Sketch:
-        looks = (
+        file = hashlib.blake2b(signals.digests.sha256, key=self._secret, digest_size=8).digest()
+        return _Sketch(now, file, self._looks(signals.renderings))
+
+    def _looks(self, renderings: Sequence[Rendering]) -> tuple[int, ...]:
+        return tuple(
             int.from_bytes(rendering.pdq) ^ self._pad
-            for rendering in signals.renderings[:_RENDERINGS_LOOKED_AT]
+            for rendering in renderings[:_RENDERINGS_LOOKED_AT]
             if rendering.quality >= PDQ_MINIMUM_QUALITY
         )
-        file = hashlib.blake2b(signals.digests.sha256, key=self._secret, digest_size=8).digest()
-        return _Sketch(now, file, tuple(looks))
 
 
 def _is_edit(one: _Sketch, other: _Sketch) -> bool:
     """Whether two different files show nearly the same picture."""
-    return one.file != other.file and any(
-        (look ^ other_look).bit_count() <= NEAR_BITS for look in one.looks for other_look in other.looks
-    )
+    return one.file != other.file and _look_alike(one.looks, other.looks)
+
+
+def _look_alike(some: Sequence[int], others: Sequence[int]) -> bool:
+    return any((one ^ other).bit_count() <= NEAR_BITS for one in some for other in others)

@@ -86,7 +86,7 @@ async def _scan(
         async for untrusted_chunk in chunks(file):
             media.write(untrusted_chunk)
         media.finish()
-        return media.digests, await sandbox.scan(media)
+        return media.digests, await sandbox.scan(media, frozenset())
 
 
 def _fingerprints(source: str, digests: Digests, scan: Scan, all_frames: bool) -> Iterator[Fingerprint]:

@@ -185,7 +185,7 @@ class RemoteRun:
     ) -> tuple[Outcome, float | None]:
         """Have a URL fetched through the gate, and write what it hands on."""
         async with self.client.stream(
-            "POST", "/v1/media", json=_request(source), headers=headers
+            "POST", "/v1/media", params={"answer": "header"}, json=_request(source), headers=headers
         ) as response:
             if response.status_code != httpx.codes.OK:
                 await response.aread()

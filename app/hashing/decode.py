@@ -40,7 +40,7 @@ from pillow_heif import open_heif, options
 from app import formats
 from app.formats import Format
 from app.hashing import png
-from app.hashing.picture import Picture, upright
+from app.hashing.picture import Picture, Small, upright
 from app.hashing.reader import Piece, whole
 from app.media import Reason
 
@@ -91,11 +91,14 @@ class Medium:
             read, and never more than were asked for.
         decode_bytes: most memory that is in use at once while its frames are decoded.
         pictures: decodes them in order. Each picture is good until the next is asked for.
+        smaller: decodes the only picture so many times smaller, in grey, for less than ``pictures`` takes;
+            None where that cannot be done.
     """
 
     sizes: tuple[Size, ...]
     decode_bytes: int
     pictures: Callable[[], Iterator[Picture]]
+    smaller: Callable[[int], Small] | None = None
 
 
 @contextmanager
@@ -156,10 +159,22 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
         image = load(start)
         return Picture(image, _orientation(image))
 
+    def smaller(scale: int) -> Small:
+        """Luma alone, by a transform of each block's lowest frequencies alone."""
+        image = load(0, header=True)
+        size = width, height = image.size
+        with decoding(max_pixels):
+            image.draft("L", (max(1, width // scale), max(1, height // scale)))
+            image.load()
+        if image.mode != "L" or image.size != (-(-width // scale), -(-height // scale)):
+            raise UndecodableError(Reason.CORRUPT)
+        return Small.of(image, size, _orientation(image), scale)
+
     return Medium(
         sizes=tuple(upright(image.size, _orientation(image)) for image in headers),
         decode_bytes=max(_jpeg_bytes(image) for image in headers),
         pictures=lambda: map(picture, starts),
+        smaller=smaller if len(starts) == 1 and first.mode in ("L", "RGB") else None,
     )
 
 

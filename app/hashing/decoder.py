@@ -32,7 +32,7 @@ from app.hashing.lock import (
     open_own_size,
     separate,
 )
-from app.hashing.records import End, Forms, Limits, Need, Refusal
+from app.hashing.records import End, Forms, Limits, Look, Need, Refusal
 from app.media import Reason, Rendering, Shape
 
 BOOT: Final = (
@@ -55,7 +55,7 @@ class Scanner(Protocol):
         """Import and warm all that decoding needs."""
 
     def scan(
-        self, untrusted: mmap.mmap, limits: Limits
+        self, untrusted: mmap.mmap, limits: Limits, look: Look
     ) -> Generator[Shape | Need | Rendering | Forms, None, Reason | None]:
         """Hash every rendering of a medium."""
 
@@ -202,10 +202,10 @@ def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits, most_
         job, descriptors, _, _ = socket.recv_fds(channel, records.JOB.size, 1)
         if not job:
             return
-        sequence, size = records.JOB.unpack(job)
+        sequence, size, *look = records.JOB.unpack(job)
         untrusted = mmap.mmap(descriptors[0], size, prot=mmap.PROT_READ)
         os.close(descriptors[0])
-        reason = _answer(channel, sequence, scanner.scan(untrusted, limits))
+        reason = _answer(channel, sequence, scanner.scan(untrusted, limits, Look(*look)))
         spent = reason is Reason.DECODER_FAILED or address_space_bytes() > most_bytes + size
         try:
             untrusted.close()

@@ -61,6 +61,15 @@ _REFERENCE_PIXELS: Final = 1_000_000
 
 _REFERENCE_ROWS: Final = 256
 
+_DOUBT: Final = 1.0
+"""Coefficients this near to the median may lie on its other side in a canonical look.
+
+Of 907 JPEGs looked at quickly, decoded at 370 pixels or more, none had more bits that differed in one of its
+forms than coefficients this near; at 0.75 one had. See ``docs/decisions/0010-quick-look.md``.
+"""
+
+_SPARE_BITS: Final = 2
+
 _MATRICES: Final = 8
 """How many lengths' matrices are kept."""
 
@@ -109,6 +118,18 @@ class Spectrum:
         off, since the places where it samples are not quite its own mirror image.
         """
         return _forms(self.coefficients)
+
+    @property
+    def doubtful_bits(self) -> int:
+        """How many bits of any form may be others in a canonical look, if this is of a quick one."""
+        symmetries = _symmetries(self.coefficients)
+        middle = PDQ_BITS // 2
+        ranked = np.partition(symmetries, (middle - 1, middle), axis=1)
+        near = [
+            np.count_nonzero(np.abs(symmetries - ranked[:, median : median + 1]) <= _DOUBT, axis=1)
+            for median in (middle - 1, middle)
+        ]
+        return int(np.max(near)) + _SPARE_BITS
 
 
 class Downsampler:
@@ -195,7 +216,13 @@ def settle(spectrum: Spectrum, height: int, width: int, strips: Strips) -> tuple
     return reference(height, width, strips)
 
 
-def downsample(luma: NDArray[np.uint8], height: int, width: int, scale: int) -> NDArray[np.float64]:
+def downsample(
+    luma: NDArray[np.uint8],
+    height: int,
+    width: int,
+    scale: int,
+    from_end: tuple[bool, bool] = (False, False),
+) -> NDArray[np.float64]:
     """PDQ's 64 by 64 downsample of a grey picture that was made smaller.
 
     Args:
@@ -203,9 +230,11 @@ def downsample(luma: NDArray[np.uint8], height: int, width: int, scale: int) -> 
         height: of the original, in pixels.
         width: of the original, in pixels.
         scale: how many times smaller it was made.
+        from_end: whether rows, and columns, were grouped from the end; then the first ones may be partial.
     """
-    rows = reducer(height, scale) @ luma.astype(np.float32)
-    return (rows @ reducer(width, scale).T).astype(np.float64)
+    places, weights = _gathered(height, scale, from_end=from_end[0])
+    rows = (weights @ luma[places].astype(np.float32))[:, 0]
+    return (rows @ reducer(width, scale, from_end=from_end[1]).T).astype(np.float64)
 
 
 def analyse(reduced: NDArray[np.float64], pixels: int) -> Spectrum:
@@ -242,7 +271,7 @@ def reference_bytes(width: int, height: int) -> int:
 
 
 @lru_cache(maxsize=_MATRICES)
-def reducer(length: int, scale: int = 1) -> NDArray[np.float32]:
+def reducer(length: int, scale: int = 1, *, from_end: bool = False) -> NDArray[np.float32]:
     """``A(length)``: float32 (64, length), read-only; each row sums to 1.
 
     Row i is row ``floor((i + 0.5) · length / 64)`` of the squared box mean, whose window is
@@ -253,6 +282,7 @@ def reducer(length: int, scale: int = 1) -> NDArray[np.float32]:
         scale: of how many pixels each one is the mean in the picture that the matrix is for, where that was
             made smaller. The weights of these pixels are added up, and ``ceil(length / scale)`` columns are
             left: where the samples lie, and how wide they are, is up to the original length.
+        from_end: whether pixels were grouped from the end, as in a picture that was turned afterwards.
     """
     window, reach = _window(length)
     places = np.arange(length)
@@ -270,7 +300,8 @@ def reducer(length: int, scale: int = 1) -> NDArray[np.float32]:
         - inverse[np.maximum(first, support - reach + 1)]
     ) / (last - first)
     columns = -(-length // scale)
-    summed = np.bincount(rows * columns + support // scale, weights, _SIDE * columns)
+    groups = columns - 1 - (length - 1 - support) // scale if from_end else support // scale
+    summed = np.bincount(rows * columns + groups, weights, _SIDE * columns)
     matrix = summed.reshape(_SIDE, columns).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
@@ -348,16 +379,33 @@ def _supports(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return starts, ends
 
 
+@lru_cache(maxsize=_MATRICES)
+def _gathered(length: int, scale: int, *, from_end: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """``reducer`` without most of its zeros: which places each sum takes, and their weights.
+
+    Returns:
+        int64 (64, k) and float32 (64, 1, k), where k is the most places that any sum takes.
+    """
+    matrix = reducer(length, scale, from_end=from_end)
+    taken = matrix != 0
+    columns = matrix.shape[1]
+    most = int(np.max(columns - taken[:, ::-1].argmax(axis=1) - taken.argmax(axis=1)))
+    # A sum near the end takes places before its own as well, with no weight.
+    places = np.minimum(taken.argmax(axis=1), columns - most)[:, np.newaxis] + np.arange(most)
+    return places, np.take_along_axis(matrix, places, axis=1)[:, np.newaxis]
+
+
 def _bits(coefficients: NDArray[np.floating]) -> bytes:
     # Torben's median, which the reference uses, is the lower one of an even count.
     median = np.partition(coefficients, PDQ_BITS // 2 - 1, axis=None)[PDQ_BITS // 2 - 1]
     return np.packbits(coefficients.ravel()[::-1] > median).tobytes()
 
 
-def _forms(coefficients: NDArray[np.float64]) -> bytes:
+def _symmetries(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The coefficients of the eight symmetries, float64 (8, 256), in the order of ``Symmetry``."""
     across, down = _FLIP[np.newaxis, :], _FLIP[:, np.newaxis]
     turned = coefficients.T
-    symmetries = np.stack(
+    return np.stack(
         [
             coefficients,
             turned * down,
@@ -369,6 +417,10 @@ def _forms(coefficients: NDArray[np.float64]) -> bytes:
             turned * across * down,
         ]
     ).reshape(-1, PDQ_BITS)
+
+
+def _forms(coefficients: NDArray[np.float64]) -> bytes:
+    symmetries = _symmetries(coefficients)
     middle = PDQ_BITS // 2
     ranked = np.partition(symmetries, (middle - 1, middle), axis=1)
     # The lower median, of the coefficients and of their negatives.

@@ -30,6 +30,8 @@ _TRANSPOSITIONS: Final = {
 
 _LYING: Final = frozenset({5, 6, 7, 8})
 _FROM_THE_FAR_END: Final = frozenset({3, 4, 7, 8})
+_FROM_THE_RIGHT: Final = frozenset({2, 3, 6, 7})
+"""Orientations that set the picture upright with its stored corner at the bottom, and at the right."""
 
 _HIGH_BYTE: Final = 256.0
 _MOST_OF_8_BITS: Final = 2**8 - 1
@@ -159,6 +161,32 @@ class Picture:
         nothing = np.all(samples == np.array(self.transparent), axis=2)
         rgb.putalpha(Image.fromarray(np.where(nothing, np.uint8(0), np.uint8(_OPAQUE))))
         return rgb
+
+
+@dataclass(frozen=True)
+class Small:
+    """A grey picture made or decoded smaller than it is, upright.
+
+    Attributes:
+        luma: uint8 (rows, columns), each pixel the mean of ``scale`` by ``scale`` of the picture's.
+        width: of the picture itself, in pixels, as a viewer shows it.
+        height: the same.
+        scale: how many times smaller it is.
+        from_end: whether rows, and columns, were grouped from the end: the first ones may stand for less.
+    """
+
+    luma: NDArray[np.uint8]
+    width: int
+    height: int
+    scale: int
+    from_end: tuple[bool, bool] = (False, False)
+
+    @classmethod
+    def of(cls, stored: Image.Image, size: tuple[int, int], orientation: int, scale: int) -> Self:
+        """Set a small picture upright, mode L; ``size`` is that of the large one as it is stored."""
+        turned = stored.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else stored
+        from_end = orientation in _FROM_THE_FAR_END, orientation in _FROM_THE_RIGHT
+        return cls(np.asarray(turned), *upright(size, orientation), scale, from_end)
 
 
 def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -28,6 +28,9 @@ from app.media import (
 )
 
 MAX_QUALITY: Final = 100
+MAX_DOUBTFUL_BITS: Final = 16
+"""Most bits that may be in doubt after a quick look; with more, searching wider costs more than decoding."""
+
 MAX_REGIONS: Final = 16
 """Most parts of one rendering that are hashed on their own."""
 
@@ -57,6 +60,19 @@ class Limits:
     max_frames: int
     max_decode_bytes: int
     disabled_formats: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How closely a medium is to be looked at.
+
+    Attributes:
+        quick: whether hashes near to the canonical ones are enough, where they cost less.
+        parts: whether the pictures within a picture are hashed too.
+    """
+
+    quick: bool = False
+    parts: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ _LOCK: Final = struct.Struct("<BQB??")
 _REFUSAL: Final = struct.Struct("<BBI")
 _SHAPE: Final = struct.Struct("<BIBIII")
 _NEED: Final = struct.Struct("<BIQ")
-_RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB{PHASH_BYTES}s")
+_RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB?{PHASH_BYTES}sB")
 _FORMS: Final = struct.Struct(f"<BI4IB{len(FORMS) * PDQ_BYTES}s")
 _END: Final = struct.Struct("<BIB?")
 
@@ -155,8 +171,9 @@ FORKED: Final = struct.Struct("<i")
 BURIED: Final = struct.Struct("<ii")
 """From the fork server: a worker's process id and how it ended, as ``os.waitpid`` tells both."""
 
-JOB: Final = struct.Struct("<IQ")
-"""To a worker: the medium's sequence number and its size in bytes; its memory file goes with it."""
+JOB: Final = struct.Struct("<IQ??")
+"""To a worker: the medium's sequence number, its size in bytes, and the fields of ``Look``; its memory file
+goes with it."""
 
 GO: Final = b"\x01"
 """To a worker: what it needs was granted."""
@@ -221,7 +238,9 @@ def pack(sequence: int, found: Shape | Need | Rendering | Forms | End) -> bytes:
                 _BACKGROUNDS.index(found.background),
                 found.pdq,
                 found.quality,
+                bool(found.phash),
                 found.phash,
+                found.doubtful_bits,
             )
         case Forms():
             return _FORMS.pack(_Kind.FORMS, sequence, *(found.region or _WHOLE), found.quality, found.hashes)
@@ -250,8 +269,8 @@ class Answers:
 
     An honest decoder gives the shape, then what it needs, then, once that is granted, the renderings in
     order, each followed by its forms, the whole's before those of its parts, then the end, which may come at
-    any point. A shape of more pixels than allowed is only there to be
-    told, so nothing but the end with that reason may follow it.
+    any point. A shape of more pixels than allowed is only there to be told, so nothing but the end with that
+    reason may follow it. What is not canonical is only there for a quick look at a single frame.
 
     Attributes:
         sequence: the medium's number.
@@ -266,8 +285,10 @@ class Answers:
         max_pixels: int,
         max_frames: int,
         variants: frozenset[VariantKind] = frozenset(VariantKind),
+        look: Look = Look(),
     ) -> None:
         self.sequence = sequence
+        self._look = look
         self._variants = variants
         self._max_pixels = max_pixels
         self._max_frames = max_frames
@@ -322,18 +343,28 @@ class Answers:
         self._needs_told = True
         return Need(untrusted_bytes)
 
-    def _accept_rendering(
+    def _accept_rendering(  # noqa: PLR0917 - as unpacked
         self,
         untrusted_frame: int,
         untrusted_background: int,
         untrusted_pdq: bytes,
         untrusted_quality: int,
+        untrusted_is_canonical: bool,  # noqa: FBT001 - as unpacked
         untrusted_phash: bytes,
+        untrusted_doubtful_bits: int,
     ) -> Rendering:
         if self.shape is None or not self._needs_told:
             raise MisbehaviourError("a rendering out of turn")
         if untrusted_background >= len(_BACKGROUNDS) or untrusted_quality > MAX_QUALITY:
             raise MisbehaviourError("no possible rendering")
+        if untrusted_is_canonical:
+            may_doubt = 0
+        elif self._look.quick and self.shape.frames == 1:
+            may_doubt = MAX_DOUBTFUL_BITS
+        else:
+            raise MisbehaviourError("a quick look where a canonical one was due")
+        if untrusted_doubtful_bits > may_doubt:
+            raise MisbehaviourError("more doubt than there may be")
         place = (untrusted_frame, untrusted_background)
         if untrusted_frame >= self.shape.frames or place <= self._last_place:
             raise MisbehaviourError("a rendering out of order")
@@ -348,7 +379,8 @@ class Answers:
             _BACKGROUNDS[untrusted_background],
             untrusted_pdq,
             untrusted_quality,
-            untrusted_phash,
+            untrusted_phash if untrusted_is_canonical else b"",
+            doubtful_bits=untrusted_doubtful_bits,
         )
         self.renderings.append(rendering)
         return rendering

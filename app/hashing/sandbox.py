@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from app.hashing.budget import Budget
 from app.hashing.lock import Lock
-from app.hashing.records import SEQUENCE_NUMBERS, Answers, End, Limits, MisbehaviourError, Need
+from app.hashing.records import SEQUENCE_NUMBERS, Answers, End, Limits, Look, MisbehaviourError, Need
 from app.hashing.workers import ForkServer, SandboxError, Worker, WorkerGoneError
 from app.log import event
 from app.media import Reason, Scan, VariantKind
@@ -153,27 +153,34 @@ class Sandbox:
             self._server.kill()
 
     async def scan(
-        self, media: QuarantinedMedia, variants: frozenset[VariantKind] = frozenset(VariantKind)
+        self,
+        media: QuarantinedMedia,
+        variants: frozenset[VariantKind] = frozenset(VariantKind),
+        *,
+        quick: bool = False,
     ) -> Scan:
         """Hash all renderings of a whole medium; what fails is told in the scan, not raised.
 
         Args:
             media: the medium.
             variants: which kinds of them its renderings are to have.
+            quick: whether hashes that are near to the canonical ones are enough, where they cost less.
         """
         if media.size == 0:
             return Scan(None, (), Reason.EMPTY)
         self._sequence = (self._sequence + 1) % SEQUENCE_NUMBERS
+        look = Look(quick and self._settings.quick_look, parts=VariantKind.REGIONS in variants)
         answers = Answers(
             self._sequence,
             max_pixels=self._settings.max_pixels,
             max_frames=self._settings.max_frames,
             variants=variants,
+            look=look,
         )
         self._in_flight += 1
         try:
             async with asyncio.timeout(self._settings.scan_seconds):
-                reason = await self._scan(media, answers)
+                reason = await self._scan(media, answers, look)
         except TimeoutError:
             reason = Reason.SCAN_TIMEOUT
         finally:
@@ -201,10 +208,10 @@ class Sandbox:
             decode_bytes_budget=self._budget.total,
         )
 
-    async def _scan(self, media: QuarantinedMedia, answers: Answers) -> Reason | None:
+    async def _scan(self, media: QuarantinedMedia, answers: Answers, look: Look) -> Reason | None:
         await self._turns.acquire()
         try:
-            worker = await self._assign(media, answers.sequence)
+            worker = await self._assign(media, answers.sequence, look)
         except BaseException as error:
             self._turns.release()
             if isinstance(error, SandboxError):
@@ -218,13 +225,13 @@ class Sandbox:
             self._take_back(worker, cause)
         return reason
 
-    async def _assign(self, media: QuarantinedMedia, sequence: int) -> Worker:
+    async def _assign(self, media: QuarantinedMedia, sequence: int, look: Look) -> Worker:
         """Hand the medium to a worker that rests, else to a new one."""
         while True:
             rested = bool(self._idle)
             worker = self._wake() if rested else await self._fork()
             try:
-                worker.hand_over(sequence, media.fd, media.size)
+                worker.hand_over(sequence, media.fd, media.size, look)
             except (OSError, WorkerGoneError):
                 # It was lost while it rested, and never had the medium.
                 self._retire(worker, Cause.CRASHED)

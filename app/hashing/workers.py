@@ -83,8 +83,8 @@ class Worker:
         self._channel = channel
         self._medium_bytes = 0
 
-    def hand_over(self, sequence: int, descriptor: int, size: int) -> None:
-        """Give it a medium.
+    def hand_over(self, sequence: int, descriptor: int, size: int, look: records.Look) -> None:
+        """Give it a medium, and say how closely to look at it.
 
         Raises:
             OSError: it is gone.
@@ -96,7 +96,9 @@ class Worker:
         self.media += 1
         self._medium_bytes = size
         self._limit_memory()
-        socket.send_fds(self._channel, [records.JOB.pack(sequence, size)], [descriptor])
+        socket.send_fds(
+            self._channel, [records.JOB.pack(sequence, size, look.quick, look.parts)], [descriptor]
+        )
 
     def grant(self, count: int) -> None:
         """Let it take this much memory for its medium, and go on.

@@ -40,7 +40,13 @@ class DigestIndex:
         return bytes(self.values[entry])
 
     def search(self, wanted: bytes) -> NDArray[np.int64]:
-        """Indices of all entries with this value; int64, ascending."""
+        """Indices of all entries with this value; int64, ascending.
+
+        Raises:
+            ValueError: it is no value of this length; a digest that nobody computed must not pass for absent.
+        """
+        if len(wanted) != self.values.shape[1]:
+            raise ValueError("a digest of another length than those of the index")
         prefix = np.uint64(int.from_bytes(wanted[:_PREFIX_BYTES], "big"))
         first = int(np.searchsorted(self.prefixes, prefix, side="left"))
         last = int(np.searchsorted(self.prefixes, prefix, side="right"))

@@ -15,6 +15,7 @@ from app.matching.columns import Banks
 from app.matching.hamming import HammingIndex
 from app.matching.index import EntryIndex
 from app.media import (
+    PDQ_BYTES,
     PDQ_MINIMUM_QUALITY,
     Consulted,
     Digests,
@@ -129,6 +130,40 @@ class LoadedBanks:
             all_told=all_told and len(kept) == len(found),
         )
         return consulted, kept
+
+    @property
+    def digest_types(self) -> frozenset[SignalType]:
+        """Which digests of a medium must be known to consult these banks."""
+        return frozenset(of for index in self.indexes for of in index.parts if of.is_digest)
+
+    def holds(self, of: SignalType, names: frozenset[str] | None) -> bool:
+        """Whether the named banks, or all, hold entries of a type."""
+        return any(self.counts.get((bank.id, of), 0) for bank in self.named(names))
+
+    def is_far_from(self, renderings: Sequence[Rendering], names: frozenset[str] | None) -> bool:
+        """Whether no PDQ hash that a canonical look could find is near any entry. Blocking, pure computation.
+
+        Whatever might be near says no, removed entries and those of other banks included: then it is worth
+        a canonical look, and ``consult``.
+        """
+        asked = self.named(names)
+        queries = _pdq_queries(renderings)
+        if not asked or not queries:
+            return False
+        reach = max(bank.threshold(SignalType.PDQ) for bank in asked)
+        by_doubt: dict[int, set[bytes]] = {}
+        for query in queries:
+            of_part = query.variant is not None and query.variant.region is not None
+            doubt = 0 if of_part else query.rendering.doubtful_bits
+            by_doubt.setdefault(doubt, set()).add(query.value)
+        searches = [search for index in self.indexes if (search := index.perceptual(SignalType.PDQ))]
+        return not any(
+            len(search.search(values[begin : begin + _QUERIES_AT_ONCE], reach + doubt).entries)
+            for doubt, some in by_doubt.items()
+            for values in [np.frombuffer(b"".join(some), np.uint8).reshape(-1, PDQ_BYTES)]
+            for search in searches
+            for begin in range(0, len(values), _QUERIES_AT_ONCE)
+        )
 
     @cached_property
     def _by_id(self) -> Mapping[int, Bank]:

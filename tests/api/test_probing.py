@@ -110,3 +110,18 @@ def test_a_sketch_does_not_hold_the_hash(guard: ProbeGuard) -> None:
     (history,) = guard._histories.values()
     assert picture not in history.matches[0].looks
     assert f"{picture:x}" not in repr(history)
+
+
+def test_the_digest_of_a_file_is_asked_for_only_where_it_looks_like_one_that_matched(
+    guard: ProbeGuard,
+) -> None:
+    """Computing it costs more than all else of the guard."""
+    chance = random.Random(8)
+    picture = chance.getrandbits(256)
+    assert not guard.compares(asked_by(), looks(picture).renderings)
+    guard.concluded(asked_by(), looks(picture), MATCH)
+    assert guard.compares(asked_by(), looks(edit(picture, 60, chance)).renderings)
+    assert not guard.compares(asked_by(), looks(chance.getrandbits(256)).renderings)
+    assert not guard.compares(asked_by("another"), looks(picture).renderings)
+    assert not guard.compares(asked_by(guarded=False), looks(picture).renderings)
+    assert not guard.compares(asked_by(None), looks(picture).renderings)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from app.hashing.lock import CHANNEL, MAX_OPEN_FILES
-from app.hashing.records import Limits, Need
+from app.hashing.records import Limits, Look, Need
 from app.media import Background, Reason, Rendering, Shape
 
 Answers = Generator[Shape | Need | Rendering, None, Reason | None]
@@ -37,7 +37,7 @@ def preload() -> None:
     """Nothing to load: all is imported above, as the lock keeps it from being loaded later."""
 
 
-def scan(untrusted: mmap.mmap, limits: Limits) -> Answers:
+def scan(untrusted: mmap.mmap, limits: Limits, _look: Look) -> Answers:
     """Do what the medium says."""
     order = bytes(untrusted).partition(b"\n")[0]
     name, *arguments = order.decode().split(" ")

@@ -1,6 +1,7 @@
 """What a decoder says is believed only as far as an honest one could have said it."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,17 @@ from hypothesis import strategies as st
 
 from app.hashing import records
 from app.hashing.lock import Lock, LockStep
-from app.hashing.records import MAX_REGIONS, Answers, End, Forms, MisbehaviourError, Need, Refusal
+from app.hashing.records import (
+    MAX_DOUBTFUL_BITS,
+    MAX_REGIONS,
+    Answers,
+    End,
+    Forms,
+    Look,
+    MisbehaviourError,
+    Need,
+    Refusal,
+)
 from app.media import Background, Reason, Region, Rendering, Shape, Symmetry, VariantKind
 
 SEQUENCE = 7
@@ -47,6 +58,39 @@ def test_an_honest_decoders_answers_arrive_as_they_were_given() -> None:
     heard = answers(SHAPE, NEED, *found, DONE)
     assert heard.shape == SHAPE
     assert heard.renderings == list(found)
+
+
+def quick(frame: int = 0, doubtful_bits: int = 3) -> Rendering:
+    return Rendering(frame, Background.NONE, bytes(range(32)), 80, b"", doubtful_bits=doubtful_bits)
+
+
+@pytest.mark.parametrize(
+    ("look", "frames", "lie"),
+    [
+        pytest.param(Look(quick=False), 1, quick(), id="where a canonical look was asked for"),
+        pytest.param(Look(quick=True), 2, quick(), id="at one of several frames"),
+        pytest.param(Look(quick=True), 1, quick(doubtful_bits=MAX_DOUBTFUL_BITS + 1), id="in too much doubt"),
+        pytest.param(
+            Look(quick=True), 1, replace(rendering(), doubtful_bits=1), id="canonical, and yet in doubt"
+        ),
+    ],
+)
+def test_a_quick_look_is_taken_only_where_it_was_asked_for(look: Look, frames: int, lie: Rendering) -> None:
+    """A decoder that was taken over cannot have its hashes searched more loosely than they must be."""
+    heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3, look=look)
+    for answer in (replace(SHAPE, frames=frames), NEED):
+        heard.accept(records.pack(SEQUENCE, answer))
+    with pytest.raises(MisbehaviourError):
+        heard.accept(records.pack(SEQUENCE, lie))
+    assert heard.renderings == []
+
+
+def test_a_quick_look_arrives_with_its_doubt_and_a_canonical_one_is_as_good() -> None:
+    for answer in (quick(doubtful_bits=MAX_DOUBTFUL_BITS), quick(doubtful_bits=0), rendering()):
+        heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3, look=Look(quick=True))
+        for each in (replace(SHAPE, frames=1), NEED, answer):
+            heard.accept(records.pack(SEQUENCE, each))
+        assert heard.renderings == [answer]
 
 
 def test_every_format_has_a_number() -> None:
@@ -216,12 +260,14 @@ LAYOUTS = st.one_of(
     ),
     st.builds(lambda count: struct.pack("<BIQ", 4, SEQUENCE, count), st.integers(0, 2**64 - 1)),
     st.builds(
-        lambda frame, background, quality: struct.pack(
-            "<BIIB32sB8s", 5, SEQUENCE, frame, background, bytes(32), quality, bytes(8)
+        lambda frame, background, quality, canonical, doubtful: struct.pack(
+            "<BIIB32sB?8sB", 5, SEQUENCE, frame, background, bytes(32), quality, canonical, bytes(8), doubtful
         ),
         st.integers(0, 5) | st.integers(0, 2**32 - 1),
         st.integers(0, 4),
         st.integers(0, 110),
+        st.booleans(),
+        st.integers(0, 20),
     ),
     st.builds(
         lambda *fields: struct.pack("<BI4IB512s", 7, SEQUENCE, *fields, bytes(512)),
@@ -252,6 +298,7 @@ def test_whatever_order_records_come_in_what_is_kept_is_possible(untrusted: list
         assert len({each.frame for each in heard.renderings}) <= 3
         assert all(each.frame < heard.shape.frames for each in heard.renderings)
         assert all(0 <= each.quality <= 100 for each in heard.renderings)
+        assert all(each.phash and not each.doubtful_bits for each in heard.renderings)
         for region in {variant.region for each in heard.renderings for variant in each.variants}:
             assert region is None or (region.left + region.width) * (region.top + region.height) <= 1_200
     if DONE in ended:

@@ -217,6 +217,19 @@ def test_a_clear_medium_is_handed_on_whole(gate: RunningGate, host: MediaHost) -
         assert answer.headers["cordon-verdict"] == "clear"
 
 
+def test_the_answer_stands_beside_a_clear_medium_only_where_it_is_asked_for(
+    gate: RunningGate, host: MediaHost
+) -> None:
+    """It tells canonical hashes, which a verdict alone seldom takes the time for."""
+    client, url = gate.client(), host.url("/harmless.jpg")
+    plain = client.post("/v1/media", json={"url": url})
+    assert "cordon-answer" not in plain.headers
+    asked = client.post("/v1/media?answer=header", json={"url": url})
+    told = json.loads(asked.headers["cordon-answer"])
+    assert asked.content == plain.content == HARMLESS
+    assert told["signals"] == client.post("/v1/ingest", json={"url": url}).json()["signals"]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [("/edited.jpg", 451, "matched"), ("/words.jpg", 422, "undecidable")],

@@ -479,3 +479,57 @@ def test_a_removed_entry_suppresses_nothing() -> None:
     )
     (match,) = matches(banks, medium(seen()))
     assert match.suppressors == ()
+
+
+@pytest.mark.parametrize(
+    ("distance", "doubtful_bits", "far"), [(32, 0, True), (31, 0, False), (36, 4, True), (35, 4, False)]
+)
+def test_what_is_in_doubt_is_far_only_beyond_the_threshold_and_the_doubt(
+    distance: int, doubtful_bits: int, *, far: bool
+) -> None:
+    """That goes for the picture as it stands and for its forms; a part is never in doubt."""
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, flip(PDQ[0], distance))])
+    here = replace(seen(), doubtful_bits=doubtful_bits)
+    elsewhere = replace(seen(bytes(PDQ[9])), doubtful_bits=doubtful_bits)
+    assert banks.is_far_from([here], None) is far
+    assert banks.is_far_from([replace(elsewhere, variants=(varied(bytes(PDQ[0])),))], None) is far
+    part = varied(bytes(PDQ[0]), region=Region(1, 2, 30, 40))
+    assert banks.is_far_from([replace(elsewhere, variants=(part,))], None) is (distance > 31)
+
+
+def test_nothing_is_far_where_there_is_nothing_to_be_far_from() -> None:
+    """A look that PDQ cannot speak for, and banks that do not count, show nothing."""
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    assert banks.is_far_from([seen(bytes(PDQ[1]))], None)
+    assert not banks.is_far_from([seen(bytes(PDQ[1]), quality=49)], None)
+    assert not banks.is_far_from([], None)
+    assert not banks.is_far_from([seen(bytes(PDQ[1]))], frozenset({"b"}))
+
+
+def test_the_widest_threshold_of_the_banks_asked_says_how_far_is_far() -> None:
+    banks = loaded(
+        [bank(1, "a"), bank(2, "wide", thresholds={SignalType.PDQ: 40})],
+        [held(SignalType.PDQ, 2, flip(PDQ[0], 40), first_id=2)],
+        [held(SignalType.PDQ, 1, bytes(PDQ[5]))],
+    )
+    assert not banks.is_far_from([seen()], None)
+    assert banks.is_far_from([seen()], frozenset({"a"}))
+    assert not banks.is_far_from([seen(bytes(PDQ[5]))], None)
+
+
+def test_banks_say_which_types_they_hold() -> None:
+    banks = loaded(
+        [bank(1, "a"), bank(2, "b")],
+        [held(SignalType.MD5, 1, MD5)],
+        [held(SignalType.PHASH, 2, bytes(PHASH[0]), first_id=2), held(SignalType.SHA1, 2, SHA1, first_id=3)],
+    )
+    assert banks.digest_types == {SignalType.MD5, SignalType.SHA1}
+    assert banks.holds(SignalType.PHASH, None)
+    assert banks.holds(SignalType.PHASH, frozenset({"b"}))
+    assert not banks.holds(SignalType.PHASH, frozenset({"a"}))
+
+
+def test_a_digest_that_was_not_computed_does_not_pass_for_one_that_is_not_there() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.SHA1, 1, SHA1)])
+    with pytest.raises(ValueError, match="another length"):
+        banks.consult(Signals(Digests(md5=MD5), ()), None)
