@@ -9,15 +9,15 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check docs bench lock clean
+.PHONY: help setup demo serve test check docs bench bench-detection lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
 help:  ## list these tasks
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' Makefile \
-	  | while read -r task text; do printf 'make %-6s %s\n' "$$task" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' Makefile \
+	  | while read -r task text; do printf 'make %-15s %s\n' "$$task" "$$text"; done
 
 setup: .venv/.runtime  ## make .venv with the cordon command in it
 	@echo "Ready: $(BIN)/cordon"
@@ -45,6 +45,9 @@ docs: .venv/.dev  ## write docs/reference anew from the code
 
 bench: .venv/.dev  ## measure speed against the named peers
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
+
+bench-detection: .venv/.dev  ## count which edits plain PDQ and Cordon see through, in PHOTOS="folder ..." too
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.detection $(PHOTOS)
 
 lock: .venv/.runtime  ## lock the dependencies of pyproject.toml; newest versions with UPGRADE=1
 	@scripts/lock $(if $(UPGRADE),--upgrade)

@@ -175,9 +175,9 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             server = Server(_uvicorn_config(settings, application(services, keys, services.limits)))
             await wired.presence.known_to_others()
             async with (
-                _repeating(keys.write_last_use, LAST_USE_SECONDS),
-                _repeating(services.limits.settle, HEARTBEAT_SECONDS),
-                _repeating(PinsWatch(wired.database, wired.pins).look, PINS_WATCH_SECONDS),
+                repeating(keys.write_last_use, LAST_USE_SECONDS),
+                repeating(services.limits.settle, HEARTBEAT_SECONDS),
+                repeating(PinsWatch(wired.database, wired.pins).look, PINS_WATCH_SECONDS),
                 asyncio.TaskGroup() as tasks,
             ):
                 tasks.create_task(server.serve([listening]))
@@ -260,7 +260,7 @@ async def announced(database: Database, banks: CurrentBanks, role: str) -> Async
         presence.gates = max(sum(process.role == processes.GATE for process in live), 1)
 
     await beat()
-    async with _repeating(beat, HEARTBEAT_SECONDS):
+    async with repeating(beat, HEARTBEAT_SECONDS):
         try:
             yield presence
         finally:
@@ -269,7 +269,7 @@ async def announced(database: Database, banks: CurrentBanks, role: str) -> Async
 
 
 @contextlib.asynccontextmanager
-async def _repeating(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
+async def repeating(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
     """Do something every few seconds; what fails for now is tried again."""
 
     async def repeat() -> None:

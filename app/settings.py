@@ -5,12 +5,15 @@ A setting ``NAME`` comes from ``CORDON_NAME`` in the environment, else from ``na
 typo never leaves a limit at its default silently. ``docs/reference/settings.md`` is made from this file.
 """
 
+import base64
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -30,6 +33,10 @@ GIBIBYTE: Final = 1024 * MEBIBYTE
 PREFIX: Final = "CORDON_"
 NOT_IN_FILE: Final = frozenset({"CONFIG", "TOKEN"})
 """Variables that are no settings: the configuration file's name, and a client's token."""
+
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how such a secret begins, not one
+_SECRET_BYTES: Final = range(24, 65)
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -55,6 +62,27 @@ def _ports(value: object) -> object:
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+
+
+def _webhook_secret(value: object) -> object:
+    """Read ``whsec_`` and base64 as the bytes that requests are signed with."""
+    if not isinstance(value, str):
+        return value
+    try:
+        key = base64.b64decode(value.removeprefix(_SECRET_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if not value.startswith(_SECRET_PREFIX) or len(key) not in _SECRET_BYTES:
+        message = "write 'whsec_' and the base64 of 24 to 64 random bytes"
+        raise ValueError(message)
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Stage(BaseModel):
@@ -285,6 +313,74 @@ class FilingSettings(_Stage):
     reporter_contact_email: str | None = Field(None, description="Where that person is reached.")
 
 
+class NotifySettings(_Stage):
+    """Whom the worker tells of new reports, states and alarms: ids and states alone."""
+
+    notify_webhook_url: str | None = Field(
+        None, repr=False, description="Where every event is posted; `https://`, or `http://` on this machine."
+    )
+    notify_webhook_secret: Annotated[bytes, BeforeValidator(_webhook_secret)] | None = Field(
+        None,
+        repr=False,
+        description="`whsec_` and the base64 of 24 to 64 random bytes: what requests are signed with "
+        "(Standard Webhooks).",
+    )
+    notify_smtp_host: str | None = Field(
+        None, description="Mail server that takes e-mail on new reports and alarms."
+    )
+    notify_smtp_port: Port = Field(587, description="Its port.")
+    notify_smtp_tls: Literal["starttls", "implicit", "none"] = Field(
+        "starttls",
+        description="`starttls`, or `implicit` (mostly port 465); `none` only on this machine.",
+    )
+    notify_smtp_user: str | None = Field(None, repr=False, description="Account on the mail server, if any.")
+    notify_smtp_password: str | None = Field(None, repr=False, description="Its password.")
+    notify_email_from: str | None = Field(None, repr=False, description="Sender's address.")
+    notify_email_to: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = Field(
+        (), repr=False, description="Recipients' addresses, the custodians'."
+    )
+    notify_ca_file: Path | None = Field(
+        None, description="PEM certificates to trust for both, instead of the system's."
+    )
+
+    @field_validator("notify_webhook_url")
+    @classmethod
+    def _nobody_reads_along(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.username is not None or parts.fragment or not parts.hostname:
+                raise ValueError("write 'https://host/path', without a user")
+            if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+                raise ValueError("must be https, unless it is on this machine")
+        return url
+
+    @field_validator("notify_email_from", "notify_email_to")
+    @classmethod
+    def _addresses_are_plain(cls, given: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for address in (given,) if isinstance(given, str) else given or ():
+            if _ADDRESS.fullmatch(address) is None:
+                raise ValueError("write addresses as 'name@host'")
+        return given
+
+    @model_validator(mode="after")
+    def _channels_are_whole(self) -> Self:
+        if (self.notify_webhook_url is None) != (self.notify_webhook_secret is None):
+            raise ValueError(
+                "set both CORDON_NOTIFY_WEBHOOK_URL and CORDON_NOTIFY_WEBHOOK_SECRET, or neither"
+            )
+        if not (
+            (self.notify_smtp_host is None) == (self.notify_email_from is None) == (not self.notify_email_to)
+        ):
+            raise ValueError(
+                "set CORDON_NOTIFY_SMTP_HOST, CORDON_NOTIFY_EMAIL_FROM and CORDON_NOTIFY_EMAIL_TO, or none"
+            )
+        if (self.notify_smtp_user is None) != (self.notify_smtp_password is None):
+            raise ValueError("set both CORDON_NOTIFY_SMTP_USER and CORDON_NOTIFY_SMTP_PASSWORD, or neither")
+        if self.notify_smtp_tls == "none" and not _is_loopback(self.notify_smtp_host or ""):
+            raise ValueError("CORDON_NOTIFY_SMTP_TLS=none: only for a mail server on this machine")
+        return self
+
+
 class Profile(_Stage):
     """A named intake policy that keys are bound to; ``default`` always exists."""
 
@@ -313,6 +409,7 @@ class Settings(_Stage):
     policy: PolicySettings = PolicySettings()
     custody: CustodySettings = CustodySettings()
     report: ReportSettings = ReportSettings()
+    notify: NotifySettings = NotifySettings()
     filing: FilingSettings = FilingSettings()
     profiles: Mapping[str, Profile] = {"default": Profile()}
 
@@ -336,6 +433,7 @@ STAGES: Final[Mapping[str, type[_Stage]]] = {
     "policy": PolicySettings,
     "custody": CustodySettings,
     "report": ReportSettings,
+    "notify": NotifySettings,
     "filing": FilingSettings,
 }
 

@@ -8,11 +8,13 @@ import contextlib
 import itertools
 import logging
 import signal
+from functools import partial
 from typing import Final
 
 from app import log
 from app.errors import NotReadyError
-from app.main import INTERRUPTED, announced, open_banks
+from app.filing import alarms, notify
+from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.settings import Settings
 from app.store import banks as banks_in_store
 from app.store import reports
@@ -21,12 +23,18 @@ from app.store.database import Database, open_current
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS: Final = 60.0
+NOTIFY_SECONDS: Final = 5.0
 SWEEP_EVERY: Final = 60
 """What deleted banks and broken imports left is swept every so many turns: it reads all entries."""
 
 
 async def work(settings: Settings) -> int:
-    """Run the worker until a signal ends it; the exit code."""
+    """Run the worker until a signal ends it; the exit code.
+
+    Raises:
+        SettingsError: ``CORDON_NOTIFY_CA_FILE`` cannot be read as certificates.
+    """
+    told = partial(notify.tell, to=notify.channels(settings.notify))
     ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
     def end(number: signal.Signals) -> None:
@@ -39,11 +47,13 @@ async def work(settings: Settings) -> int:
         open_current(settings.store) as database,
         open_banks(settings, database) as banks,
         announced(database, banks, "worker"),
+        repeating(partial(told, database), NOTIFY_SECONDS),
     ):
         log.event(logger, logging.INFO, "working")
         for turn in itertools.count():
             with contextlib.suppress(NotReadyError):
                 await _tidy(database)
+                await alarms.watch(database)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
             await asyncio.wait([ended], timeout=TIDY_SECONDS)

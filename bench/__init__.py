@@ -1,1 +1,1 @@
-"""Measures Cordon beside named peers: ``make bench``."""
+"""How fast Cordon is beside named peers: ``make bench``; what it finds: ``make bench-detection``."""

@@ -4,10 +4,10 @@ A notice holds an event, an id and a state. Whatever writes it knows no channel:
 alone name the channels and their secrets, gives each new notice a copy for each of them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -58,13 +58,16 @@ async def post(connection: AsyncConnection, event: str, subject: str, state: str
     )
 
 
-async def address(connection: AsyncConnection, wanted: Mapping[str, Collection[str]]) -> bool:
-    """Give each new notice a copy for every channel that wants its event; whether more are left.
+async def address(connection: AsyncConnection, channels: Mapping[str, Callable[[Notice], bool]]) -> bool:
+    """Give each new notice a copy for every channel that wants it; whether more are left.
 
     Args:
         connection: within ``Database.begin``.
-        wanted: the events that each channel wants. A notice that none wants goes.
+        channels: what each wants. A notice that none wants goes, and so does what waits for a channel that
+            is no longer there.
     """
+    gone = notices.c.channel.is_not(None) & notices.c.channel.not_in(list(channels))
+    await connection.execute(delete(notices).where(gone))
     new = await connection.execute(
         select(notices)
         .where(notices.c.channel.is_(None))
@@ -76,8 +79,8 @@ async def address(connection: AsyncConnection, wanted: Mapping[str, Collection[s
     copies = [
         {**row, "id": str(ULID()), "channel": channel}
         for row in rows
-        for channel, events in wanted.items()
-        if row["event"] in events
+        for channel, wants in channels.items()
+        if wants(_notice(row))
     ]
     if copies:
         await connection.execute(insert(notices), copies)
@@ -100,9 +103,7 @@ async def take_due(
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    taken = tuple(
-        Notice(row.id, row.event, row.subject, row.state, row.created_at, row.attempts) for row in due
-    )
+    taken = tuple(_notice(row) for row in due.mappings().all())
     await connection.execute(
         update(notices)
         .where(notices.c.id.in_([notice.id for notice in taken]))
@@ -126,3 +127,7 @@ async def oldest(connection: AsyncConnection, channel: str) -> datetime | None:
     waiting = select(func.min(notices.c.created_at)).where(notices.c.channel == channel)
     since: datetime | None = (await connection.execute(waiting)).scalar_one_or_none()
     return since
+
+
+def _notice(row: Mapping[Any, Any]) -> Notice:
+    return Notice(**{each.name: row[each.name] for each in fields(Notice)})

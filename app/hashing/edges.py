@@ -1,0 +1,163 @@
+"""What is known of the straight lines that a picture could be cut along, so that any is weighed fast.
+
+Lines are vertical here; those of a transposed picture are its horizontal ones. A line's position is the
+number of columns before it, from 0 to the width. A span is the stretch of rows along which it is looked at.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK: Final = 4
+"""Rows that are looked at together, so that grain and a JPEG's noise average out."""
+
+_FLAT: Final = 16
+"""Largest range of the luma in one column of a block that counts as one colour."""
+
+_NEAR: Final = 8
+"""How far a column's blocks may lie from its level, in luma, where it is of one colour."""
+
+_STEP: Final = 10
+"""Least step of the luma that is an edge."""
+
+_REACH: Final = 4
+"""Columns on each side of an edge that have to differ as well, or to be flat, unlike in a thin line."""
+
+_LASTING_STEP: Final = 6
+"""Least difference of the means of these columns."""
+
+_SMOOTH: Final = 6
+"""Largest step from block to block along a column that is smooth."""
+
+_UNIFORM_SHARE: Final = 0.96
+"""How much of a column has to be of one colour, or smooth: corners may be round, a scratch may cross it."""
+
+_STEPPED_SHARE: Final = 0.8
+"""How much of a line that divides two uniform bands shows an edge."""
+
+_BAND_SHARE: Final = 0.85
+"""What the border of a smooth band counts for where it shows no edge: the picture fades into the band."""
+
+_WINDOW_SHARE: Final = 0.2
+"""Least part of a span that a picture beside others takes."""
+
+_LEAST_WINDOW: Final = 4
+
+_BORDER_SCORE: Final = 0.75
+_LEAST_SCORE: Final = 0.7
+
+_MOST_LIKELY: Final = 16
+"""Lines that are told at most: with all pairs of them, work goes by their fourth power."""
+
+_SAMPLES: Final = 9
+
+
+class Edges:
+    """Evidence of all vertical lines of a picture.
+
+    Args:
+        luma: uint8 (height, width), at least 4 rows and 1 column.
+    """
+
+    def __init__(self, luma: NDArray[np.uint8]) -> None:
+        self._blocks = len(luma) // _BLOCK
+        width = luma.shape[1]
+        blocks = luma[: self._blocks * _BLOCK].reshape(self._blocks, _BLOCK, width)
+        sums = blocks[:, 0].astype(np.int16)
+        for row in range(1, _BLOCK):
+            sums += blocks[:, row]
+        self._sums = sums
+        self._flat = blocks.max(axis=1) - blocks.min(axis=1) <= _FLAT
+        smooth = self._flat.copy()
+        smooth[1:] &= np.abs(np.diff(sums, axis=0)) <= _SMOOTH * _BLOCK
+        # How many blocks above each one show it, so that any span takes one subtraction.
+        self._edges = np.zeros((self._blocks + 1, width + 1), np.int16)
+        np.cumsum(self._found(), axis=0, out=self._edges[1:, 1:-1])
+        self._edges[:, 0] = self._edges[:, -1] = np.arange(self._blocks + 1)
+        self._smooth = np.zeros((self._blocks + 1, width), np.int16)
+        np.cumsum(smooth, axis=0, out=self._smooth[1:])
+
+    def uniform(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
+        """Which columns from ``left`` up to ``right`` are each of one colour from ``top`` to ``bottom``."""
+        first, last = self._span(top, bottom)
+        sums = self._sums[first:last, left:right]
+        samples = np.linspace(0, last - first - 1, _SAMPLES).astype(int)
+        level = np.sort(sums[samples], axis=0)[_SAMPLES // 2]
+        held = (np.abs(sums - level) <= _NEAR * _BLOCK) & self._flat[first:last, left:right]
+        uniform: NDArray[np.bool_] = np.count_nonzero(held, axis=0) >= _UNIFORM_SHARE * (last - first)
+        return uniform
+
+    def steps(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.int64]:
+        """Lines between ``left`` and ``right`` with an edge nearly all the way, ascending."""
+        first, last = self._span(top, bottom)
+        count = self._edges[last, left + 1 : right] - self._edges[first, left + 1 : right]
+        return np.flatnonzero(count >= _STEPPED_SHARE * (last - first)) + left + 1
+
+    def likely(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.int64]:
+        """The lines between ``left`` and ``right`` that a part of this span could end at, ascending.
+
+        At most 16: each has an edge along all of some part of the span that is long enough for a picture.
+        """
+        first, last = self._span(top, bottom)
+        counts = self._edges[first : last + 1, left + 1 : right]
+        if not counts.shape[1]:
+            return np.zeros(0, np.int64)
+        window = min(last - first, max(_LEAST_WINDOW, round((last - first) * _WINDOW_SHARE)))
+        best = (counts[window:] - counts[:-window]).max(axis=0) / window
+        scores = best / 2 + (counts[-1] - counts[0]) / (last - first)
+        uniform = self.uniform(top, bottom, left, right)
+        scores = np.where(uniform[1:] != uniform[:-1], np.maximum(scores, _BORDER_SCORE), scores)
+        around = np.pad(scores, 1)
+        peaks = (scores >= around[:-2]) & (scores >= around[2:]) & (scores >= _LEAST_SCORE)
+        lines = np.flatnonzero(peaks)
+        if len(lines) > _MOST_LIKELY:
+            lines = np.sort(lines[np.argsort(-scores[lines], kind="stable")[:_MOST_LIKELY]])
+        return lines + left + 1
+
+    def shares(
+        self, lines: NDArray[np.int64], tops: NDArray[np.int64], bottoms: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """How much of each span each line has an edge along: float32 (spans, lines), 0 to 1."""
+        first, last = self._spans(tops, bottoms)
+        lengths = (last - first)[:, np.newaxis].astype(np.float32)
+        edges = self._edges[:, lines]
+        shares = (edges[last] - edges[first]) / lengths
+        columns = lines[:, np.newaxis] + np.array([-3, -2, 1, 2])
+        smooth = self._smooth[:, np.clip(columns, 0, self._smooth.shape[1] - 1)]
+        bands = smooth[last] - smooth[first] >= _UNIFORM_SHARE * lengths[:, :, np.newaxis]
+        before, after = bands[:, :, 0] & bands[:, :, 1], bands[:, :, 2] & bands[:, :, 3]
+        return np.where(before != after, np.maximum(shares, np.float32(_BAND_SHARE)), shares)
+
+    def _found(self) -> NDArray[np.bool_]:
+        """Where a block has an edge between two columns: bool (blocks, width - 1).
+
+        The luma steps, and the columns beyond differ too; or a flat area begins or ends.
+        """
+        width = self._sums.shape[1]
+        padded = np.pad(self._sums, ((0, 0), (_REACH, _REACH)), mode="edge")
+        running = np.zeros((self._blocks, padded.shape[1] + 1), np.int32)
+        np.cumsum(padded, axis=1, out=running[:, 1:])
+        means = running[:, _REACH:] - running[:, :-_REACH]
+        lasting = np.abs(means[:, _REACH + 1 : width + _REACH] - means[:, 1:width])
+        padded_flat = np.pad(self._flat, ((0, 0), (_REACH, _REACH)), mode="edge")
+        counts = np.zeros((self._blocks, padded_flat.shape[1] + 1), np.int16)
+        np.cumsum(padded_flat, axis=1, out=counts[:, 1:])
+        areas = counts[:, _REACH:] - counts[:, :-_REACH] == _REACH
+        before, after = areas[:, 1:width], areas[:, _REACH + 1 : width + _REACH]
+        step = np.abs(np.diff(self._sums, axis=1)) > _STEP * _BLOCK
+        lasts = lasting > _LASTING_STEP * _BLOCK * _REACH
+        ends = (before & ~self._flat[:, 1:]) | (after & ~self._flat[:, :-1])
+        found: NDArray[np.bool_] = (step & (lasts | before | after)) | ends
+        return found
+
+    def _span(self, top: int, bottom: int) -> tuple[int, int]:
+        first, last = self._spans(np.array(top), np.array(bottom))
+        return int(first), int(last)
+
+    def _spans(
+        self, tops: NDArray[np.int64], bottoms: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The blocks that lie wholly within spans, one at least: the first, and the one after the last."""
+        first = np.minimum(-(-tops // _BLOCK), self._blocks - 1)
+        return first, np.maximum(np.minimum(bottoms // _BLOCK, self._blocks), first + 1)
