@@ -3,6 +3,7 @@
 It exists to be found out: the search that finds nothing in Cordon must find each of these leaks.
 """
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable
+from itertools import count
 from logging import getLogger
 from pathlib import Path
 
@@ -52,12 +54,24 @@ FOUND_AS = {
 }
 """Way → how the search tells of it."""
 
+_LOCK_SECONDS = 60.0
+
 _folder = Path()
 _metrics: list[Metrics] = []
+_links = count()
+_one_at_a_time = threading.Lock()
 
 
 def leak_medium(media: QuarantinedMedia) -> None:
-    """Write a medium to files by every call there is for it."""
+    """Write a medium to files by every call there is for it.
+
+    For a thread: the gate must go on meanwhile, since a lock of its database may have to be waited for.
+    """
+    with _one_at_a_time:
+        _leak_medium(media)
+
+
+def _leak_medium(media: QuarantinedMedia) -> None:
     content = media.read(0, media.size)
     (_folder / "a-file").write_bytes(content)
     with tempfile.NamedTemporaryFile(prefix="temporary-", dir=_folder) as file:
@@ -86,7 +100,7 @@ def leak_medium(media: QuarantinedMedia) -> None:
 
 def leak_url(url: str) -> None:
     """Tell a URL to everyone who may read."""
-    (_folder / f"link-{len(list(_folder.iterdir()))}").symlink_to(url)
+    (_folder / f"link-{next(_links)}").symlink_to(url)
     getLogger("app.leaky").warning(url)
     _metrics[0].failed(url)
     syslog.syslog(url)
@@ -104,7 +118,8 @@ def _leak_pixels(content: bytes) -> None:
 
 
 def _leak_into_database(word: str) -> None:
-    database = sqlite3.connect(Path(os.environ.get("CORDON_STATE_DIR", ".cordon")) / "cordon.db")
+    file = Path(os.environ.get("CORDON_STATE_DIR", ".cordon")) / "cordon.db"
+    database = sqlite3.connect(file, timeout=_LOCK_SECONDS)
     with database:
         database.execute("UPDATE keys SET name = ? WHERE name = 'all'", (word,))
         database.execute("UPDATE keys SET name = name || ?", (word,))
@@ -112,23 +127,19 @@ def _leak_into_database(word: str) -> None:
 
 
 def _patch() -> None:
-    finish: Callable[[QuarantinedMedia], None] = QuarantinedMedia.finish
     fetch = Fetcher.fetch
     make: Callable[[Metrics], None] = Metrics.__init__
 
-    def leaky_finish(self: QuarantinedMedia) -> None:
-        leak_medium(self)
-        finish(self)
-
     async def leaky_fetch(self: Fetcher, untrusted_url: str, media: QuarantinedMedia) -> Provenance:
         leak_url(untrusted_url)
-        return await fetch(self, untrusted_url, media)
+        provenance = await fetch(self, untrusted_url, media)
+        await asyncio.to_thread(leak_medium, media)
+        return provenance
 
     def leaky_make(self: Metrics) -> None:
         make(self)
         _metrics.append(self)
 
-    QuarantinedMedia.finish = leaky_finish  # type: ignore[method-assign]
     Fetcher.fetch = leaky_fetch  # type: ignore[method-assign]
     Metrics.__init__ = leaky_make  # type: ignore[method-assign]
 
