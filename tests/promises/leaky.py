@@ -26,7 +26,8 @@ from PIL import Image
 
 from app.cli.main import main
 from app.fetch.client import Fetcher
-from app.media import Provenance
+from app.hashing.sandbox import Sandbox
+from app.media import Provenance, Scan, VariantKind
 from app.metrics import Metrics
 from app.quarantine import QuarantinedMedia
 
@@ -128,18 +129,22 @@ def _leak_into_database(word: str) -> None:
 
 def _patch() -> None:
     fetch = Fetcher.fetch
+    scan = Sandbox.scan
     make: Callable[[Metrics], None] = Metrics.__init__
 
     async def leaky_fetch(self: Fetcher, untrusted_url: str, media: QuarantinedMedia) -> Provenance:
         leak_url(untrusted_url)
-        provenance = await fetch(self, untrusted_url, media)
+        return await fetch(self, untrusted_url, media)
+
+    async def leaky_scan(self: Sandbox, media: QuarantinedMedia, variants: frozenset[VariantKind]) -> Scan:
         await asyncio.to_thread(leak_medium, media)
-        return provenance
+        return await scan(self, media, variants)
 
     def leaky_make(self: Metrics) -> None:
         make(self)
         _metrics.append(self)
 
+    Sandbox.scan = leaky_scan  # type: ignore[assignment,method-assign]
     Fetcher.fetch = leaky_fetch  # type: ignore[method-assign]
     Metrics.__init__ = leaky_make  # type: ignore[method-assign]
 
