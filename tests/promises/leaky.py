@@ -136,9 +136,11 @@ def _patch() -> None:
         leak_url(untrusted_url)
         return await fetch(self, untrusted_url, media)
 
-    async def leaky_scan(self: Sandbox, media: QuarantinedMedia, variants: frozenset[VariantKind]) -> Scan:
+    async def leaky_scan(
+        self: Sandbox, media: QuarantinedMedia, variants: frozenset[VariantKind], *, quick: bool = False
+    ) -> Scan:
         await asyncio.to_thread(leak_medium, media)
-        return await scan(self, media, variants)
+        return await scan(self, media, variants, quick=quick)
 
     def leaky_make(self: Metrics) -> None:
         make(self)
