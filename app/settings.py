@@ -253,6 +253,24 @@ class ReportSettings(_Stage):
     )
 
 
+class RetentionSettings(_Stage):
+    """How long reports are kept."""
+
+    jurisdiction: Literal["us", "uk", "eu", "ca"] | None = Field(
+        None,
+        description="Whose law says how long finished reports are kept. Without it, time removes none but "
+        "rejected ones. Ask a lawyer first.",
+    )
+    retention_days: Count | None = Field(
+        None,
+        description="Keep finished reports so many days, where that is longer than the least time and no "
+        "longer than the longest.",
+    )
+    rejected_days: Annotated[int, Field(ge=0)] = Field(
+        30, description="How long rejected reports are kept; in the `eu` they are not."
+    )
+
+
 class FilingSettings(_Stage):
     """Where approved reports are filed, by whom, and what is filed without a person."""
 
@@ -410,6 +428,7 @@ class Settings(_Stage):
     custody: CustodySettings = CustodySettings()
     report: ReportSettings = ReportSettings()
     notify: NotifySettings = NotifySettings()
+    retention: RetentionSettings = RetentionSettings()
     filing: FilingSettings = FilingSettings()
     profiles: Mapping[str, Profile] = {"default": Profile()}
 
@@ -434,6 +453,7 @@ STAGES: Final[Mapping[str, type[_Stage]]] = {
     "custody": CustodySettings,
     "report": ReportSettings,
     "notify": NotifySettings,
+    "retention": RetentionSettings,
     "filing": FilingSettings,
 }
 

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import signal
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,8 @@ from app import log
 from app.errors import NotReadyError
 from app.filing import alarms, notify
 from app.main import INTERRUPTED, announced, open_banks, repeating
-from app.settings import Settings
+from app.retention import purge
+from app.settings import RetentionSettings, Settings
 from app.store import banks as banks_in_store
 from app.store import reports
 from app.store.database import Database, open_current
@@ -23,7 +25,10 @@ from app.store.database import Database, open_current
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS: Final = 60.0
+BY: Final = "worker"
 NOTIFY_SECONDS: Final = 5.0
+PURGE_EVERY: Final = 24 * 60
+"""Reports whose time is over are looked for every so many turns: once a day, and at the start."""
 SWEEP_EVERY: Final = 60
 """What deleted banks and broken imports left is swept every so many turns: it reads all entries."""
 
@@ -54,6 +59,7 @@ async def work(settings: Settings) -> int:
             with contextlib.suppress(NotReadyError):
                 await _tidy(database)
                 await alarms.watch(database)
+                await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
             await asyncio.wait([ended], timeout=TIDY_SECONDS)
@@ -72,3 +78,12 @@ async def _tidy(database: Database) -> None:
         log.event(
             logger, logging.INFO, "queue", depth=queue.depth, oldest_seconds=round(queue.oldest_age_seconds)
         )
+
+
+async def _keep(database: Database, settings: RetentionSettings, *, purges: bool) -> None:
+    """Remove reports whose time is over, and erase what is still to be erased."""
+    now = datetime.now(UTC)
+    if purges:
+        await purge.purge(database, settings, now, by=BY)
+    await purge.erase(database)
+    await purge.watch(database, settings, now)

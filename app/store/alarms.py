@@ -107,6 +107,12 @@ async def clear_alarm(connection: AsyncConnection, kind: AlarmKind, subject: str
     return True
 
 
+async def clear_all_of(connection: AsyncConnection, subject: str) -> None:
+    """End every alarm about something that is no more."""
+    for kind in AlarmKind:
+        await clear_alarm(connection, kind, subject)
+
+
 async def match_to(connection: AsyncConnection, kind: AlarmKind, subjects: Collection[str]) -> None:
     """Make the alarms of a kind be those of these subjects: raise what is new, clear what is gone."""
     stood = await connection.execute(

@@ -83,12 +83,13 @@ class Database:
     Attributes:
         engine: for reading; writers use ``begin``.
         is_sqlite: whether it is a file of this machine.
+        file: that file; None of PostgreSQL.
     """
 
     def __init__(self, engine: AsyncEngine, file: Path | None = None) -> None:
         self.engine = engine
         self.is_sqlite = file is not None
-        self._file = file
+        self.file = file
         self._file_id = _file_id(file) if file is not None else None
         self._writing_engine = engine.execution_options(**{_WRITES: True})
         # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
@@ -199,7 +200,7 @@ class Database:
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         async with self._turn, self._writing_engine.begin() as connection:
             # SQLite would go on writing to a file that was deleted or replaced, and that nobody reads again.
-            if self._file is not None and _file_id(self._file) != self._file_id:
+            if self.file is not None and _file_id(self.file) != self._file_id:
                 raise FileNotFoundError(errno.ENOENT, "the database file was deleted or replaced")
             if not self.is_sqlite:
                 # Stronger than whatever the role or the database was configured to.

@@ -331,6 +331,26 @@ filings = Table(
     Column("receipt", LargeBinary),
 )
 
+# What is left of removed reports.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("bank_kind", Text, nullable=False),
+    # How it ended.
+    Column("state", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("decided_at", UtcDateTime),
+    Column("receipt_at", UtcDateTime),
+    # What the authority called it, should it ask again.
+    Column("authority_report_id", Text),
+    Column("removed_at", UtcDateTime, nullable=False),
+    # The signed decision that ordered it; NULL if its time was over.
+    Column("document", LargeBinary),
+    # When nothing of it was left in the database's files; NULL until then.
+    Column("erased_at", UtcDateTime),
+)
+
 # What a person must look at, until somebody does or the cause is gone.
 alarms = Table(
     "alarms",

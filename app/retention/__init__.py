@@ -1,0 +1,1 @@
+"""How long reports are kept, and that they are gone afterwards."""
