@@ -15,7 +15,7 @@ COMMANDS = {
     "bank": "create set import list hash remove delete create-test",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
-    "report": "list show open approve reject annotate hold unhold export reseal alarms",
+    "report": "list show open approve reject annotate hold unhold export reseal purge alarms",
     "db": "upgrade check",
     "dev": "cybertip-double",
 }

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.report import deciding, keeping, reading
+from app.cli.report import deciding, keeping, purging, reading
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -15,6 +15,7 @@ app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
 app.command("export")(reading.export)
 app.command("reseal")(deciding.reseal)
+app.command("purge")(purging.purge)
 app.command("alarms")(keeping.list_alarms)
 
 

@@ -1,0 +1,66 @@
+"""Reports removed by command: shown before, gone afterwards, and from the files too."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import Cordon
+
+AT_ONCE = {"CORDON_REJECTED_DAYS": "0"}
+
+
+@pytest.fixture
+def own(site: Cordon, cordon: Cordon) -> Cordon:
+    """A copy of the site, with no reports of other tests due."""
+    shutil.copytree(site.home, cordon.home, dirs_exist_ok=True)
+    return cordon
+
+
+@pytest.fixture
+def rejected(own: Cordon) -> str:
+    """A report that a custodian rejected."""
+    report_id = str(own("ingest", "edited.jpg", "--json").document["report"]["id"])
+    ran = own("report", "reject", report_id, "--identity", "ada.key", "--reason", "a logo", "--yes")
+    assert ran.code == 0, ran.err
+    return report_id
+
+
+def test_a_dry_run_shows_until_when_each_report_is_kept_and_removes_none(own: Cordon, rejected: str) -> None:
+    """For people a table, for programs JSON; for a day to come if one is named."""
+    waiting = str(own("ingest", "banked.png", "--json").document["report"]["id"])
+    told = {each["id"]: each for each in own("report", "purge", "--dry-run", "--json").documents}
+    assert (told[waiting]["removed_at"], told[waiting]["why"]) == (None, "queued: not finished")
+    ends = datetime.fromisoformat(told[rejected]["removed_at"])
+    assert timedelta(days=29) < ends - datetime.now(UTC) < timedelta(days=31)
+    assert not told[rejected]["due"]
+    later = f"{ends:%Y-%m-%d}"
+    (row,) = [
+        line.split("  ")
+        for line in own("report", "purge", "--dry-run", "--on", later).out.decode().splitlines()
+        if line.startswith(rejected)
+    ]
+    assert [cell.strip() for cell in row if cell][-2:] == ["30 days from the rejection", "removed"]
+    assert {rejected, waiting} <= {each["id"] for each in own("report", "list", "--json").documents}
+
+
+def test_a_purge_removes_what_is_due_from_the_lists_and_from_the_files(own: Cordon, rejected: str) -> None:
+    """A hold stands over it."""
+    assert own("report", "export", rejected, "--out", "sealed.age").code == 0
+    piece = (own.home / "sealed.age").read_bytes()[100:150]
+    assert any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
+    own("report", "hold", rejected)
+    held = own("report", "purge", "--json", given=AT_ONCE)
+    assert (held.code, rejected in held.out.decode()) == (0, False)
+    own("report", "unhold", rejected)
+    ran = own("report", "purge", "--json", given=AT_ONCE)
+    assert (ran.code, rejected in [each["id"] for each in ran.documents]) == (0, True)
+    assert "nothing of them is left in the database's files" in ran.err
+    assert rejected not in [each["id"] for each in own("report", "list", "--json").documents]
+    assert own("report", "show", rejected).code == 1
+    assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
+
+
+@pytest.mark.parametrize("arguments", [("--on", "2027-01-01"), ("--dry-run", "--on", "soon")])
+def test_a_date_is_one_and_goes_with_a_dry_run_alone(own: Cordon, arguments: tuple[str, ...]) -> None:
+    assert own("report", "purge", *arguments).code == 2
