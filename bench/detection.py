@@ -1,19 +1,19 @@
 """What plain PDQ finds of an edited picture, and what Cordon finds, side by side.
 
-The bank holds the PDQ of each picture as it is. Each is then edited, saved anew and hashed: once as a peer
-does (``pdqhash`` on the decoded pixels), once as Cordon's decoder does, with every variant on. Found means
-within 31 bits at quality 50 or more. Then: do pictures that have nothing to do with each other stay apart?
+A bank holds the PDQ of each picture as it is, by ``pdqhash``. The picture is then edited, saved anew and
+hashed by Cordon's decoder. Plain PDQ is the hash of the whole, whose bits are those of ``pdqhash``; Cordon is
+that hash and all variants. Found means within 31 bits, at quality 50 or more. Then: do pictures that have
+nothing to do with each other stay apart?
 
-``python -m bench.detection`` uses drawn pictures; real photographs say more, so name folders of some.
+Drawn pictures come with it. Photographs say more: name folders of some.
 """
 
 import argparse
-import io
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pdqhash
@@ -32,6 +32,10 @@ SEED: Final = 20_260_101
 SUFFIXES: Final = {".jpg", ".jpeg", ".png", ".webp"}
 LARGEST_SIDE: Final = 2000
 SMALLEST_SIDE: Final = 300
+DISTINCT: Final = 1_000_000
+"""Seeds from here on are of pictures that are used nowhere else."""
+
+BLOCK: Final = 2048
 LIMITS: Final = Limits(
     max_pixels=100_000_000, max_frames=1, max_decode_bytes=2**30, disabled_formats=frozenset()
 )
@@ -41,7 +45,7 @@ TARGETS: Final[Mapping[str, float]] = {
     **dict.fromkeys(("border of 2 %", "border of 5 %", "border of 10 %"), 95),
     **dict.fromkeys(("letterbox", "pillarbox", "caption bar"), 95),
     **dict.fromkeys((name for name in edits.FRAMES if name.startswith("screenshot")), 90),
-    "collage of 2 × 2": 80,
+    "collage of 2 by 2": 80,
     **dict.fromkeys((name for name in edits.ENCODINGS if name != "JPEG, quality 30"), 100),
 }
 """In percent of the pictures."""
@@ -65,6 +69,27 @@ class Count:
     regions: int = 0
 
 
+class Figures(NamedTuple):
+    """A table: what its columns are, and its rows."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def as_markdown(self) -> str:
+        """As documentation holds it."""
+        lines = [self.columns, ["---", *["--:"] * (len(self.columns) - 1)], *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def as_table(self) -> Table:
+        """As a terminal shows it."""
+        table = Table(self.columns[0])
+        for column in self.columns[1:]:
+            table.add_column(column, justify="right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
 def main() -> None:
     """Measure, and print two tables."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -72,6 +97,7 @@ def main() -> None:
     arguments.add_argument("--photographs", type=int, default=100, help="most of them (100)")
     arguments.add_argument("--drawn", type=int, default=40, help="drawn ones beside them (40)")
     arguments.add_argument("--benign", type=int, default=2000, help="pictures for the false matches (2000)")
+    arguments.add_argument("--markdown", action="store_true", help="print Markdown")
     asked = arguments.parse_args()
     console = Console()
     files = [
@@ -82,15 +108,19 @@ def main() -> None:
     ]
     random.Random(SEED).shuffle(files)
     real = take(files, asked.photographs)
-    drawn = [photograph(pictures.photograph(seed)) for seed in range(asked.drawn)]
-    console.print(f"{len(real)} photographs, {len(drawn)} drawn pictures")
-    console.print(table(real, drawn))
-    console.print(apart(asked.benign))
+    every = (photograph(pictures.photograph(seed)) for seed in range(asked.drawn))
+    drawn = [each for each in every if each is not None]
+    print(f"{len(real)} photographs, {len(drawn)} drawn pictures")
+    for figures in (counted(real, drawn), apart(asked.benign)):
+        if asked.markdown:
+            print(figures.as_markdown(), end="\n\n")
+        else:
+            console.print(figures.as_table())
 
 
-def take(files: Sequence[Path], most: int) -> list[Photograph | None]:
+def take(files: Sequence[Path], most: int) -> list[Photograph]:
     """The first files that hold distinct pictures of fair size and quality."""
-    taken: list[Photograph | None] = []
+    taken: list[Photograph] = []
     seen: set[bytes] = set()
     for path in files:
         if len(taken) == most:
@@ -109,27 +139,38 @@ def take(files: Sequence[Path], most: int) -> list[Photograph | None]:
 
 def photograph(picture: Image.Image) -> Photograph | None:
     """With its hash; None if no bank would take it for want of quality."""
-    value, quality = plain(picture)
+    vector, quality = pdqhash.compute(np.asarray(picture))
+    value = np.packbits(vector.astype(bool)).tobytes()
     return Photograph(picture, value) if quality >= PDQ_MINIMUM_QUALITY else None
 
 
-def plain(picture: Image.Image) -> tuple[bytes, int]:
-    """As a peer hashes it."""
-    vector, quality = pdqhash.compute(np.asarray(picture.convert("RGB")))
-    return np.packbits(vector.astype(bool)).tobytes(), int(quality)
+@dataclass(frozen=True)
+class Searched:
+    """What a medium is looked up by, as far as its quality allows.
+
+    Attributes:
+        plain: the hash of the whole picture, if any.
+        values: that and the hashes of all variants.
+        regions: how many parts they come from.
+    """
+
+    plain: Sequence[bytes] = field(repr=False)
+    values: Sequence[bytes] = field(repr=False)
+    regions: int
 
 
-def own(medium: bytes) -> tuple[list[bytes], int]:
-    """All values that Cordon would look up, and of how many regions."""
-    values: list[bytes] = []
+def searched(medium: bytes) -> Searched:
+    """Hash a medium as the decoder does."""
+    plain: list[bytes] = []
+    variants: list[bytes] = []
     regions = 0
     for told in scan(medium, LIMITS):
         if isinstance(told, Rendering) and told.quality >= PDQ_MINIMUM_QUALITY:
-            values.append(told.pdq)
+            plain.append(told.pdq)
         if isinstance(told, Forms) and told.quality >= PDQ_MINIMUM_QUALITY:
             regions += told.region is not None
-            values += [told.hashes[at : at + PDQ_BYTES] for at in range(0, len(told.hashes), PDQ_BYTES)]
-    return values, regions
+            variants += [told.hashes[at : at + PDQ_BYTES] for at in range(0, len(told.hashes), PDQ_BYTES)]
+    return Searched(plain, [*plain, *variants], regions)
 
 
 def found(entry: bytes, values: Sequence[bytes]) -> bool:
@@ -151,72 +192,77 @@ def edited(name: str, subject: Photograph, others: Sequence[Image.Image], chance
 def count(name: str, subjects: Sequence[Photograph]) -> Count:
     """Edit each picture, and look for it."""
     chance = random.Random(f"{SEED} {name}")
-    counted = Count()
+    found_of = Count()
     for place, subject in enumerate(subjects):
         others = [each.picture for each in chance.sample([*subjects[:place], *subjects[place + 1 :]], 8)]
-        medium = edited(name, subject, others, chance)
-        value, quality = plain(Image.open(io.BytesIO(medium)))
-        values, regions = own(medium)
-        counted.pictures += 1
-        counted.plain += quality >= PDQ_MINIMUM_QUALITY and found(subject.value, [value])
-        counted.own += found(subject.value, values)
-        counted.regions += regions
-    return counted
+        hashed = searched(edited(name, subject, others, chance))
+        found_of.pictures += 1
+        found_of.plain += found(subject.value, hashed.plain)
+        found_of.own += found(subject.value, hashed.values)
+        found_of.regions += hashed.regions
+    return found_of
 
 
-def table(real: Sequence[Photograph | None], drawn: Sequence[Photograph | None]) -> Table:
+def counted(real: Sequence[Photograph], drawn: Sequence[Photograph]) -> Figures:
     """All edits, for the photographs and for the drawn pictures."""
-    groups = [[each for each in group if each is not None] for group in (real, drawn)]
-    shown = Table("edit")
-    for name, group in zip(("photographs", "drawn pictures"), groups, strict=True):
-        if group:
-            for column in ("plain PDQ", "Cordon", "regions"):
-                shown.add_column(f"{name}: {column}", justify="right")
-    shown.add_column("target", justify="right")
+    groups = {"photographs": real, "drawn pictures": drawn}
+    present = {name: group for name, group in groups.items() if group}
+    columns = [f"{name}: {what}" for name in present for what in ("plain PDQ", "Cordon", "regions")]
+    rows = []
     names = [*edits.SYMMETRIES, *edits.FRAMES, *edits.ENCODINGS, *edits.DEGRADATIONS, *edits.EVASIONS]
     for name in track(names, "Editing"):
-        row = []
-        for group in groups:
-            if group:
-                counted = count(name, group)
-                row += [percent(counted.plain, counted), percent(counted.own, counted)]
-                row.append(f"{counted.regions / counted.pictures:.1f}")
-        shown.add_row(name, *row, f"{TARGETS[name]:.0f} %" if name in TARGETS else "")
-    return shown
+        row = [name]
+        for group in present.values():
+            found_of = count(name, group)
+            row += [percent(found_of.plain, found_of), percent(found_of.own, found_of)]
+            row.append(f"{found_of.regions / found_of.pictures:.1f}")
+        rows.append((*row, f"{TARGETS[name]:.0f} %" if name in TARGETS else ""))
+    return Figures(("edit", *columns, "target"), rows)
 
 
-def percent(some: int, counted: Count) -> str:
+def percent(some: int, of: Count) -> str:
     """A share of the pictures."""
-    return f"{100 * some / counted.pictures:.1f} %"
+    return f"{100 * some / of.pictures:.1f} %"
 
 
-def apart(most: int) -> Table:
-    """False matches among all pairs of distinct benign pictures, each against each as a bank holds it."""
-    entries, queries, owners = [], [], []
-    kinds = (pictures.photograph, pictures.document, pictures.screen)
-    for seed in track(range(most), "Drawing"):
-        picture = kinds[seed % 3](100_000 + seed)
-        if seed % 12 == 0:
-            name = random.Random(seed).choice(list(edits.FRAMES))
-            others = [pictures.photograph(10**6 * (part + 1) + seed) for part in range(8)]
-            picture = edits.FRAMES[name](picture, others, random.Random(seed))
-        medium = edits.encode(picture)
-        value, quality = plain(Image.open(io.BytesIO(medium)))
-        entries.append((value, quality))
-        values, _ = own(medium)
-        queries += values
-        owners += [seed] * len(values)
-    counted = quality_entries = np.array([quality >= PDQ_MINIMUM_QUALITY for _, quality in entries])
-    bank = words([value for value, _ in entries])
-    plainly = pairs(bank, np.arange(len(entries)), bank, counted, counted)
-    every = pairs(words(queries), np.array(owners), bank, np.ones(len(queries), bool), quality_entries)
-    shown = Table(
-        "distinct benign pictures", "values looked up", "pairs: plain PDQ", "pairs: Cordon", "Cordon alone"
+def apart(most: int) -> Figures:
+    """False matches among all pairs of distinct benign pictures: each looked up in a bank of the others.
+
+    A third are photographs, some of them in screenshots and collages, a third pages, a third screens.
+    """
+    entries: list[bytes] = []
+    holders: list[int] = []
+    queries: list[bytes] = []
+    owners: list[int] = []
+    for number in track(range(most), "Drawing"):
+        hashed = searched(edits.encode(benign(number)))
+        entries += hashed.plain
+        holders += [number] * len(hashed.plain)
+        queries += hashed.values
+        owners += [number] * len(hashed.values)
+    bank = words(entries), np.array(holders)
+    plainly = pairs(*bank, *bank)
+    every = pairs(words(queries), np.array(owners), *bank)
+    columns = (
+        "distinct benign pictures",
+        "values looked up",
+        "pairs: plain PDQ",
+        "pairs: Cordon",
+        "by Cordon alone",
     )
-    shown.add_row(
-        f"{most:,}", f"{len(queries):,}", str(len(plainly)), str(len(every)), str(len(every - plainly))
-    )
-    return shown
+    row = f"{most:,}", f"{len(queries):,}", str(len(plainly)), str(len(every)), str(len(every - plainly))
+    return Figures(columns, [row])
+
+
+def benign(number: int) -> Image.Image:
+    """One of endlessly many pictures that have nothing in common."""
+    kind = (pictures.photograph, pictures.document, pictures.screen)[number % 3]
+    picture = kind(DISTINCT + number)
+    if number % 12 == 0:
+        chance = random.Random(number)
+        others = [pictures.photograph(DISTINCT * (2 + part) + number) for part in range(8)]
+        picture = chance.choice(list(edits.FRAMES.values()))(picture, others, chance)
+    return picture
 
 
 def words(values: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -228,31 +274,18 @@ def pairs(
     queries: NDArray[np.uint64],
     owners: NDArray[np.int64],
     bank: NDArray[np.uint64],
-    asked: NDArray[np.bool_],
-    held: NDArray[np.bool_],
+    holders: NDArray[np.int64],
 ) -> set[tuple[int, int]]:
-    """Which pictures match which others' entries: pairs of the query's owner and the entry."""
-    return set(_pairs(queries, owners, bank, asked, held))
-
-
-def _pairs(
-    queries: NDArray[np.uint64],
-    owners: NDArray[np.int64],
-    bank: NDArray[np.uint64],
-    asked: NDArray[np.bool_],
-    held: NDArray[np.bool_],
-) -> Iterator[tuple[int, int]]:
-    for begin in range(0, len(queries), 4096):
-        block = queries[begin : begin + 4096]
-        distances = sum(
-            np.bitwise_count(block[:, word, np.newaxis] ^ bank[np.newaxis, :, word]).astype(np.uint16)
-            for word in range(4)
-        )
-        near = (distances <= PDQ_DEFAULT_THRESHOLD) & held & asked[begin : begin + 4096, np.newaxis]
-        for query, entry in np.argwhere(near).tolist():
-            owner = int(owners[begin + query])
-            if owner != entry:
-                yield owner, entry
+    """Which pictures match which others' entries."""
+    matched = set()
+    for begin in range(0, len(queries), BLOCK):
+        block = queries[begin : begin + BLOCK]
+        distances = np.zeros((len(block), len(bank)), np.uint16)
+        for word in range(PDQ_BYTES // 8):
+            distances += np.bitwise_count(block[:, word, np.newaxis] ^ bank[:, word])
+        for query, entry in np.argwhere(distances <= PDQ_DEFAULT_THRESHOLD).tolist():
+            matched.add((int(owners[begin + query]), int(holders[entry])))
+    return {(owner, holder) for owner, holder in matched if owner != holder}
 
 
 if __name__ == "__main__":

@@ -219,8 +219,8 @@ FRAMES: Final[Mapping[str, Edit]] = {
     "screenshot: gallery": gallery,
     "screenshot: browser": browser,
     "video player": player,
-    "collage of 2 × 2": collage(2),
-    "contact sheet of 3 × 3": collage(3),
+    "collage of 2 by 2": collage(2),
+    "contact sheet of 3 by 3": collage(3),
     "border of 5 %, flipped": lambda picture, others, chance: ImageOps.mirror(
         border(0.05)(picture, others, chance)
     ),

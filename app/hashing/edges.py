@@ -51,6 +51,7 @@ _MOST_LIKELY: Final = 16
 """Lines that are told at most: with all pairs of them, work goes by their fourth power."""
 
 _SAMPLES: Final = 9
+_MOST_OUTLIERS: Final = 2
 
 
 class Edges:
@@ -81,11 +82,20 @@ class Edges:
     def uniform(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
         """Which columns from ``left`` up to ``right`` are each of one colour from ``top`` to ``bottom``."""
         first, last = self._span(top, bottom)
-        sums = self._sums[first:last, left:right]
-        samples = np.linspace(0, last - first - 1, _SAMPLES).astype(int)
-        level = np.sort(sums[samples], axis=0)[_SAMPLES // 2]
-        held = (np.abs(sums - level) <= _NEAR * _BLOCK) & self._flat[first:last, left:right]
-        uniform: NDArray[np.bool_] = np.count_nonzero(held, axis=0) >= _UNIFORM_SHARE * (last - first)
+        sums, flat = self._sums[first:last, left:right], self._flat[first:last, left:right]
+        # A few blocks rule out most columns, and tell the level of the others.
+        samples = np.arange(_SAMPLES) * (last - first - 1) // (_SAMPLES - 1)
+        sampled = sums[samples]
+        level = np.sort(sampled, axis=0)[_SAMPLES // 2]
+        held = (np.abs(sampled - level) <= _NEAR * _BLOCK) & flat[samples]
+        counts = np.add.reduce(held, axis=0, dtype=np.int16)
+        uniform: NDArray[np.bool_] = counts >= _SAMPLES - _MOST_OUTLIERS
+        columns = np.flatnonzero(uniform)
+        if len(columns):
+            held = np.abs(sums[:, columns] - level[columns]) <= _NEAR * _BLOCK
+            held &= flat[:, columns]
+            counts = np.add.reduce(held, axis=0, dtype=np.int16)
+            uniform[columns] = counts >= _UNIFORM_SHARE * (last - first)
         return uniform
 
     def steps(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.int64]:
@@ -135,20 +145,21 @@ class Edges:
         The luma steps, and the columns beyond differ too; or a flat area begins or ends.
         """
         width = self._sums.shape[1]
-        padded = np.pad(self._sums, ((0, 0), (_REACH, _REACH)), mode="edge")
-        running = np.zeros((self._blocks, padded.shape[1] + 1), np.int32)
-        np.cumsum(padded, axis=1, out=running[:, 1:])
-        means = running[:, _REACH:] - running[:, :-_REACH]
-        lasting = np.abs(means[:, _REACH + 1 : width + _REACH] - means[:, 1:width])
-        padded_flat = np.pad(self._flat, ((0, 0), (_REACH, _REACH)), mode="edge")
-        counts = np.zeros((self._blocks, padded_flat.shape[1] + 1), np.int16)
-        np.cumsum(padded_flat, axis=1, out=counts[:, 1:])
-        areas = counts[:, _REACH:] - counts[:, :-_REACH] == _REACH
-        before, after = areas[:, 1:width], areas[:, _REACH + 1 : width + _REACH]
-        step = np.abs(np.diff(self._sums, axis=1)) > _STEP * _BLOCK
-        lasts = lasting > _LASTING_STEP * _BLOCK * _REACH
-        ends = (before & ~self._flat[:, 1:]) | (after & ~self._flat[:, :-1])
-        found: NDArray[np.bool_] = (step & (lasts | before | after)) | ends
+        sums = np.pad(self._sums, ((0, 0), (_REACH, _REACH)), mode="edge")
+        flat = np.pad(self._flat, ((0, 0), (_REACH, _REACH)), mode="edge")
+        # The columns beyond a line are a sum of sums: two at a time, then four.
+        sums = sums[:, 1:] + sums[:, :-1]
+        sums = sums[:, 2:] + sums[:, :-2]
+        flat = flat[:, 1:] & flat[:, :-1]
+        flat = flat[:, 2:] & flat[:, :-2]
+        lasting = np.abs(sums[:, _REACH + 1 : width + _REACH] - sums[:, 1:width])
+        before, after = flat[:, 1:width], flat[:, _REACH + 1 : width + _REACH]
+        found: NDArray[np.bool_] = lasting > _LASTING_STEP * _BLOCK * _REACH
+        found |= before
+        found |= after
+        found &= np.abs(self._sums[:, 1:] - self._sums[:, :-1]) > _STEP * _BLOCK
+        found |= before & ~self._flat[:, 1:]
+        found |= after & ~self._flat[:, :-1]
         return found
 
     def _span(self, top: int, bottom: int) -> tuple[int, int]:

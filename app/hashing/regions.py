@@ -31,7 +31,7 @@ _LEAST_SIDE: Final = 48
 """In pixels of the copy. PDQ samples 64 places an axis: what is smaller says little."""
 
 _LEAST_SIDE_SHARE: Final = 0.2
-_LEAST_AREA_SHARE: Final = 0.045
+_LEAST_AREA_SHARE: Final = 0.06
 
 _MOST_CUTS: Final = 30
 """Parts that are looked at for bands, the largest first."""
@@ -62,6 +62,9 @@ _CUT_GAIN: Final = 0.05
 _AREA_GAIN: Final = 0.1
 _DIVIDED_LOSS: Final = 1.0
 _OVERLAP_LOSS: Final = 0.5
+
+_LEAST_SCORE: Final = 1.6
+"""What is worth its hash and look-ups. Photographs have straight edges too: lower, and each costs more."""
 
 
 class _Box(NamedTuple):
@@ -150,7 +153,7 @@ def _boxes(luma: NDArray[np.uint8]) -> Sequence[_Box]:
     found += [(frame, _FRAME_SCORE) for part, _ in found for frame in _frames(part, scene.whole)]
     for leaf in sorted(leaves, key=lambda leaf: -leaf.area)[:_MOST_LEAVES]:
         found += _rectangles(scene, leaf)
-    found = [(box, score) for box, score in found if box != scene.whole]
+    found = [(box, score) for box, score in found if box != scene.whole and score >= _LEAST_SCORE]
     return _choose(found) if found else []
 
 
