@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.answer import EXAMPLES
-from app.api import banks, batch, health, ingest, problems, reports
+from app.api import bank_entries, banks, batch, health, ingest, problems, reports
 from app.api.edge import HEALTH_ROUTES, REQUEST_ID_HEADER, Edge, Keys
 from app.api.limits import KeyLimits
 from app.api.services import Services
@@ -32,13 +32,16 @@ _DESCRIPTION: Final = (
     "`Allow`. The three health routes answer HEAD too. This document is `/openapi.json`. Every answer has a "
     "`Cordon-Request-Id`, which stands in the log too."
 )
-_MODULES: Final = (ingest, batch, banks, reports, health)
+_MODULES: Final = (ingest, batch, banks, bank_entries, reports, health)
 _MODELS_OF_STREAMED_BODIES: Final[tuple[type[BaseModel], ...]] = (
     problems.Problem,
     ingest.UrlRequest,
     batch.BatchLine,
     banks.BankRequest,
     banks.SignalsRequest,
+    bank_entries.DisableRequest,
+    bank_entries.NoteRequest,
+    bank_entries.PairRequest,
 )
 
 

@@ -8,8 +8,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 from app.api import bodies, problems
 from app.api.edge import Key, require_scope
 from app.api.services import InServices, scope
-from app.banks.lists import EMPTY_FILE, MAX_NOTE_CHARACTERS, BadSignalError, new_signal
-from app.entries import PLAIN_TEXT_PATTERN, Bank, NewSignal
+from app.banks.lists import (
+    EMPTY_FILE,
+    MAX_NOTE_CHARACTERS,
+    MAX_ORIGIN_CHARACTERS,
+    MOMENT_PATTERN,
+    BadSignalError,
+    new_origin,
+    new_signal,
+)
+from app.entries import PLAIN_TEXT_PATTERN, Bank, NewSignal, Origin
 from app.errors import InvalidRequestError
 from app.media import (
     PDQ_DEFAULT_THRESHOLD,
@@ -34,7 +42,7 @@ BankName = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", desc
 BankKey = Annotated[Key, scope("bank")]
 TierAction = Literal[BankAction.REPORT, BankAction.BLOCK, BankAction.OBSERVE]
 
-_PROBLEMS_OF_SIGNALS: Final = problems.documented(
+PROBLEMS_OF_SIGNALS: Final = problems.documented(
     "not_found", "too_large", "unsupported_media_type", "invalid_request"
 )
 _PROBLEMS_OF_POLICY: Final = problems.documented(
@@ -121,7 +129,7 @@ _POLICIES: Final[list[JsonValue]] = [
 """What ``app.store.banks`` lets a bank be, as a schema."""
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
     """Take a JSON number alone: pydantic would also read ``"31"`` and ``true`` as integers."""
     if type(value) in {int, float}:
         return value
@@ -134,11 +142,11 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    pdq: Annotated[
-        int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PDQ]), BeforeValidator(_number)
-    ] = PDQ_DEFAULT_THRESHOLD
+    pdq: Annotated[int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PDQ]), BeforeValidator(number)] = (
+        PDQ_DEFAULT_THRESHOLD
+    )
     phash: Annotated[
-        int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PHASH]), BeforeValidator(_number)
+        int, Field(ge=0, le=banks.LARGEST_THRESHOLDS[SignalType.PHASH]), BeforeValidator(number)
     ] = PHASH_DEFAULT_THRESHOLD
 
 
@@ -178,7 +186,7 @@ class BankRequest(BaseModel):
     minimum_quality: Annotated[
         int,
         Field(ge=PDQ_MINIMUM_QUALITY, le=banks.LARGEST_MINIMUM_QUALITY),
-        BeforeValidator(_number),
+        BeforeValidator(number),
     ] = Field(
         PDQ_MINIMUM_QUALITY,
         description="PDQ matches of pictures of a lower quality do not count for this bank.",
@@ -224,6 +232,12 @@ def _value_schema(of: SignalType) -> dict[str, Any]:
 _DIGITS: Final = ", ".join(f"{of.size_bytes * 2} for `{of.value}`" for of in SignalType)
 
 
+def _said(name: str, description: str) -> Any:  # noqa: ANN401 - what the framework declares it as
+    """What a source says of signals; plain text of bounded length."""
+    schema: dict[str, JsonValue] = {"maxLength": MAX_ORIGIN_CHARACTERS[name], "pattern": PLAIN_TEXT_PATTERN}
+    return Field(None, description=description, json_schema_extra=schema)
+
+
 class SignalRequest(BaseModel):
     """One signal for a bank. Zeros and the digest of an empty file are refused: they match what is blank."""
 
@@ -238,14 +252,43 @@ class SignalRequest(BaseModel):
         description="A word of your own, for whoever looks after the bank.",
         json_schema_extra={"maxLength": MAX_NOTE_CHARACTERS, "pattern": PLAIN_TEXT_PATTERN},
     )
+    reference: str | None = _said("reference", "Its id at the source.")
+    classification: str | None = _said("classification", "What it is, in the source's terms, like `A1`.")
+    restrictions: str | None = _said("restrictions", "What it may be used for, and by whom.")
+    listed_at: str | None = Field(
+        None,
+        description="When the source listed it: an RFC 3339 date, or date and time with offset.",
+        json_schema_extra={"pattern": MOMENT_PATTERN},
+    )
+
+
+_NOTHING_SAID: Final[dict[str, JsonValue]] = {"type": "null"}
+_OF_A_SOURCE: Final = ("reference", "classification", "restrictions", "listed_at")
+_SOURCES: Final[list[JsonValue]] = [
+    {
+        "title": "Of a source",
+        "required": ["source"],
+        "properties": {"source": {"type": "string", "pattern": r"\S"}},
+    },
+    {
+        "title": "Of no source",
+        "properties": {
+            **dict.fromkeys(("source", "classification", "restrictions"), _NOTHING_SAID),
+            "signals": {"items": {"properties": dict.fromkeys(_OF_A_SOURCE, _NOTHING_SAID)}},
+        },
+    },
+]
 
 
 class SignalsRequest(BaseModel):
-    """Signals for a bank, all or none."""
+    """Signals for a bank, all or none, and what one source says of them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": _SOURCES})
 
     signals: list[SignalRequest] = Field(max_length=MAX_SIGNALS)
+    source: str | None = _said("source", "Who gives all of them.")
+    classification: str | None = _said("classification", "What they are, where a signal does not say it.")
+    restrictions: str | None = _said("restrictions", "The same of what they may be used for.")
 
 
 class ChangeAnswer(BaseModel):
@@ -267,7 +310,7 @@ _BANK_BODY: Final[dict[str, Any]] = {
         },
     }
 }
-_SIGNALS_BODY: Final[dict[str, Any]] = {
+SIGNALS_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -337,31 +380,34 @@ async def put_bank(
 @router.post(
     "/v1/banks/{name}/signals",
     name="bank_signals",
-    responses=_PROBLEMS_OF_SIGNALS,
+    responses=PROBLEMS_OF_SIGNALS,
     response_description="What was changed.",
-    openapi_extra=_SIGNALS_BODY,
+    openapi_extra=SIGNALS_BODY,
     summary="Add up to 10,000 signals, all or none",
 )
 async def add_signals(request: Request, at: InServices, key: BankKey, name: BankName) -> ChangeAnswer:
-    """Signals that are there already are counted as unchanged. A wrong one is named by its index."""
-    signals = await _signals(request)
+    """Signals that are there already are counted as unchanged; what a source newly says of them is kept.
+
+    A wrong one is named by its index.
+    """
+    signals, origin = await read_signals(request)
     async with at.database.begin() as connection:
         if (await banks.get(connection, name)).suppresses:
             require_scope(key, Scope.SUPPRESS)
-        return _answer(await banks.add(connection, name, signals, by=key.id))
+        return _answer(await banks.add(connection, name, signals, by=key.id, origin=origin))
 
 
 @router.post(
     "/v1/banks/{name}/signals/remove",
     name="bank_signals_remove",
-    responses=_PROBLEMS_OF_SIGNALS,
+    responses=PROBLEMS_OF_SIGNALS,
     response_description="What was changed.",
-    openapi_extra=_SIGNALS_BODY,
+    openapi_extra=SIGNALS_BODY,
     summary="Remove up to 10,000 signals, all or none",
 )
 async def remove_signals(request: Request, at: InServices, key: BankKey, name: BankName) -> ChangeAnswer:
-    """Signals that are not there are counted as unchanged."""
-    signals = await _signals(request)
+    """Signals that are not there are counted as unchanged. What is said of them beside is not looked at."""
+    signals, _ = await read_signals(request)
     async with at.database.begin() as connection:
         return _answer(await banks.remove(connection, name, signals, by=key.id))
 
@@ -380,26 +426,44 @@ def _bank_request(untrusted: object) -> BankRequest:
         raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
 
 
-async def _signals(request: Request) -> list[NewSignal]:
-    """The signals of a body, each checked.
+async def read_signals(request: Request) -> tuple[list[NewSignal], Origin | None]:
+    """The signals of a body, each checked; and what is said of all of them.
 
     Raises:
         MalformedError, TooLargeError, InvalidRequestError: naming the index of the first that is wrong.
     """
-    body = bodies.json_object(await bodies.read_json(request, _MAX_BODY_BYTES), frozenset({"signals"}))
-    untrusted_signals = body.get("signals")
+    body = bodies.json_object(await bodies.read_json(request, _MAX_BODY_BYTES), _OF_ALL)
+    untrusted_signals = body.pop("signals", None)
     if not isinstance(untrusted_signals, list):
         raise InvalidRequestError("'signals' must be there, and a list.")
     if len(untrusted_signals) > MAX_SIGNALS:
         raise InvalidRequestError(f"'signals' has more than {MAX_SIGNALS} items; send several requests.")
-    return [_signal(index, untrusted) for index, untrusted in enumerate(untrusted_signals)]
-
-
-def _signal(index: int, untrusted: object) -> NewSignal:
-    if not isinstance(untrusted, dict) or not {"type", "value", "note"}.issuperset(untrusted):
-        raise InvalidRequestError(f"'signals[{index}]' must be an object with 'type', 'value' and 'note'.")
     try:
-        return new_signal(untrusted.get("type"), untrusted.get("value"), untrusted.get("note"))
+        origin = new_origin(body)
+    except BadSignalError as error:
+        raise InvalidRequestError(f"{str(error).capitalize()}.") from None
+    of_a_source = origin is not None and origin.source is not None
+    if not of_a_source and any(said is not None for said in body.values()):
+        raise InvalidRequestError("'source': name who says the rest.")
+    signals = [
+        _signal(index, untrusted, of_a_source=of_a_source)
+        for index, untrusted in enumerate(untrusted_signals)
+    ]
+    return signals, origin
+
+
+_OF_ALL: Final = frozenset(SignalsRequest.model_fields)
+_OF_ONE: Final = frozenset(SignalRequest.model_fields)
+
+
+def _signal(index: int, untrusted: object, *, of_a_source: bool) -> NewSignal:
+    if not isinstance(untrusted, dict) or not _OF_ONE.issuperset(untrusted):
+        known = ", ".join(f"'{name}'" for name in SignalRequest.model_fields)
+        raise InvalidRequestError(f"'signals[{index}]' must be an object of {known}.")
+    if not of_a_source and any(untrusted.get(name) is not None for name in _OF_A_SOURCE):
+        raise InvalidRequestError(f"'signals[{index}]' tells what a source says: name it as 'source'.")
+    try:
+        return new_signal(untrusted.get("type"), untrusted.get("value"), untrusted.get("note"), untrusted)
     except BadSignalError as error:
         raise InvalidRequestError(f"'signals[{index}]': {error}.") from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import bank_entry
 from app.cli.console import UsageError, emit_json, emit_table, printable, say
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from app.entries import Bank
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(bank_entry.app, name="entry")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The bank's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -89,7 +91,7 @@ def create(
 
     A suppression bank (--kind other --action suppress) lists what was found to be harmless: a picture that
     is nearer to one of its entries than to the entry it matched is no match. It never cancels an exact
-    match, and one of a csam bank only where both entries were named as a pair.
+    match, and one of a csam bank only where 'cordon bank entry pair' named both entries.
 
         cordon bank create hashlist --kind csam --action report
         cordon bank create spam --kind other --action block --threshold pdq=20
@@ -136,6 +138,13 @@ def import_list(
     force: Annotated[
         bool, typer.Option("--force", help="Believe --type pdq although the values look like SHA-256.")
     ] = False,
+    source: Annotated[str | None, typer.Option(help="Who gives all of it, like 'NCMEC'.")] = None,
+    classification: Annotated[
+        str | None, typer.Option(help="What all of it is, in the source's own terms, like 'A1'.")
+    ] = None,
+    restrictions: Annotated[
+        str | None, typer.Option(help="What it may be used for, and by whom, as the source has it.")
+    ] = None,
     wait: Annotated[
         float,
         typer.Option(min=0, help="How many seconds to wait until every running gate has it in force."),
@@ -147,20 +156,33 @@ def import_list(
     prints them; or one value a line: 32 hex digits are md5, 40 sha1, 16 phash, and 64 need --type pdq or
     --type sha256. Blank lines and lines that begin with # are skipped.
 
+    What a source says is kept with each entry: name it with --source, or in a column. More columns can be
+    reference (the source's id), classification, restrictions and listed_at (a date). A signal that several
+    sources give is one entry; if they disagree on what it is, 'bank entry list' calls it disputed.
+
     Up to 10,000 new entries are in force in every running gate within 5 seconds. A longer list is in force
     once its index is built, and until then gates go on with what they have. The command waits for that: exit
     code 1 says that the list is imported and stored, but not in force everywhere within --wait seconds.
 
         cordon bank import hashlist hashes.csv
         cordon bank import hashlist values.txt --type pdq
+        cordon bank import hashlist ncmec.csv --source NCMEC --restrictions "CyberTipline reports only"
         cordon bank hash pictures/ --json | cordon bank import hashlist -
     """
     from app.banks.importing import ListFile
+    from app.banks.lists import BadSignalError, new_origin
     from app.cli import importing
 
     if force and signal_type is not SignalType.PDQ:
         raise UsageError("--force goes with --type pdq")
-    listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad)
+    said = {"source": source, "classification": classification, "restrictions": restrictions}
+    try:
+        origin = new_origin(said)
+    except BadSignalError as error:
+        raise UsageError(str(error)) from None
+    if origin is not None and origin.source is None:
+        raise UsageError("--classification and --restrictions go with --source")
+    listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad, origin=origin)
     importing.import_file(name, listed, wait_seconds=wait)
 
 
@@ -249,6 +271,24 @@ def remove(
 
     # What is not in the bank cannot be removed from it, so a wrong type does no harm.
     importing.remove_file(name, ListFile(file, signal_type, force=True))
+
+
+@app.command()
+def history(
+    name: Name,
+    before: Annotated[
+        int | None, typer.Option(min=1, help="Only changes of a smaller number: the next page.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of a bank: who did what, when, and to how many entries. Newest first.
+
+    It is read from the audit log, and told of deleted banks too.
+
+        cordon bank history hashlist
+    """
+    bank_entry.show_history(name, before=before, limit=limit, as_json=as_json)
 
 
 @app.command()

@@ -57,6 +57,26 @@ def remove_file(name: str, listed: ListFile) -> None:
         asyncio.run(_remove(name, signals))
 
 
+def read_signals(listed: ListFile) -> list[NewSignal]:
+    """All signals of a list.
+
+    Raises:
+        UsageError: the list is bad.
+    """
+    with rereadable(listed) as list_file, _told("nothing was looked for"):
+        list_file.checked()
+        return [signal for chunk in list_file.chunks() for signal in chunk.signals]
+
+
+async def wait_for_small_change(database: Database, generation: int) -> None:
+    """Wait until every running process follows a small change.
+
+    Raises:
+        FailedError: it is stored, but not in force everywhere in time.
+    """
+    await _wait(database, generation, SMALL_CHANGE_SECONDS)
+
+
 def create_test_bank(name: str) -> None:
     """Make a bank of kind ``test`` that holds the test picture; one that is there gets what it lacks.
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import is_plain_text
-from app.errors import InvalidRequestError, NotFoundError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import BankAction, BankKind, SignalType
 from app.store import alarms, audit, bank_changes, bank_entries
 from app.store.alarms import AlarmKind
@@ -29,7 +29,9 @@ FLOOD_GUARD: Final = "flood_guard"
 """Who parks entries, as the audit has it."""
 
 
-async def disable(connection: AsyncConnection, name: str, entry_id: int, *, why: str, by: str) -> int:
+async def disable(
+    connection: AsyncConnection, entry_id: int, *, why: str, by: str, in_bank: str | None = None
+) -> int:
     """Take one entry out of force, and leave the rest of its bank alone; tells the generation.
 
     It stays in the bank, so that an import that brings it again does not bring it back into force. If it was
@@ -37,13 +39,13 @@ async def disable(connection: AsyncConnection, name: str, entry_id: int, *, why:
 
     Args:
         connection: within ``Database.begin``.
-        name: of its bank.
         entry_id: its id.
         why: for those who look at it later.
         by: id of a key, or ``cli``.
+        in_bank: the bank that it has to be in; any if None.
 
     Raises:
-        NotFoundError: there is no such bank, or no such entry in it.
+        NotFoundError: there is no such entry.
         InvalidRequestError: the reason is missing, too long, or no plain text.
     """
     if not why.strip() or len(why) > MAX_WHY_CHARACTERS or not is_plain_text(why):
@@ -51,7 +53,7 @@ async def disable(connection: AsyncConnection, name: str, entry_id: int, *, why:
             f"'why': say why in 1 to {MAX_WHY_CHARACTERS} characters, no control character."
         )
     generation = await bank_changes.next_generation(connection)
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     told = {"disabled_at": datetime.now(UTC), "disabled_by": by, "disabled_why": why, "parked_at": None}
     await _mark(connection, entry, told)
     await _decided(connection, entry)
@@ -59,58 +61,58 @@ async def disable(connection: AsyncConnection, name: str, entry_id: int, *, why:
     return generation
 
 
-async def enable(connection: AsyncConnection, name: str, entry_id: int, *, by: str) -> int:
+async def enable(connection: AsyncConnection, entry_id: int, *, by: str, in_bank: str | None = None) -> int:
     """Put a disabled entry in force again; tells the generation.
 
     Raises:
-        NotFoundError: there is no such bank, or no such entry in it.
+        NotFoundError: there is no such entry.
     """
     generation = await bank_changes.next_generation(connection)
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     await _mark(connection, entry, {"disabled_at": None, "disabled_by": None, "disabled_why": None})
     await _tell(connection, "bank.entry_enabled", entry, generation, by)
     return generation
 
 
 async def annotate(
-    connection: AsyncConnection, name: str, entry_id: int, *, note: str | None, by: str
+    connection: AsyncConnection, entry_id: int, *, note: str | None, by: str, in_bank: str | None = None
 ) -> None:
     """Set the note of one entry, or take it away.
 
     Raises:
-        NotFoundError: there is no such bank, or no such entry in it.
+        NotFoundError: there is no such entry.
         InvalidRequestError: the note is too long, or no plain text.
     """
     if note is not None and (len(note) > MAX_NOTE_CHARACTERS or not is_plain_text(note)):
         raise InvalidRequestError(f"'note': at most {MAX_NOTE_CHARACTERS} characters, no control character.")
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     await connection.execute(update(entries).where(entries.c.id == entry.id).values(note=note))
     await audit.append(
         connection,
         "bank.entry_annotated",
-        name,
+        entry.name,
         {"bank_id": entry.bank_id, "entry_id": entry.id, "by": by},
     )
 
 
-async def keep(connection: AsyncConnection, name: str, entry_id: int, *, by: str) -> int:
+async def keep(connection: AsyncConnection, entry_id: int, *, by: str, in_bank: str | None = None) -> int:
     """Decide that a parked entry is right: its matches are reported again; tells the generation.
 
     It is not parked again for ``TOLERATED``.
 
     Raises:
-        NotFoundError: there is no such bank, or no such entry in it.
-        InvalidRequestError: it is not parked.
+        NotFoundError: there is no such entry.
+        ConflictError: it is not parked.
     """
     generation = await bank_changes.next_generation(connection)
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     kept = await connection.execute(
         update(entry_marks)
         .where(entry_marks.c.entry_id == entry.id, entry_marks.c.parked_at.is_not(None))
         .values(parked_at=None, tolerated_until=datetime.now(UTC) + TOLERATED)
     )
     if not kept.rowcount:
-        raise InvalidRequestError("This entry is not parked.")
+        raise ConflictError("This entry is not parked.")
     await _decided(connection, entry)
     await _tell(connection, "bank.entry_kept", entry, generation, by)
     return generation
@@ -160,23 +162,23 @@ async def park(connection: AsyncConnection, entry_id: int, *, media: int) -> boo
 
 
 async def name_pair(
-    connection: AsyncConnection, name: str, entry_id: int, suppressor_id: int, *, by: str
+    connection: AsyncConnection, entry_id: int, suppressor_id: int, *, by: str, in_bank: str | None = None
 ) -> int:
     """Let an entry of a suppression bank cancel near matches of one csam entry; tells the generation.
 
     Args:
         connection: within ``Database.begin``.
-        name: of the csam bank.
         entry_id: the entry that may be cancelled.
-        suppressor_id: the entry, of the same type, that may cancel it.
+        suppressor_id: the entry, of the same type or a sha256, that may cancel it.
         by: id of a key that has the scope ``bank:suppress``, or ``cli``.
+        in_bank: the bank that the first has to be in; any if None.
 
     Raises:
-        NotFoundError: there is no such bank, or no such entry in it.
-        InvalidRequestError: the entries do not make such a pair.
+        NotFoundError: there is no such entry.
+        ConflictError: the entries do not make such a pair.
     """
     generation = await bank_changes.next_generation(connection)
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     await _check_pair(connection, entry, suppressor_id)
     pair = {"suppressor_id": suppressor_id, "entry_id": entry_id, "at": datetime.now(UTC), "by": by}
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -186,15 +188,15 @@ async def name_pair(
 
 
 async def drop_pair(
-    connection: AsyncConnection, name: str, entry_id: int, suppressor_id: int, *, by: str
+    connection: AsyncConnection, entry_id: int, suppressor_id: int, *, by: str, in_bank: str | None = None
 ) -> int:
     """Take a named pair away; tells the generation.
 
     Raises:
-        NotFoundError: there is no such bank, no such entry in it, or no such pair.
+        NotFoundError: there is no such entry, or no such pair.
     """
     generation = await bank_changes.next_generation(connection)
-    entry = await _entry(connection, name, entry_id)
+    entry = await _entry(connection, entry_id, in_bank)
     dropped = await connection.execute(
         delete(suppression_pairs).where(
             suppression_pairs.c.entry_id == entry_id, suppression_pairs.c.suppressor_id == suppressor_id
@@ -228,22 +230,21 @@ async def count_parked(connection: AsyncConnection) -> int:
     return int((await connection.execute(parked)).scalar_one())
 
 
-async def _entry(connection: AsyncConnection, name: str, entry_id: int) -> Row[*tuple[Any, ...]]:
-    """An entry that is in a bank, with its type and the bank's kind."""
+async def _entry(connection: AsyncConnection, entry_id: int, in_bank: str | None) -> Row[*tuple[Any, ...]]:
+    """An entry that is in a bank, with its type, and the bank's kind and name."""
     asked = (
         select(entries.c.id, entries.c.bank_id, entries.c.type, banks.c.kind, banks.c.name)
         .join(banks, banks.c.id == entries.c.bank_id)
         .join(changes, changes.c.id == entries.c.change_id)
         .where(
-            banks.c.name == name,
             entries.c.id == entry_id,
             entries.c.removed_generation.is_(None),
             changes.c.generation.is_not(None),
         )
     )
     entry = (await connection.execute(asked)).one_or_none()
-    if entry is None:
-        raise NotFoundError("There is no such entry in this bank.")
+    if entry is None or in_bank not in {None, entry.name}:
+        raise NotFoundError("There is no such entry.")
     return entry
 
 
@@ -258,13 +259,13 @@ async def _check_pair(connection: AsyncConnection, entry: Row[*tuple[Any, ...]],
         )
     ).one_or_none()
     if suppressor is None or suppressor.action != BankAction.SUPPRESS.value:
-        raise InvalidRequestError("The other entry of a pair must be one of a suppression bank.")
+        raise ConflictError("The other entry of a pair must be one of a suppression bank.")
     if entry.kind != BankKind.CSAM.value:
-        raise InvalidRequestError("Only entries of csam banks need a pair: others are cancelled without.")
+        raise ConflictError("Only entries of csam banks need a pair: others are cancelled without.")
     if SignalType(entry.type).is_digest:
-        raise InvalidRequestError("A digest is never cancelled: disable the entry if it is wrong.")
+        raise ConflictError("A digest is never cancelled: disable the entry if it is wrong.")
     if not SignalType(suppressor.type).is_digest and suppressor.type != entry.type:
-        raise InvalidRequestError("Both entries of a pair must be of one type, or the other one sha256.")
+        raise ConflictError("Both entries of a pair must be of one type, or the other one sha256.")
 
 
 async def _mark(connection: AsyncConnection, entry: Row[*tuple[Any, ...]], values: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.banks import lists
 from app.banks.lists import BadLine, BadSignalError, ListError, new_signal, read_list, summarize
-from app.entries import NewSignal
+from app.entries import NewSignal, Origin
 from app.media import SignalType
 
 MD5, SHA1, SHA256 = (hashlib.new(name, b"some").hexdigest() for name in ("md5", "sha1", "sha256"))
@@ -362,3 +362,63 @@ def test_a_signal_of_a_request_is_checked_in_the_same_way(
 
 def test_a_good_signal_of_a_request_is_taken() -> None:
     assert new_signal("PDQ", PDQ.upper(), " note ") == NewSignal(SignalType.PDQ, bytes.fromhex(PDQ), "note")
+
+
+def signals_in(text: str) -> list[NewSignal]:
+    return [signal for chunk in read_list(io.BytesIO(text.encode())) for signal in chunk.signals]
+
+
+def test_what_a_source_says_is_read_from_columns_in_any_order() -> None:
+    """What a line leaves empty, it does not say."""
+    text = (
+        "type,value,listed_at,source,note,reference,classification,restrictions\n"
+        f'md5,{MD5},2026-01-31,hotline,mine,X-17,A1,"reports, no more"\n'
+        f"md5,{'ab' * 16},,,,,,\n"
+    )
+    first, second = signals_in(text)
+    assert first.note == "mine"
+    assert first.origin == Origin("hotline", "X-17", "A1", "reports, no more", "2026-01-31")
+    assert (second.note, second.origin) == (None, None)
+
+
+def test_what_a_source_says_is_read_from_json_lines_too() -> None:
+    """But the source that 'bank hash' tells is a file, and none."""
+    line = {"type": "md5", "value": MD5, "source": "hotline", "classification": "A1"}
+    (read,) = signals_in(json.dumps(line))
+    assert read.origin == Origin("hotline", None, "A1")
+    (hashed,) = signals_in(
+        json.dumps({"source": "/home/a.jpg", "type": "md5", "value": MD5, "quality": None})
+    )
+    assert hashed.origin is None
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({"classification": "A1"}, "no source"),
+        ({"source": "hotline", "listed_at": "yesterday"}, "listed_at"),
+        ({"source": "hotline", "listed_at": "2026-01-31T10:00:00"}, "listed_at"),
+        ({"source": "hotline", "listed_at": "2026-1-31"}, "listed_at"),
+        ({"source": "x" * 101}, "source may have 100"),
+        ({"source": "a\u0000b"}, "no control character"),
+        ({"source": 7}, "source must be a string"),
+    ],
+)
+def test_what_a_source_says_wrongly_makes_a_bad_line(said: dict[str, object], wrong: str) -> None:
+    chunks = list(read_list(io.BytesIO(json.dumps({"type": "md5", "value": MD5} | said).encode())))
+    (bad,) = [each for chunk in chunks for each in chunk.bad]
+    assert wrong in str(bad)
+
+
+def test_a_line_names_no_source_where_one_is_named_for_all() -> None:
+    """And needs none to say more of its signal."""
+    text = f"type,value,reference,source\nmd5,{MD5},X-1,\nmd5,{MD5},X-2,other\n"
+    chunks = list(read_list(io.BytesIO(text.encode()), source="hotline"))
+    assert [each.origin for chunk in chunks for each in chunk.signals] == [Origin(None, "X-1")]
+    assert [each.number for chunk in chunks for each in chunk.bad] == [3]
+
+
+@pytest.mark.parametrize("header", ["type,value,colour", "type,value,note,note", "value,type"])
+def test_a_header_of_unknown_columns_is_refused(header: str) -> None:
+    with pytest.raises(ListError, match="header"):
+        list(read_list(io.BytesIO(f"{header}\n".encode())))

@@ -12,7 +12,8 @@ from tests.cli.conftest import Cordon
 
 COMMANDS = {
     "": "serve worker ingest bank key custodian report db test-picture doctor dev",
-    "bank": "create set import list hash remove delete create-test",
+    "bank": "create set import list hash remove history delete create-test entry",
+    "bank entry": "list find show disable enable annotate keep pair unpair",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
     "report": "list show open approve reject annotate hold unhold export reseal purge alarms",

@@ -95,6 +95,10 @@ def test_what_is_known_to_be_harmless_cancels_near_matches_and_nothing_else(
     assert ingest()["report"]["state"] == "queued"
     bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
     wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    bank("POST", "/v1/banks/harmless/signals/remove", json=pdq(HARMLESS)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("PUT", "/v1/banks/unwanted", json={"kind": "other", "action": "observe"}).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
 
 
 @pytest.mark.parametrize(
@@ -115,3 +119,59 @@ def test_a_policy_that_is_wrong_is_refused_by_name(
     refused = bank("PUT", "/v1/banks/wrong", json=policy)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert said in refused.json()["detail"]
+
+
+def test_one_entry_is_disabled_and_the_rest_of_its_bank_goes_on(
+    gate: RunningGate, bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """In force within seconds; and its terms are shown to holders of the scope alone."""
+    bank("PUT", "/v1/banks/run", json={"kind": "ncii", "action": "block"}).raise_for_status()
+    given = pdq(NEAR, "f0" * 32) | {"source": "hotline", "restrictions": "reports only"}
+    bank("POST", "/v1/banks/run/signals", json=given).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    (found,) = bank("POST", "/v1/banks/run/find", json=pdq(NEAR)).json()["entries"]
+    assert [(each["source"], each["restrictions"]) for each in found["sources"]] == [
+        ("hotline", "reports only")
+    ]
+    entry = f"/v1/banks/run/entries/{found['id']}"
+    assert gate.client("ops").get(entry).status_code == 403
+    assert bank("POST", f"{entry}/disable", json={}).status_code == 422
+    disabled = bank("POST", f"{entry}/disable", json={"why": "a logo"})
+    assert (disabled.status_code, disabled.json()["disabled"]["why"]) == (200, "a logo")
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    listed = bank("GET", "/v1/banks/run/entries", params={"state": "disabled"}).json()["entries"]
+    assert [each["id"] for each in listed] == [found["id"]]
+    assert bank("POST", f"{entry}/annotate", json={"note": "case 17"}).json()["note"] == "case 17"
+    bank("POST", f"{entry}/enable").raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("POST", f"{entry}/disable", json={"why": "a logo"}).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    assert bank("POST", "/v1/banks/mock-list/entries/999999/enable").status_code == 404
+    history = bank("GET", "/v1/banks/run/history").json()["changes"]
+    assert [(each["what"], each["entries"]) for each in history[-2:]] == [
+        ("signals_added", 2),
+        ("created", None),
+    ]
+    assert [each["entry_id"] for each in history[:2]] == [found["id"]] * 2
+    assert all(each["by"] == history[0]["by"] != "cli" for each in history)
+
+
+def test_a_csam_entry_is_cancelled_only_by_one_that_was_named_for_it(
+    gate: RunningGate, bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """With both scopes; and it matches again once the pair is taken apart."""
+    bank("PUT", "/v1/banks/harmless", json={"kind": "other", "action": "suppress"}).raise_for_status()
+    bank("POST", "/v1/banks/harmless/signals", json=pdq(HARMLESS)).raise_for_status()
+    bank("POST", "/v1/banks/mock-list/signals", json=pdq(NEAR)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    (harmless,) = bank("POST", "/v1/banks/harmless/find", json=pdq(HARMLESS)).json()["entries"]
+    (entry,) = bank("POST", "/v1/banks/mock-list/find", json=pdq(NEAR)).json()["entries"]
+    at, body = f"/v1/banks/mock-list/entries/{entry['id']}", {"suppressor_id": harmless["id"]}
+    for lacking in ("bank", "bank:suppress"):
+        assert gate.client(lacking).post(f"{at}/pair", json=body).status_code == 403
+    assert bank("POST", f"{at}/pair", json=body).json()["suppressors"] == [harmless["id"]]
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    bank("POST", f"{at}/unpair", json=body).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
