@@ -83,21 +83,19 @@ class PinsWatch:
     def __init__(self, database: Database, pins: RosterFile) -> None:
         self._database = database
         self._pins = pins
-        self._told: frozenset[str] = frozenset()
+        self._told: frozenset[str] | None = None
 
     async def look(self) -> None:
-        """Compare both now; a difference that is new is logged and raises an alarm."""
+        """Compare both now; what changed is logged, and an alarm stands for each difference."""
         roster = self._pins.read_if_there()
         async with self._database.connect() as connection:
             difference = await custodians.compare(connection, roster)
-        new = difference.fingerprints - self._told
+        if difference.fingerprints == self._told:
+            return
         for line in difference.told():
-            if new:
-                log.event(logger, logging.WARNING, "custodians_differ", detail=line)
-        if new:
-            async with self._database.begin() as connection:
-                for each in sorted(new):
-                    await alarms.raise_alarm(connection, alarms.AlarmKind.CUSTODIAN_UNPROVEN, each)
+            log.event(logger, logging.WARNING, "custodians_differ", detail=line)
+        async with self._database.begin() as connection:
+            await alarms.match_to(connection, alarms.AlarmKind.CUSTODIAN_UNPROVEN, difference.fingerprints)
         self._told = difference.fingerprints
 
 

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Final
 
 from app import log
+from app.custody.roster import RosterFile
 from app.errors import NotReadyError
-from app.filing import alarms, notify
+from app.filing import alarms, checkpoints, notify
 from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 TIDY_SECONDS: Final = 60.0
 BY: Final = "worker"
 NOTIFY_SECONDS: Final = 5.0
+CHECKPOINT_SECONDS: Final = 3600.0
 PURGE_EVERY: Final = 24 * 60
 """Reports whose time is over are looked for every so many turns: once a day, and at the start."""
 SWEEP_EVERY: Final = 60
@@ -39,6 +41,7 @@ async def work(settings: Settings) -> int:
     Raises:
         SettingsError: ``CORDON_NOTIFY_CA_FILE`` cannot be read as certificates.
     """
+    pins = RosterFile(settings.roster_path)
     told = partial(notify.tell, to=notify.channels(settings.notify))
     ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
@@ -53,6 +56,7 @@ async def work(settings: Settings) -> int:
         open_banks(settings, database) as banks,
         announced(database, banks, "worker"),
         repeating(partial(told, database), NOTIFY_SECONDS),
+        repeating(partial(checkpoints.sign, database, settings.worker_key_path, pins), CHECKPOINT_SECONDS),
     ):
         log.event(logger, logging.INFO, "working")
         for turn in itertools.count():

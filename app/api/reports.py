@@ -10,7 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, Services, scope
-from app.custody.decision import MAX_BYTES, Action
+from app.custody.decision import Action
+from app.custody.envelope import MAX_BYTES
 from app.media import BankKind
 from app.store import audit, decisions, reports, sealed
 from app.store.report_states import State

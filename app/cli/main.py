@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from app import __version__
-from app.cli import bank, custodian, db, dev, doctor, ingest, key, report, serve, testpicture
+from app.cli import audit, bank, custodian, db, dev, doctor, ingest, key, report, serve, testpicture
 from app.cli.console import emit, say
 
 INTERRUPTED: Final = 130
@@ -21,7 +21,7 @@ INTERRUPTED: Final = 130
 
 _HELP_COLUMNS: Final = 100
 _ORDER: Final = (
-    *("serve", "worker", "ingest", "bank", "key", "custodian", "report", "db"),
+    *("serve", "worker", "ingest", "bank", "key", "custodian", "report", "audit", "db"),
     *("test-picture", "doctor", "dev"),
 )
 
@@ -43,6 +43,7 @@ app.add_typer(bank.app, name="bank")
 app.add_typer(key.app, name="key")
 app.add_typer(custodian.app, name="custodian")
 app.add_typer(report.app, name="report")
+app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.command("test-picture")(testpicture.write)
 app.command("doctor")(doctor.doctor)

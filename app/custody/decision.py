@@ -1,34 +1,28 @@
 """What a custodian decided, signed where the custodian's key is: the only thing that moves a report on.
 
 A decision is canonical JSON; what is signed with Ed25519 (RFC 8032) is a prefix of its own and those very
-bytes. It travels, and is stored, as ``{"signature": base64, "signed": "<the JSON as a string>"}``: no step
-on the way has to write the JSON again. Nothing in it tells the context of a match: words are sealed to the
+bytes (see ``app.custody.envelope``). Nothing in it tells the context of a match: words are sealed to the
 custodians, the XML to the filing worker and the custodians.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from app.custody.identity import Identity, signing_key_bytes
+from app.custody import envelope
+from app.custody.identity import Identity
 from app.custody.roster import Roster
 from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
 PREFIX: Final = b"cordon decision v1\n"
 """Goes before what is signed, so that no signature made for anything else is one of a decision."""
-
-MAX_BYTES: Final = 1024 * 1024
 
 _HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
 _FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
@@ -73,7 +67,7 @@ class Decision:
 
     def to_json(self) -> str:
         """Canonical: keys sorted, no blanks, ASCII."""
-        return _canonical(
+        return envelope.canonical(
             {
                 "version": VERSION,
                 "action": self.action.value,
@@ -113,9 +107,7 @@ def sign(decision: Decision, identity: Identity) -> bytes:
     Raises:
         InvalidRequestError: the identity has no signing key.
     """
-    signed = decision.to_json()
-    signature = base64.b64encode(identity.sign(PREFIX + signed.encode())).decode()
-    return _canonical({"signature": signature, "signed": signed}).encode()
+    return envelope.seal_text(PREFIX, decision.to_json(), identity)
 
 
 def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Signed:
@@ -131,40 +123,27 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
     Raises:
         SignatureRequiredError: it is no signed decision, its signer is not pinned, or the signature is bad.
     """
-    signature, signed = _envelope(untrusted)
+    try:
+        signature, signed = envelope.open_text(untrusted)
+    except ValueError:
+        raise SignatureRequiredError(
+            "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
+        ) from None
     decision = _decision(signed)
     signer = roster.signer(decision.custodian) if of_then_too else roster.custodian(decision.custodian)
     if signer is None:
         raise SignatureRequiredError("The signer of this decision is no pinned custodian.")
     if signer.signing_key is None:
         raise SignatureRequiredError(f"No signing key is pinned for custodian '{signer.name}'.")
-    key = Ed25519PublicKey.from_public_bytes(signing_key_bytes(signer.signing_key))
-    try:
-        key.verify(signature, PREFIX + signed.encode())
-    except InvalidSignature:
-        raise SignatureRequiredError("The signature of this decision is not good.") from None
-    document = _canonical({"signature": base64.b64encode(signature).decode(), "signed": signed}).encode()
-    return Signed(decision, document)
-
-
-def _envelope(untrusted: bytes) -> tuple[bytes, str]:
-    try:
-        if len(untrusted) > MAX_BYTES:
-            raise ValueError  # noqa: TRY301 - one answer for all that is no such document
-        document = json.loads(untrusted.decode("ascii"), object_pairs_hook=_unique)
-        if set(document) == {"signature", "signed"} and isinstance(document["signed"], str):
-            return base64.b64decode(document["signature"], validate=True), document["signed"]
-    except (ValueError, TypeError, RecursionError, binascii.Error):
-        pass
-    raise SignatureRequiredError(
-        "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
-    )
+    if not envelope.is_signed_by(signer.signing_key, PREFIX, signature, signed):
+        raise SignatureRequiredError("The signature of this decision is not good.")
+    return Signed(decision, envelope.written(signature, signed))
 
 
 def _decision(signed: str) -> Decision:
     """What was signed, held to its one form: another writing of the same would be another document."""
     try:
-        said = json.loads(signed, object_pairs_hook=_unique)
+        said = json.loads(signed, object_pairs_hook=envelope.unique)
         decision = Decision(
             action=Action(said["action"]),
             report_id=_matching(_ULID, said["report_id"]),
@@ -215,14 +194,3 @@ def _base64(value: bytes | None) -> str | None:
 
 def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _canonical(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError
-    return document

@@ -41,6 +41,8 @@ class AlarmKind(StrEnum):
     """An entry that matched far too often waits for a person; the subject is the entry."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
+    AUDIT_BROKEN = "audit_broken"
+    """The audit log does not follow on from what was signed before; the subject is ``audit``."""
     NOTICES_FAILING = "notices_failing"
     """Nobody could be told for a day; the subject is the channel."""
 
@@ -53,6 +55,7 @@ ADVICE: Final = {
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at the entry, then keep it or remove it from its bank",
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
+    AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",
     AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
 }
 """What to do about each kind, for people."""

@@ -1,12 +1,14 @@
 """The record of what happened: append-only, each entry's digest covering the one before it.
 
 An entry that was edited, moved, inserted or taken out breaks the chain from there on. What the chain alone
-cannot show is that its newest entries were cut off, or that all of it was written anew.
+cannot show is that its newest entries were cut off, or that all of it was written anew: checkpoints show that
+(``app.store.checkpoints``).
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,6 +25,44 @@ _APPEND_LOCK: Final = 0x436F72646F6E02
 Details = Mapping[str, str | int | list[str]]
 
 
+@dataclass(frozen=True)
+class Head:
+    """An entry as the newest of its time: its digest covers all before it."""
+
+    seq: int
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where the log was changed.
+
+    Attributes:
+        first: number of the first entry that it may be.
+        last: of the last.
+        what: was done to them, as far as can be told.
+    """
+
+    first: int
+    last: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What reading the log came to.
+
+    Attributes:
+        entries: how many follow on each other from the beginning.
+        vouched: up to which entry a checkpoint vouches for them.
+        finding: the first change; None if there is none.
+    """
+
+    entries: int
+    vouched: int
+    finding: Finding | None
+
+
 async def append(connection: AsyncConnection, event: str, subject: str, details: Details) -> None:
     """Add an entry in the caller's write transaction; it stands if and only if that commits.
 
@@ -37,9 +77,7 @@ async def append(connection: AsyncConnection, event: str, subject: str, details:
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPEND_LOCK})
-    newest = (
-        await connection.execute(select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1))
-    ).one_or_none()
+    newest = await head(connection)
     seq, previous = (newest.seq + 1, newest.digest) if newest is not None else (1, BEFORE_THE_FIRST)
     entry = {
         "seq": seq,
@@ -54,17 +92,73 @@ async def append(connection: AsyncConnection, event: str, subject: str, details:
 
 async def verify_chain(connection: AsyncConnection) -> int | None:
     """The number of the first entry that does not follow from those before it; None if all do."""
-    expected_seq, previous = 1, BEFORE_THE_FIRST
-    async with connection.stream(select(audit).order_by(audit.c.seq)) as entries:
+    finding = (await examine(connection, ())).finding
+    return finding.first if finding is not None else None
+
+
+async def head(connection: AsyncConnection) -> Head | None:
+    """The newest entry; None if there is none."""
+    newest = (
+        await connection.execute(select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1))
+    ).one_or_none()
+    return Head(newest.seq, newest.digest) if newest is not None else None
+
+
+async def examine(
+    connection: AsyncConnection, known: Sequence[Head], *, after: Head | None = None
+) -> Examined:
+    """Read the log from its beginning and find the first place where it was changed.
+
+    Args:
+        connection: to read with.
+        known: what is known of entries from elsewhere: checkpoints whose signatures were found good.
+        after: begin here instead, with what is known of this entry.
+    """
+    start = after or Head(0, BEFORE_THE_FIRST)
+    walk = _Walk(start.seq, start.digest, start.seq, {each.seq: each for each in known})
+    contradicted = [each.seq for each in known if walk.known[each.seq] != each]
+    if contradicted:
+        contradiction = Finding(1, contradicted[0], "written anew: two checkpoints contradict each other")
+        return Examined(0, 0, contradiction)
+    wanted = select(audit).where(audit.c.seq > start.seq) if after is not None else select(audit)
+    async with connection.stream(wanted.order_by(audit.c.seq)) as entries:
         async for row in entries.mappings():
-            entry = dict(row)
-            if entry.pop("digest") != _digest(entry) or (row["seq"], row["previous"]) != (
-                expected_seq,
-                previous,
-            ):
-                return expected_seq
-            expected_seq, previous = row["seq"] + 1, row["digest"]
-    return None
+            finding = walk.step(dict(row))
+            if finding is not None:
+                return Examined(walk.seq, walk.vouched, finding)
+    newest_known = max(walk.known, default=0)
+    if newest_known > walk.seq:
+        cut_off = Finding(walk.seq + 1, newest_known, "cut off the end")
+        return Examined(walk.seq, walk.vouched, cut_off)
+    return Examined(walk.seq, walk.vouched, None)
+
+
+@dataclass
+class _Walk:
+    """Where a reader of the log is, and what the next entry must look like."""
+
+    seq: int
+    digest: bytes
+    vouched: int
+    known: Mapping[int, Head]
+
+    def step(self, entry: dict[str, Any]) -> Finding | None:
+        """Go on to the next entry; what is wrong with it."""
+        seq, written = entry["seq"], entry.pop("digest")
+        if seq <= self.seq:
+            return Finding(seq, seq, "inserted")
+        if seq != self.seq + 1:
+            return Finding(self.seq + 1, seq - 1, "removed")
+        if _digest(entry) != written:
+            return Finding(seq, seq, "edited, or put in the place of another")
+        if entry["previous"] != self.digest:
+            return Finding(max(seq - 1, 1), seq, "changed: they do not follow on each other")
+        if seq in self.known:
+            if self.known[seq].digest != written:
+                return Finding(self.vouched + 1, seq, "written anew, from some entry among them on")
+            self.vouched = seq
+        self.seq, self.digest = seq, written
+        return None
 
 
 def _digest(entry: Mapping[str, Any]) -> bytes:

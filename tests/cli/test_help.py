@@ -11,12 +11,13 @@ from app.cli.main import command_tree
 from tests.cli.conftest import Cordon
 
 COMMANDS = {
-    "": "serve worker ingest bank key custodian report db test-picture doctor dev",
+    "": "serve worker ingest bank key custodian report audit db test-picture doctor dev",
     "bank": "create set import list hash remove history delete create-test entry",
     "bank entry": "list find show disable enable annotate keep pair unpair",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
     "report": "list show open approve reject annotate hold unhold export reseal purge alarms",
+    "audit": "verify checkpoint",
     "db": "upgrade check",
     "dev": "cybertip-double",
 }

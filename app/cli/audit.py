@@ -1,0 +1,182 @@
+"""``cordon audit``: whether the record of what happened is whole, and signing that it is."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import FailedError, UsageError, emit, emit_json, printable, say
+from app.cli.report.opening import read_key
+
+if TYPE_CHECKING:
+    from app.custody.checkpoint import Checkpoint
+    from app.custody.identity import Identity
+    from app.custody.roster import Roster
+    from app.store.audit import Examined
+
+app = typer.Typer(no_args_is_help=True)
+
+_MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+@app.callback()
+def audit() -> None:
+    """The record of what happened: every match, seal, opening, decision, filing, bank, custodian and key.
+
+    Each entry covers the one before it. A checkpoint, signed by the worker or a custodian and kept elsewhere,
+    shows later what was cut off or written anew before it.
+
+        cordon audit checkpoint --identity ada.key >> /media/stick/checkpoints
+        cordon audit verify --checkpoint /media/stick/checkpoints
+    """
+
+
+@app.command()
+def verify(
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Checkpoints that you kept, one a line."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Read the whole log; exit 1 and say where, if an entry was edited, removed, reordered or inserted.
+
+    Without a checkpoint of your own, those that the database itself holds are taken, which whoever changes
+    the log can take out with it. What came after the last checkpoint can be written anew unseen. The sealed
+    files and decisions that stand in the database are held against the log too.
+
+        cordon audit verify --checkpoint /media/stick/checkpoints
+    """
+    from app.store.checkpoints import told
+
+    kept = [line for path in checkpoint or () for line in _lines(path)]
+    examined, newest, bad, tampered = asyncio.run(_verify(kept))
+    finding = examined.finding
+    if as_json:
+        emit_json(
+            {
+                "whole": finding is None and not tampered,
+                "entries": examined.entries,
+                "vouched": examined.vouched,
+                "first": finding.first if finding else None,
+                "last": finding.last if finding else None,
+                "what": finding.what if finding else None,
+                "tampered_reports": tampered,
+            }
+        )
+    if bad:
+        say(f"warning: {bad} checkpoints of the database are not signed by anybody who is or was pinned")
+    if finding is not None:
+        raise FailedError(f"the audit log was changed: {told(finding)}")
+    if tampered:
+        raise FailedError(f"what is stored is not what the log recorded of: {', '.join(tampered)}")
+    if not as_json:
+        emit(f"the audit log is whole: {examined.entries} entries")
+    if newest is None:
+        say("warning: no checkpoint vouches for it; 'cordon audit checkpoint' signs one")
+    elif not as_json:
+        emit(f"vouched for up to entry {examined.vouched} by {newest.signer}, {newest.at:%Y-%m-%d %H:%M} UTC")
+    if newest is not None and not kept:
+        say("warning: checkpoints of the database alone; give --checkpoint a copy from elsewhere")
+
+
+@app.command()
+def checkpoint(
+    identity: Annotated[
+        Path, typer.Option(metavar="FILE", dir_okay=False, help="A custodian's private key, or the worker's.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append it to this file too.", show_default=False)
+    ] = None,
+) -> None:
+    """Read what came since this key's last checkpoint, sign the log's head, and print it to be kept.
+
+    It tells a number, a digest and a time, and nothing of any report. The worker signs one every hour and
+    writes it to its log.
+
+        cordon audit checkpoint --identity ada.key >> /media/stick/checkpoints
+    """
+    held = read_key(identity)
+    signed = asyncio.run(_checkpoint(held))
+    line = signed.document.decode("ascii")
+    emit(line)
+    if out is not None:
+        try:
+            descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise UsageError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
+    say(f"signed: {signed.seq} entries")
+
+
+def _lines(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        untrusted = file.read(_MAX_FILE_BYTES)
+    lines = [line for line in untrusted.splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(f"{printable(str(path))} holds no checkpoint")
+    return lines
+
+
+async def _verify(kept: list[bytes]) -> "tuple[Examined, Checkpoint | None, int, list[str]]":
+    from app.cli.state import open_custody
+    from app.custody.checkpoint import verify as verified
+    from app.store import audit, checkpoints
+    from app.store.audit import Head
+
+    async with open_custody() as (database, pins), database.connect() as connection:
+        roster = pins.read_if_there()
+        known = [verified(line, roster) for line in kept]
+        stored, bad = await checkpoints.stored(connection, roster)
+        known += stored
+        examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
+    tampered: list[str] = []
+    if examined.finding is None:
+        tampered = await _tampered(roster)
+    return examined, max(known, key=lambda each: each.seq, default=None), bad, tampered
+
+
+async def _tampered(roster: "Roster") -> list[str]:
+    """Ids of the reports whose sealed files or decisions are not those that the log recorded."""
+    from app.cli.state import open_state
+    from app.errors import ConflictError, NotFoundError
+    from app.store import decisions, reports, sealed
+
+    found = []
+    async with open_state() as database, database.connect() as connection:
+        for report_id in await reports.every_id(connection):
+            try:
+                await sealed.authentic(connection, report_id, roster)
+                await decisions.every(connection, report_id, roster)
+            except NotFoundError:
+                # It was removed while this ran.
+                continue
+            except ConflictError:
+                found.append(report_id)
+    return found
+
+
+async def _checkpoint(identity: "Identity") -> "Checkpoint":
+    from app.cli.state import open_custody
+    from app.custody.identity import fingerprint
+    from app.store import checkpoints
+
+    async with open_custody() as (database, pins):
+        roster = pins.read()
+        signed = await checkpoints.take(database, identity, roster)
+        if signed is not None:
+            return signed
+        async with database.connect() as connection:
+            signer = fingerprint(identity.public_key)
+            own = [
+                each for each in (await checkpoints.stored(connection, roster))[0] if each.signer == signer
+            ]
+        if not own:
+            raise FailedError("the audit log is empty: there is nothing to sign")
+        say("nothing happened since; this is the last one")
+        return own[-1]

@@ -1,0 +1,81 @@
+"""How what was signed travels and is stored: ``{"signature": base64, "signed": "<a text>"}``.
+
+The signature is Ed25519 (RFC 8032) over a prefix of its own for each kind of document and the text's bytes.
+No step on the way has to write the text again, so nothing depends on how somebody writes JSON.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from app.custody.identity import Identity, signing_key_bytes
+
+MAX_BYTES: Final = 1024 * 1024
+
+
+def seal_text(prefix: bytes, text: str, identity: Identity) -> bytes:
+    """Sign an ASCII text.
+
+    Raises:
+        InvalidRequestError: the identity has no signing key.
+    """
+    return written(identity.sign(prefix + text.encode("ascii")), text)
+
+
+def open_text(untrusted: bytes) -> tuple[bytes, str]:
+    """The signature and the text of a document, neither checked yet.
+
+    Raises:
+        ValueError: it is no such document.
+    """
+    if len(untrusted) > MAX_BYTES:
+        message = "too large"
+        raise ValueError(message)
+    try:
+        document = json.loads(untrusted.decode("ascii"), object_pairs_hook=unique)
+        if set(document) != {"signature", "signed"} or not isinstance(document["signed"], str):
+            raise TypeError  # noqa: TRY301 - one answer for all that is no such document
+        return base64.b64decode(document["signature"], validate=True), document["signed"]
+    except (TypeError, RecursionError, binascii.Error):
+        message = "no signed document"
+        raise ValueError(message) from None
+
+
+def is_signed_by(signing_key: str, prefix: bytes, signature: bytes, text: str) -> bool:
+    """Whether the signature over prefix and text is good.
+
+    Args:
+        signing_key: ``ed25519:...``.
+        prefix: of the kind of document.
+        signature: 64 bytes, or it is not good.
+        text: what was signed.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(signing_key_bytes(signing_key))
+        key.verify(signature, prefix + text.encode())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def written(signature: bytes, text: str) -> bytes:
+    """The document in the one form that is stored."""
+    return canonical({"signature": base64.b64encode(signature).decode(), "signed": text}).encode()
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON in one form: keys sorted, no blanks, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook for ``json.loads`` that refuses an object with the same key twice, as a ``ValueError``."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError
+    return document

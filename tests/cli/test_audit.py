@@ -1,0 +1,95 @@
+"""The audit log by command: signed, kept elsewhere, and verified with a place told."""
+
+import json
+import sqlite3
+import stat
+
+import pytest
+
+from app.custody.identity import generate, write_identity
+from tests.cli.conftest import EDITED, Cordon
+from tests.worlds import MediaHost
+
+ADA = ("--identity", "ada.key")
+
+
+@pytest.fixture
+def office(cordon: Cordon, host: MediaHost) -> Cordon:
+    """A custodian, a bank and a report."""
+    for name in ("ada", "grace"):
+        made = cordon("custodian", "keygen", "--out", f"{name}.key")
+        signing_key = made.err.split("--signing-key ")[1].strip()
+        added = cordon("custodian", "add", name, made.out.decode().strip(), "--signing-key", signing_key)
+        assert added.code == 0
+    host.serve("/audited.jpg", EDITED, "image/jpeg")
+    (cordon.home / "edited.jpg").write_bytes(EDITED)
+    hashed = cordon("bank", "hash", "edited.jpg", "--json")
+    assert cordon("bank", "create", "known", "--kind", "csam", "--action", "report").code == 0
+    assert cordon("bank", "import", "known", "-", stdin=hashed.out).code == 0
+    assert cordon("ingest", host.url("/audited.jpg")).code == 3
+    return cordon
+
+
+def tamper(office: Cordon, statement: str) -> None:
+    with sqlite3.connect(office.home / "state" / "cordon.db") as database:
+        database.execute(statement)
+    database.close()
+
+
+def test_a_kept_checkpoint_finds_what_the_database_alone_cannot(office: Cordon) -> None:
+    """Whole, with what vouches for it; then cut off, with everything in the database that told of it."""
+    bare = office("audit", "verify")
+    assert (bare.code, "no checkpoint vouches for it" in bare.err) == (0, True)
+    assert office("report", "annotate", report_of(office), *ADA, "--note", "n").code == 0
+    signed = office("audit", "checkpoint", *ADA, "--out", "kept")
+    assert signed.code == 0
+    assert stat.S_IMODE((office.home / "kept").stat().st_mode) == 0o600
+    assert (office.home / "kept").read_bytes() == signed.out
+    again = office("audit", "checkpoint", *ADA)
+    assert (again.out, "nothing happened since" in again.err) == (signed.out, True)
+    entries = json.loads(json.loads(signed.out)["signed"])["seq"]
+    assert office("report", "annotate", report_of(office), *ADA, "--note", "n").code == 0
+    whole = office("audit", "verify", "--checkpoint", "kept", "--json").document
+    assert (whole["whole"], whole["vouched"]) == (True, entries)
+    assert whole["entries"] > entries
+    tamper(office, f"DELETE FROM audit WHERE seq >= {entries}")  # noqa: S608 - a number
+    tamper(office, "DELETE FROM audit_checkpoints")
+    tamper(office, "DELETE FROM decisions")
+    assert office("audit", "verify").code == 0
+    found = office("audit", "verify", "--checkpoint", "kept")
+    assert (found.code, f"entry {entries} was cut off the end" in found.err) == (1, True)
+    refused = office("audit", "checkpoint", "--identity", "grace.key")
+    assert refused.code == 0
+
+
+def report_of(office: Cordon) -> str:
+    """The id of its report."""
+    return str(office("report", "list", "--json").document["id"])
+
+
+def test_an_edited_entry_is_named_and_a_swapped_file_is_told_of_its_report(office: Cordon) -> None:
+    """As JSON too, with exit 1; nobody signs such a log."""
+    report_id = report_of(office)
+    tamper(office, "UPDATE reports SET sealed = x'00'")
+    swapped = office("audit", "verify", "--json")
+    assert (swapped.code, swapped.document["whole"]) == (1, False)
+    assert swapped.document["tampered_reports"] == [report_id]
+    tamper(office, "UPDATE audit SET subject = 'x' WHERE seq = 3")
+    found = office("audit", "verify", "--json")
+    assert (found.code, "entry 3 was edited" in found.err) == (1, True)
+    assert (found.document["first"], found.document["last"]) == (3, 3)
+    refused = office("audit", "checkpoint", *ADA)
+    assert (refused.code, "Nothing was signed" in refused.err) == (1, True)
+    assert "audit_broken" in office("report", "alarms").out.decode()
+
+
+def test_what_is_no_checkpoint_or_of_a_stranger_is_refused(office: Cordon) -> None:
+    """Exit 2 for a file, 2 for a key; one that was tampered with is none."""
+    write_identity(generate(), office.home / "eve.key")
+    assert office("audit", "checkpoint", "--identity", "eve.key").code == 2
+    signed = office("audit", "checkpoint", *ADA).out
+    for content in (b"", b"nothing\n", signed.replace(b"seq", b"sea"), signed[:-20]):
+        (office.home / "kept").write_bytes(content)
+        assert office("audit", "verify", "--checkpoint", "kept").code == 2
+    (office.home / "kept").write_bytes(b"\n" + signed)
+    assert office("audit", "verify", "--checkpoint", "kept").code == 0
