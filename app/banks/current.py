@@ -149,6 +149,7 @@ class CurrentBanks:
         self._build: asyncio.Task[None] | None = None
         self._build_wanted = False
         self._build_failed_at = float("-inf")
+        self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
         self._unreadable = False
         self._look_again = asyncio.Event()
@@ -194,6 +195,11 @@ class CurrentBanks:
         for (_, of), count in (self._loaded.counts if self._loaded is not None else {}).items():
             counts[of] += count
         return dict(counts)
+
+    @property
+    def build_read(self) -> tuple[int, int] | None:
+        """How many entries the build that runs here has read, and of how many at most; None without one."""
+        return self._build_read
 
     async def wait_for(self, generation: int) -> None:
         """Wait until all changes up to a generation are in force here.
@@ -368,16 +374,21 @@ class CurrentBanks:
         """Write a snapshot of the newest generation, off the event loop."""
         head = await self._store.head(0, b"")
         writer = SnapshotWriter(self._directory, head.generation, head.nonce)
+        read = 0
         try:
+            self._build_read = read, head.touched
             for of in SignalType:
                 async with contextlib.aclosing(self._store.entries(of, head.generation)) as chunks:
                     async for entries in chunks:
                         await _step(writer, writer.add, entries)
+                        read += len(entries)
+                        self._build_read = read, head.touched
             after = await self._store.head(head.generation, head.nonce)
             if not after.known or after.pruned_generation > head.generation:
                 raise SnapshotError("the banks were pruned while they were read")
             return await _step(writer, writer.finish)
         finally:
+            self._build_read = None
             writer.discard()
 
     def _tell_if_failed(self, following: "asyncio.Task[None]") -> None:

@@ -21,7 +21,7 @@ from app.store import banks, processes
 from app.store.database import Database
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
-_SORTED_AT_ONCE: Final = 200_000
+_SORTED_AT_ONCE: Final = 500_000
 
 
 @dataclass(frozen=True)

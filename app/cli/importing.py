@@ -5,10 +5,10 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from app.banks.importing import BadLinesError, Imported, ListFile, import_list, wait_in_force
 from app.banks.lists import BadLine, ListError, new_signal
@@ -31,7 +31,14 @@ SMALL_CHANGE_SECONDS: Final = 10.0
 _SAID_AFTER_LOOKS: Final = 8
 """Looks at the running processes, some a second, before it is said that they are waited for."""
 
-Progress = Callable[[str, int], None]
+_SHOWN_SECONDS: Final = 0.25
+
+
+class Progress(Protocol):
+    """What is told of a step like ``import``: how much is done, and of how much at most, if that is known."""
+
+    def __call__(self, step: str, done: int, /, most: int | None = None) -> None:
+        """Show it."""
 
 
 def import_file(name: str, listed: ListFile, *, wait_seconds: float) -> None:
@@ -121,10 +128,12 @@ async def _import(name: str, listed: ListFile, progress: Progress, wait_seconds:
         _tell_imported(name, imported)
         await _wait(database, imported.generation, wait_seconds)
         if imported.added > SMALL_CHANGE:
-            await _build_index(settings, database, imported.generation, wait_seconds)
+            await _build_index(settings, database, imported.generation, progress, wait_seconds)
 
 
-async def _build_index(settings: Settings, database: Database, generation: int, seconds: float) -> None:
+async def _build_index(
+    settings: Settings, database: Database, generation: int, progress: Progress, seconds: float
+) -> None:
     """Build the index if nobody runs who would, so that the next gate to start is ready at once."""
     async with database.connect() as connection:
         if await processes.live(connection):
@@ -134,7 +143,15 @@ async def _build_index(settings: Settings, database: Database, generation: int, 
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), open_banks(settings, database) as current:
-            await current.wait_for(generation)
+            built = asyncio.create_task(current.wait_for(generation))
+            try:
+                while not (await asyncio.wait([built], timeout=_SHOWN_SECONDS))[0]:
+                    if current.build_read is not None:
+                        done, most = current.build_read
+                        progress("build", done, most)
+            finally:
+                built.cancel()
+            await built
             say("built")
 
 
@@ -216,18 +233,41 @@ def _told(what_not: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """Counts that run on a terminal while a list is read."""
+    """A bar on a terminal while a list is checked and imported, and while an index is built."""
     if not sys.stderr.isatty():
-        yield lambda _step, _done: None
+        yield _show_nothing
         return
     from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Counts
-    from rich.progress import SpinnerColumn, TextColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f}"))
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeRemainingColumn(),
+    )
     with Counts(*columns, console=Console(stderr=True), transient=True) as counts:
         task = counts.add_task("reading", total=None)
-        yield lambda step, done: counts.update(task, description=f"{step}ing", completed=done)
+        shown, checked = "", None
+
+        def show(step: str, done: int, /, most: int | None = None) -> None:
+            nonlocal shown, checked
+            if step == "check":
+                checked = done
+            elif step == "import":
+                # Nearly: headers, remarks and bad lines are lines as well.
+                most = checked
+            if step != shown:
+                counts.reset(task, description=f"{step}ing")
+            shown = step
+            counts.update(task, description=f"{step}ing", completed=done, total=most)
+
+        yield show
+
+
+def _show_nothing(_step: str, _done: int, /, most: int | None = None) -> None:
+    """For what is no terminal."""
 
 
 def _tell_bad_lines(first: list[BadLine], count: int) -> None:

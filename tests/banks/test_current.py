@@ -414,6 +414,25 @@ async def test_two_processes_on_one_directory_build_once(
     assert len(snapshots_in(tmp_path / "snapshots")) == 1
 
 
+async def test_a_build_tells_how_many_entries_it_has_read(
+    database: Database, follow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int] | None] = []
+    finish = snapshot.SnapshotWriter.finish
+
+    def telling(writer: snapshot.SnapshotWriter) -> Path:
+        told.append(following.build_read)
+        return finish(writer)
+
+    monkeypatch.setattr(snapshot.SnapshotWriter, "finish", telling)
+    await make(database)
+    following = await follow()
+    assert following.build_read is None
+    await in_force(following, await add(database, *range(30)))
+    assert told == [(30, 30)]
+    assert following.build_read is None
+
+
 async def test_a_build_that_fails_leaves_what_is_in_force_and_is_tried_again(
     database: Database, follow: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

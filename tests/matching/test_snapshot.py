@@ -242,16 +242,53 @@ def test_a_snapshot_that_was_removed_goes_on_answering_where_it_is_open(director
     assert found(opened, SOME[0].values[3]) == [SOME[0].ids[3]]
 
 
-def test_another_process_maps_the_same_file(directory: Path) -> None:
+OTHER_PROCESS = r"""
+import re, sys
+from pathlib import Path
+from app.matching.snapshot import open_snapshot
+opened = open_snapshot(Path(sys.argv[1]))
+opened.verify()
+maps = re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+(mapped,) = (each for each in maps if sys.argv[1] in each.splitlines()[0])
+kilobytes = dict(re.findall(r"^(\w+): +(\d+) kB", mapped, re.MULTILINE))
+print(sum(opened.index.counts.values()), *(kilobytes[name] for name in ("Rss", "Private_Dirty", "Anonymous")))
+"""
+
+
+def test_another_process_maps_the_same_file_and_has_no_copy_of_it(directory: Path) -> None:
     path = written(directory)
-    script = (
-        "import sys; from pathlib import Path; from app.matching.snapshot import open_snapshot; "
-        "o = open_snapshot(Path(sys.argv[1])); o.verify(); print(sum(o.index.counts.values()))"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True, env=os.environ
+        [sys.executable, "-c", OTHER_PROCESS, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ,
     )
-    assert int(done.stdout) == sum(len(chunk) for chunk in SOME)
+    count, mapped, private, anonymous = (int(number) for number in done.stdout.split())
+    assert count == sum(len(chunk) for chunk in SOME)
+    assert mapped * 1024 >= path.stat().st_size
+    assert private == anonymous == 0
+
+
+@pytest.mark.parametrize("count", [1, 300, 9_000])
+def test_no_entry_of_a_few_banks_takes_more_than_its_share(directory: Path, count: int) -> None:
+    """Ids take four bytes and banks one, however large the numbers are."""
+    chunk = entries(SignalType.PDQ, count, 2**40, bank=2**40)
+    opened = open_snapshot(written(directory, chunks=[chunk]))
+    part = opened.index.parts[SignalType.PDQ]
+    assert (part.ids.offsets.nbytes, part.banks.codes.nbytes) == (4 * count, count)
+    assert np.array_equal(part.ids[:], chunk.ids)
+    assert np.array_equal(part.banks[:], chunk.banks)
+
+
+def test_ids_far_apart_and_banks_by_the_hundred_are_kept_as_they_are(directory: Path) -> None:
+    ids = np.array([2**62, 5, 2**40, 6, *range(10, 306)])
+    banks = np.arange(300) * 2**33
+    values = np.random.default_rng(1).integers(0, 256, (300, 16), np.uint8)
+    chunk = Entries(SignalType.MD5, ids, banks, values)
+    part = open_snapshot(written(directory, chunks=[chunk])).index.parts[SignalType.MD5]
+    told = {(int(part.ids[entry]), int(part.banks[entry])) for entry in range(300)}
+    assert told == set(zip(ids.tolist(), banks.tolist(), strict=True))
 
 
 def test_nothing_is_listed_where_there_is_no_directory(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Long work shows on a terminal how far it has come, and leaves nothing of that elsewhere."""
+
+import os
+import pty
+import subprocess
+import threading
+from pathlib import Path
+
+from app.store.banks import SMALL_CHANGE
+from tests.cli.conftest import Cordon
+from tests.gates import CORDON
+
+
+def on_terminal(state: Path, *arguments: str) -> str:
+    """What a command shows where its error output is a terminal."""
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                shown.extend(os.read(ours, 65536))
+            except OSError:
+                return
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    environment = os.environ | {"CORDON_STATE_DIR": str(state), "TERM": "xterm", "COLUMNS": "100"}
+    subprocess.run([CORDON, *arguments], check=True, env=environment, stderr=theirs, timeout=120)
+    os.close(theirs)
+    reading.join()
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_large_import_shows_how_far_it_has_come(tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    numbers = range(1, 3 * SMALL_CHANGE)
+    listed.write_text("type,value\n" + "".join(f"pdq,{number:064x}\n" for number in numbers))
+    state = tmp_path / "state"
+    on_terminal(state, "bank", "create", "large", "--kind", "other", "--action", "block")
+
+    shown = on_terminal(state, "bank", "import", "large", str(listed))
+
+    said = ["checking", "importing", "20,000", "new in bank large", "built"]
+    places = [shown.index(each) for each in said]
+    assert places == sorted(places)
+
+
+def test_what_is_no_terminal_sees_no_bar(cordon: Cordon) -> None:
+    cordon("bank", "create", "small", "--kind", "other", "--action", "block")
+
+    ran = cordon("bank", "import", "small", "-", stdin=b"type,value\npdq," + b"1" * 64 + b"\n")
+
+    assert ran.err.splitlines() == ["cordon: 1 signals are new in bank small"]
