@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,10 +149,10 @@ async def test_a_list_that_grows_bad_between_check_and_import_is_not_imported(
     some = listed(tmp_path, *lines(*range(20)))
     begin = banks.begin_import
 
-    async def spoil(*args: object) -> banks.Staged:
+    async def spoil(*args: Any, **options: Any) -> banks.Staged:
         with some.path.open("a") as file:
             file.write("bad\n")
-        return await begin(*args)  # type: ignore[arg-type]
+        return await begin(*args, **options)
 
     monkeypatch.setattr(banks, "begin_import", spoil)
     with pytest.raises(ListError, match="changed"):
