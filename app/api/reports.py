@@ -13,7 +13,7 @@ from app.api.services import InServices, Services, scope
 from app.custody.decision import Action
 from app.custody.envelope import MAX_BYTES
 from app.media import BankKind
-from app.store import audit, decisions, reports, sealed
+from app.store import audit, decisions, removal, reports, sealed
 from app.store.report_states import State
 
 router = APIRouter(tags=["reports"])
@@ -221,6 +221,38 @@ async def reject(request: Request, at: InServices, key: ReportKey, report_id: Re
 async def annotate(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
     """`cordon report annotate --out FILE` writes it. The note is sealed to the custodians."""
     return await _decide(request, at, key, report_id, Action.ANNOTATE)
+
+
+@router.post(
+    "/v1/reports/{report_id}/filed",
+    name="report_filed",
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="The report: `filed_manually`.",
+    openapi_extra=_SIGNED_BODY,
+    summary="Record that a report was filed by hand, with a custodian's signed document",
+)
+async def filed(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report filed --out FILE` writes it. The reference is sealed to the custodians."""
+    return await _decide(request, at, key, report_id, Action.FILED)
+
+
+@router.post(
+    "/v1/reports/{report_id}/destroy",
+    name="report_destroy",
+    status_code=204,
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="It is destroyed.",
+    openapi_extra=_SIGNED_BODY,
+    summary="Destroy a report on lawful request, with a custodian's signed order",
+)
+async def destroy(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> None:
+    """`cordon report destroy --out FILE` writes it. 409 while the report is on hold or being filed.
+
+    The worker erases what is left in the database's files within a minute or two.
+    """
+    document = await bodies.read_bounded(request, MAX_BYTES)
+    async with at.database.begin() as connection:
+        await removal.destroy(connection, document, at.pins.read_if_there(), report_id=report_id, by=key.id)
 
 
 async def _decide(request: Request, at: Services, key: Key, report_id: str, action: Action) -> ReportSummary:

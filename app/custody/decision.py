@@ -35,6 +35,8 @@ class Action(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     ANNOTATE = "annotate"
+    FILED = "filed"
+    """It was filed by hand."""
     DESTROY = "destroy"
     RESEAL = "reseal"
 

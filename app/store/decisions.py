@@ -39,7 +39,7 @@ _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
 _FILED_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}")
 _DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
-    *(_APPROVED_EVENT, _REJECTED_EVENT),
+    *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
 
 
@@ -72,14 +72,14 @@ async def take(
     dual_control: bool = False,
     by: str,
 ) -> Report:
-    """Take in a decision to approve, reject or annotate, and bring its report where it leads.
+    """Take in a decision to approve, reject, annotate, or of filing by hand, and bring its report on.
 
     Args:
         connection: within ``Database.begin``.
         untrusted: the signed document.
         roster: the pinned.
         report_id: the report that is meant.
-        actions: what is expected of ``approve``, ``reject`` and ``annotate``.
+        actions: what is expected of ``approve``, ``reject``, ``annotate`` and ``filed``.
         dual_control: whether two different custodians must approve the very same XML.
         by: id of the key that hands it in, or ``cli``.
 
@@ -102,6 +102,8 @@ async def take(
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
     elif decision.action is Action.REJECT:
         return await reports.move(connection, report_id, to=State.REJECTED, details=details)
+    elif decision.action is Action.FILED:
+        return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
     elif await _is_first_of_two(connection, decision, roster, dual_control=dual_control):
         await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
     else:
@@ -176,6 +178,8 @@ async def check_stands(connection: AsyncConnection, signed: Signed, roster: Rost
             f"Only reports of csam banks can be filed, and this is one of kind '{report.bank_kind.value}'. "
             "'cordon report export' writes it for others."
         )
+    if decision.action is Action.FILED and report.bank_kind is BankKind.TEST:
+        raise ConflictError("A report of a test bank is never filed.")
     earlier = await every(connection, decision.report_id, roster)
     if any(other.decision.decided_at >= decision.decided_at for other in earlier):
         raise ConflictError("This decision was taken in already, or a later one was.")

@@ -19,7 +19,7 @@ from app.media import BankKind
 from app.store import alarms, audit, decisions, reports, sealed
 from app.store.database import Database
 from app.store.report_states import State
-from app.store.schema import filings, tombstones
+from app.store.schema import tombstones
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,6 @@ async def remove(
     report = await reports.get(connection, report_id)
     if report.on_hold:
         raise ConflictError(f"The report is on hold; 'cordon report unhold {report_id}' ends that.")
-    called = await connection.execute(
-        select(filings.c.authority_report_id).where(filings.c.report_id == report_id)
-    )
     digests = list(sealed.digests(await sealed.files(connection, report_id)).values())
     await connection.execute(
         insert(tombstones).values(
@@ -83,7 +80,7 @@ async def remove(
             created_at=report.created_at,
             decided_at=report.decided_at,
             receipt_at=report.receipt_at,
-            authority_report_id=called.scalar_one_or_none(),
+            authority_report_id=await reports.authority_report_id(connection, report_id),
             removed_at=datetime.now(UTC),
             document=document,
         )

@@ -16,7 +16,7 @@ from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, notices
 from app.store.report_states import DECIDED, TRANSITIONS, State
-from app.store.schema import idempotency, reports, sightings
+from app.store.schema import filings, idempotency, reports, sightings
 
 MAX_LISTED: Final = 1000
 
@@ -236,6 +236,17 @@ async def set_hold(connection: AsyncConnection, report_id: str, *, on_hold: bool
         event = "report.held" if on_hold else "report.unheld"
         await audit.append(connection, event, report_id, {"by": by})
     return report
+
+
+async def authority_report_id(
+    connection: AsyncConnection, report_id: str, *, environment: str | None = None
+) -> str | None:
+    """What the authority calls a report; None if it does not know it, or only in another environment."""
+    wanted = select(filings.c.authority_report_id).where(filings.c.report_id == report_id)
+    if environment is not None:
+        wanted = wanted.where(filings.c.environment == environment)
+    called: str | None = (await connection.execute(wanted)).scalar_one_or_none()
+    return called
 
 
 async def queue(connection: AsyncConnection) -> Queue:

@@ -82,3 +82,25 @@ def test_nothing_is_decided_without_a_custodian_s_signature(
     assert (stays["state"], stays["decided_at"]) == ("queued", None)
     forbidden = gate.client("ingest").post(f"/v1/reports/{report_id}/reject", content=rejection)
     assert forbidden.status_code == 403
+
+
+def test_filing_by_hand_and_destroying_take_a_signed_document_too(
+    gate: RunningGate, prepared: Prepared, report_id: str
+) -> None:
+    """What is held is not destroyed; afterwards there is nothing to fetch."""
+    ada, _ = prepared.custodians
+    before = digests(prepared, report_id)
+    for action in ("filed", "destroy"):
+        answer = post(gate, report_id, action, deciding(Action.ANNOTATE, report_id, before, ada))
+        assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
+    answer = post(gate, report_id, "filed", deciding(Action.FILED, report_id, before, ada))
+    assert (answer.status_code, answer.json()["state"]) == (200, "filed_manually")
+    gate.client("report").post(f"/v1/reports/{report_id}/hold").raise_for_status()
+    order = deciding(Action.DESTROY, report_id, before, ada)
+    held = post(gate, report_id, "destroy", order)
+    assert (held.status_code, held.json()["code"]) == (409, "conflict")
+    gate.client("report").post(f"/v1/reports/{report_id}/unhold").raise_for_status()
+    done = post(gate, report_id, "destroy", order)
+    assert (done.status_code, done.content) == (204, b"")
+    assert gate.client("report").get(f"/v1/reports/{report_id}/sealed").status_code == 404
+    assert post(gate, report_id, "destroy", order).status_code == 404

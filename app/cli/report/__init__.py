@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.report import deciding, keeping, purging, reading
+from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -13,8 +13,10 @@ app.command("reject")(deciding.reject)
 app.command("annotate")(deciding.annotate)
 app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
-app.command("export")(reading.export)
+app.command("export")(exporting.export)
+app.command("filed")(filed.filed)
 app.command("reseal")(deciding.reseal)
+app.command("destroy")(destroying.destroy)
 app.command("purge")(purging.purge)
 app.command("alarms")(keeping.list_alarms)
 

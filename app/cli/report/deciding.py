@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from app.cli.asking import confirmed
 from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report.opening import Opened, open_stored, read_key, signer_of
 from app.cli.report.reading import ReportId, readable
+from app.cli.report.writing import write_new
 
 if TYPE_CHECKING:
     from app.custody.decision import Action, Decision
@@ -104,7 +104,7 @@ def approve(
     emit(xml.decode())
     if not yes and not confirmed("Approve this for filing"):
         raise FailedError("nothing was approved")
-    _hand_in(_approval(opened, held, xml, words), held, out, "approved")
+    hand_in(_approval(opened, held, xml, words), held, out, "approved")
 
 
 def reject(
@@ -137,9 +137,9 @@ def reject(
         raise UsageError(f"--disable-entry takes an entry that matched here: {', '.join(map(str, matched))}")
     if not yes and not confirmed("Reject this report"):
         raise FailedError("nothing was rejected")
-    words = {"reason": _worded(reason, "--reason")}
-    decision = _decision(Action.REJECT, opened, held, words, disabled_entries=entries)
-    _hand_in(decision, held, out, "rejected")
+    words = {"reason": worded(reason, "--reason")}
+    decision = drawn_up(Action.REJECT, opened, held, words, disabled_entries=entries)
+    hand_in(decision, held, out, "rejected")
 
 
 def annotate(
@@ -155,9 +155,9 @@ def annotate(
     from app.custody.decision import Action
 
     held = read_key(identity)
-    words = {"note": _worded(note, "--note")}
-    decision = _decision(Action.ANNOTATE, open_stored(report_id, held), held, words)
-    _hand_in(decision, held, out, "annotated")
+    words = {"note": worded(note, "--note")}
+    decision = drawn_up(Action.ANNOTATE, open_stored(report_id, held), held, words)
+    hand_in(decision, held, out, "annotated")
 
 
 def reseal(
@@ -223,7 +223,8 @@ def _added(given: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _worded(text: str, option: str) -> str:
+def worded(text: str, option: str) -> str:
+    """A text that says something."""
     if not text.strip():
         raise UsageError(f"{option} says something in words")
     return text
@@ -288,7 +289,7 @@ def _approval(opened: Opened, identity: "Identity", xml: bytes, words: Mapping[s
     from app.custody.identity import encrypt
 
     roster = opened.roster
-    return _decision(
+    return drawn_up(
         Action.APPROVE,
         opened,
         identity,
@@ -307,7 +308,7 @@ def _worker(roster: "Roster") -> "WorkerKeys":
     return roster.worker
 
 
-def _decision(
+def drawn_up(
     action: "Action",
     opened: Opened,
     identity: "Identity",
@@ -329,12 +330,13 @@ def _decision(
     )
 
 
-def _hand_in(decision: "Decision", identity: "Identity", out: Path | None, done: str) -> None:
+def hand_in(decision: "Decision", identity: "Identity", out: Path | None, done: str) -> None:
+    """Sign a decision, and take it in here, or write it to a file for HTTP."""
     from app.custody.decision import Action, sign
 
     document = sign(decision, identity)
     if out is not None:
-        _write(document, out)
+        write_new(out, document)
         say(f"the signed document is in {printable(str(out))}; nothing is {done} until it is handed in:")
         say(f"  POST /v1/reports/{decision.report_id}/{decision.action} with it as the body")
         return
@@ -343,17 +345,6 @@ def _hand_in(decision: "Decision", identity: "Identity", out: Path | None, done:
         say(f"report {report.id} has its first approval; another custodian must approve it too")
     else:
         say(f"report {report.id} is {done}")
-
-
-def _write(document: bytes, out: Path) -> None:
-    try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(document)
-    except FileExistsError:
-        raise UsageError(f"{printable(str(out))} exists and is not overwritten") from None
-    except OSError as error:
-        raise UsageError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
 
 
 async def _take(report_id: str, action: "Action", document: bytes) -> "Report":

@@ -1,14 +1,13 @@
-"""Reports listed, held, exported as they stand, and opened where a custodian's key is."""
+"""Reports listed, held, and opened where a custodian's key is."""
 
 import asyncio
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
 from app.cli.report.opening import Document, Opened, open_stored, read_key, words_of
 
 if TYPE_CHECKING:
@@ -153,33 +152,6 @@ def unhold(report_id: ReportId) -> None:
     say(f"report {report_id} is not on hold")
 
 
-def export(
-    report_id: ReportId,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sealed file goes; a new file.")],
-) -> None:
-    """Write the sealed report as it stands, to be opened elsewhere: an age file, still sealed.
-
-    cordon report export 01J9ZK3V5T8QX2M4N6P8R0S1T2 --out report.age
-    age -d -i ada.key report.age
-    """
-    sealed, later = asyncio.run(_sealed(report_id))
-    try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{printable(str(out))} exists and is not overwritten") from None
-    except OSError as error:
-        raise UsageError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(sealed)
-    except OSError as error:
-        out.unlink(missing_ok=True)
-        raise FailedError(f"{printable(str(out))} cannot be written: {error.strerror}") from None
-    say(f"the sealed report is in {printable(str(out))}")
-    if later:
-        say(f"not in it: {later} later sightings; 'cordon report open {report_id}' shows them")
-
-
 async def _list(state: "State | None") -> "list[Report]":
     from app.cli.state import open_state
     from app.store import reports
@@ -213,16 +185,6 @@ async def _set_hold(report_id: str, *, on_hold: bool) -> None:
 
     async with open_state() as database, database.begin() as connection:
         await reports.set_hold(connection, report_id, on_hold=on_hold, by=BY)
-
-
-async def _sealed(report_id: str) -> tuple[bytes, int]:
-    from app.cli.state import open_state
-    from app.store import reports
-    from app.store import sealed as sealed_files
-
-    async with open_state() as database, database.connect() as connection:
-        sealed = await sealed_files.sealed(connection, report_id)
-        return sealed, len(await reports.list_sightings(connection, report_id))
 
 
 def _is_file(report: str) -> bool:

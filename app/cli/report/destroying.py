@@ -1,0 +1,63 @@
+"""``cordon report destroy``: a custodian orders that a report is removed before its time, and signs it."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from app.cli.asking import confirmed
+from app.cli.console import FailedError, printable, say
+from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, worded
+from app.cli.report.opening import open_stored, read_key
+from app.cli.report.reading import ReportId
+from app.cli.report.writing import write_new
+
+
+def destroy(
+    report_id: ReportId,
+    identity: IdentityFile,
+    reason: Annotated[
+        str, typer.Option(metavar="WHY", help="Who lawfully asked for it: an authority, a court, a case.")
+    ],
+    out: Out = None,
+    yes: Yes = False,
+) -> None:
+    """Destroy a report on lawful request, whatever its time, and erase it from the database's files.
+
+    It cannot be undone, and what was not filed never will be. A hold stands against it, and so does a filing
+    under way. Your signed order stays, with the reason sealed to the custodians; so does the audit log.
+
+        cordon report destroy 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'order 12/2026'
+    """
+    from app.custody.decision import Action, sign
+
+    words = {"reason": worded(reason, "--reason")}
+    held = read_key(identity)
+    opened = open_stored(report_id, held)
+    say(f"report {report_id} is {opened.report.state}, of {opened.report.created_at:%Y-%m-%d %H:%M} UTC")
+    if not yes and not confirmed("Destroy this report for good"):
+        raise FailedError("nothing was destroyed")
+    document = sign(drawn_up(Action.DESTROY, opened, held, words), held)
+    if out is not None:
+        write_new(out, document)
+        say(f"the signed order is in {printable(str(out))}; nothing is destroyed until it is handed in:")
+        say(f"  POST /v1/reports/{report_id}/destroy with it as the body")
+        return
+    erased = asyncio.run(_destroy(report_id, document))
+    say(f"report {report_id} is destroyed")
+    if not erased:
+        raise FailedError(
+            "it may still stand in the database's files: something else is reading them. Run 'cordon report "
+            "purge'; the worker tries again every minute"
+        )
+
+
+async def _destroy(report_id: str, document: bytes) -> bool:
+    from app.cli.state import BY, open_custody
+    from app.retention import purge
+    from app.store import removal
+
+    async with open_custody() as (database, pins):
+        async with database.begin() as connection:
+            await removal.destroy(connection, document, pins.read(), report_id=report_id, by=BY)
+        return await purge.erase(database)

@@ -1,0 +1,39 @@
+"""``cordon report filed``: a custodian says that a report was filed by hand, and signs it."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli.asking import confirmed
+from app.cli.console import FailedError, emit
+from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, hand_in, worded
+from app.cli.report.opening import open_stored, read_key
+from app.cli.report.reading import ReportId, readable
+
+
+def filed(
+    report_id: ReportId,
+    identity: IdentityFile,
+    reference: Annotated[
+        str, typer.Option(metavar="TEXT", help="What the authority calls it: a report number, a case.")
+    ],
+    out: Out = None,
+    yes: Yes = False,
+) -> None:
+    """Record that you filed a report by hand, as with an authority's own form. Nothing is filed after that.
+
+    You sign it; the reference is sealed to the custodians, and 'cordon report open' shows it. How long the
+    report is kept counts from now. 'cordon report export' writes what the form asks for.
+
+        cordon report filed 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reference 'CyberTip 123456789'
+    """
+    from app.custody.decision import Action
+
+    words = {"reference": worded(reference, "--reference")}
+    held = read_key(identity)
+    opened = open_stored(report_id, held)
+    for line in readable(words):
+        emit(line)
+    if not yes and not confirmed("Record that this report was filed by hand"):
+        raise FailedError("nothing was recorded")
+    hand_in(drawn_up(Action.FILED, opened, held, words), held, out, "filed by hand")

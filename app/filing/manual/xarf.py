@@ -1,0 +1,90 @@
+"""XARF v4: the open form in which hosts and others take reports of abuse, made and validated by ``xarf``.
+
+Source: the XARF v4 schemas (xarf.org) that the package brings, ``content-csam``. Evidence is never attached.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import xarf
+
+from app.errors import InvalidRequestError
+from app.filing.cybertip.document import Reporter, Stub
+from app.media import PDQ_MINIMUM_QUALITY
+
+CLASSIFICATIONS: Final = ("baseline", "A1", "A2", "B1", "B2")
+"""How the material is classed, which only a person says; ``baseline`` is what is illegal everywhere."""
+
+_MEDIA: Final = {"image": "image", "video": "video"}
+
+
+def report(stub: Stub, reporter: Reporter, classification: str, *, ncmec_report_id: str | None) -> bytes:
+    """One report as JSON, found valid by the package.
+
+    Args:
+        stub: the opened report.
+        reporter: who reports and sends.
+        classification: of ``CLASSIFICATIONS``, as a person says.
+        ncmec_report_id: what the CyberTipline calls it, if it was filed there for real.
+
+    Raises:
+        InvalidRequestError: the report names no URL, which XARF needs, or what it holds is not valid there.
+    """
+    provenance, context = stub["provenance"], stub["context"]
+    url = provenance.get("requested_url") or context.get("source_url") or context.get("page_url")
+    if not url:
+        raise InvalidRequestError("XARF reports a URL, and this report names none. Use another format.")
+    who = {"org": reporter.company, "contact": reporter.email, "domain": reporter.email.rpartition("@")[2]}
+    host = urlsplit(url).hostname or ""
+    told = {
+        "url": url,
+        "classification": classification,
+        "detection_method": "hash_match",
+        "evidence_source": "automated_scan",
+        "media_type": _MEDIA.get(stub["media"]["kind"]),
+        "hash_values": _hashes(stub),
+        "ncmec_report_id": ncmec_report_id,
+        "description": "Found by comparing hashes. No person viewed the file, and no copy was kept.",
+    }
+    if provenance.get("resolved_address"):
+        told["source_port"] = provenance["resolved_port"]
+    if provenance["how"] == "fetched":
+        told |= {"verified_at": provenance["fetched_at"], "verification_method": "automated_crawler"}
+    made = xarf.create_report(
+        category="content",
+        type="csam",
+        source_identifier=provenance.get("resolved_address") or host,
+        reporter=who,
+        sender=who,
+        **{name: value for name, value in told.items() if value is not None},
+    )
+    _check(made.errors)
+    if made.report is None:
+        raise InvalidRequestError("The xarf package makes no report of this.")
+    document = made.report.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["timestamp"] = _moment(provenance.get("fetched_at") or provenance["received_at"])
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # Once more, as whoever receives it will read it.
+    _check(xarf.parse(text).errors)
+    return f"{text}\n".encode()
+
+
+def _hashes(stub: Stub) -> Mapping[str, str]:
+    signals = stub["signals"]
+    digests = {name: signals[name] for name in ("md5", "sha1", "sha256")}
+    # The schema does not name PDQ, and takes it.
+    first = next((each for each in signals["renderings"] if each["quality"] >= PDQ_MINIMUM_QUALITY), None)
+    return digests if first is None else digests | {"pdq": first["pdq"]}
+
+
+def _moment(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _check(errors: list[Any]) -> None:
+    """Refuse what is not valid, naming the field: the message of the package could hold its value."""
+    if errors:
+        raise InvalidRequestError(f"XARF does not take the report: '{errors[0].field}' is not valid.")
