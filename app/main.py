@@ -169,11 +169,11 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
         async with open_gate(settings, "serve") as wired:
             _check_controls(settings, wired)
             services = _services(settings, wired)
-            keys = KeyRing(wired.database)
-            server = Server(_uvicorn_config(settings, application(services, keys, services.limits)))
+            served = application(services, services.keys, services.limits)
+            server = Server(_uvicorn_config(settings, served))
             await wired.presence.known_to_others()
             async with (
-                repeating(keys.write_last_use, LAST_USE_SECONDS),
+                repeating(services.keys.write_last_use, LAST_USE_SECONDS),
                 repeating(services.limits.settle, HEARTBEAT_SECONDS),
                 repeating(PinsWatch(wired.database, wired.pins).look, PINS_WATCH_SECONDS),
                 asyncio.TaskGroup() as tasks,
@@ -201,6 +201,7 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
         gate=dataclasses.replace(wired.gate, watch=guard),
         fetch=wired.fetcher.fetch,
         metrics=Metrics(),
+        keys=KeyRing(wired.database),
         limits=KeyLimits(
             lambda: wired.presence.gates == 1,
             Allowances(wired.database, wired.presence.process_id).draw,

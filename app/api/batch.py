@@ -26,6 +26,7 @@ from app.errors import (
     MalformedError,
     OverloadedError,
     TooLargeError,
+    UnauthenticatedError,
     UnsupportedMediaTypeError,
 )
 from app.pipeline import Submission, check_ready
@@ -162,6 +163,9 @@ async def _item(at: Services, key: Key, number: int, untrusted_line: bytes) -> d
     try:
         untrusted = bodies.decode_json(untrusted_line)
         client_ref = _client_ref(untrusted)
+        if not await at.keys.is_active(key.id):
+            # A batch may run for minutes; a revoked key begins nothing more.
+            raise UnauthenticatedError  # noqa: TRY301 - told like what else goes wrong with a line
         result = await _patiently(at, key, item_id, untrusted)
     except CordonError as error:
         told = problems.problem_of(error, item_id)

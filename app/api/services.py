@@ -19,6 +19,7 @@ from app.pipeline import Gate
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile, Settings
 from app.store.database import Database
+from app.store.keys import KeyRing
 
 if TYPE_CHECKING:
     from app.api.health import Gauges, Readiness
@@ -41,6 +42,7 @@ class Services:
     gate: Gate
     fetch: Fetch
     metrics: Metrics
+    keys: KeyRing
     limits: KeyLimits
     guard: ProbeGuard
     pins: RosterFile

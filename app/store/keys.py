@@ -149,6 +149,7 @@ class KeyRing:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys: dict[bytes, Key] = {}
+        self._ids: frozenset[str] = frozenset()
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._used: dict[str, datetime] = {}
@@ -168,6 +169,17 @@ class KeyRing:
         if key is not None:
             self._used[key.id] = datetime.now(UTC)
         return key
+
+    async def is_active(self, key_id: str) -> bool:
+        """Whether a key is still what it was when its token was seen, for what goes on long after that.
+
+        Raises:
+            NotReadyError: the keys cannot be read, and what is known of them is too old to trust.
+        """
+        asked_at = time.monotonic()
+        if asked_at - self._read_at > KEYS_LIFE_SECONDS:
+            await self._read(asked_at)
+        return key_id in self._ids
 
     async def write_last_use(self) -> None:
         """Store when keys were used since the last call; for a task that runs every few seconds.
@@ -196,6 +208,7 @@ class KeyRing:
                 rows = await connection.execute(select(keys).where(keys.c.revoked_at.is_(None)))
                 known = {row["token_hash"]: _key(row) for row in rows.mappings()}
             self._keys, self._read_at = known, began
+            self._ids = frozenset(key.id for key in known.values())
 
 
 def _hash(token: str) -> bytes:

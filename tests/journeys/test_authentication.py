@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 
 import httpx
@@ -25,8 +26,61 @@ ROUTES = [
     ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/sealed", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/hold", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/unhold", "report"),
+    ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/approve", "report"),
+    ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/reject", "report"),
+    ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/annotate", "report"),
     ("GET", "/v1/status", "ops"),
 ]
+SPELLINGS = [
+    *("{}/", "/{}", "{}?/livez", "{}#/livez", "{};/livez", "{}%00", "{}%0d%0aX:%20y", "/livez/..{}"),
+    *("/livez/%2e%2e{}", "/livez%2f..{}", "/%2f{}", "http://gate{}", "{}\\..\\livez", "/livez\\..{}"),
+]
+"""Where a route might be found by something that reads paths otherwise."""
+
+
+def answered(gate: RunningGate, head: str) -> int:
+    """The status that is answered to the head of a request, as it stands."""
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=30) as connection:
+        connection.sendall(f"{head}\r\nHost: gate\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        version, status, _ = connection.recv(1024).split(b" ", 2)
+    assert version == b"HTTP/1.1"
+    return int(status)
+
+
+def test_the_routes_here_are_all_that_there_are(gate: RunningGate) -> None:
+    """A route that is added must be asked for its token and its scope too."""
+    document = gate.client("all").get("/openapi.json").json()
+    documented = {
+        (method.upper(), path.format(name="x", report_id="01J9ZK3V5T8QX2M4N6P8R0S1T2"))
+        for path, operations in document["paths"].items()
+        for method in operations
+        if path not in HEALTH
+    }
+    assert documented == {(method, path.partition("?")[0]) for method, path, _ in ROUTES}
+
+
+def test_no_spelling_of_a_path_and_no_method_gets_by_without_a_token(gate: RunningGate) -> None:
+    """What the parser itself refuses is 400; nothing else is told."""
+    paths = sorted({path.partition("?")[0] for _, path, _ in ROUTES} | {"/openapi.json"})
+    odd_methods = ("HEAD", "TRACE", "CONNECT", "PROPFIND", "M-SEARCH", "get", "BREW")
+    for path in paths:
+        for spelling in SPELLINGS:
+            for method in ("GET", "POST"):
+                head = f"{method} {spelling.format(path)} HTTP/1.1"
+                assert answered(gate, head) in {400, 401}, head
+        for method in odd_methods:
+            assert answered(gate, f"{method} {path} HTTP/1.1") in {400, 401}, (method, path)
+    for head in (
+        "GET /v1/status HTTP/1.0",
+        "OPTIONS * HTTP/1.1",
+        "GET /v1/status HTTP/1.1\r\nX-Original-URL: /livez\r\nX-Rewrite-URL: /livez",
+        "GET /v1/status HTTP/1.1\r\nX-HTTP-Method-Override: GET\r\nX-Forwarded-Prefix: /livez",
+        "GET /v1/status HTTP/1.1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "GET /v1/status HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13",
+        "GET /livez HTTP/1.1\r\nHost: other\r\nTransfer-Encoding: chunked\r\nContent-Length: 4",
+        "POST /v1/ingest HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4",
+    ):
+        assert answered(gate, head) in ({200, 400} if "/livez HTTP" in head else {400, 401}), head
 
 
 def test_without_a_token_everything_but_health_is_401(gate: RunningGate) -> None:

@@ -1,14 +1,32 @@
 """Many URLs in one request."""
 
+import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
 
+from app.store import keys
+from app.store.database import open_current
 from tests.gates import RunningGate, wait_for
 from tests.worlds import MediaHost
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+async def make_key(gate: RunningGate) -> tuple[keys.Key, str]:
+    """A key that may begin ten media a second, and its token."""
+    async with open_current(gate.prepared.store) as database, database.begin() as connection:
+        return await keys.create(
+            connection, name="short-lived", scopes=frozenset({keys.Scope.INGEST}), rate_per_second=10
+        )
+
+
+async def revoke(gate: RunningGate, key_id: str) -> None:
+    """End a key, as the command does."""
+    async with open_current(gate.prepared.store) as database, database.begin() as connection:
+        await keys.revoke(connection, key_id)
 
 
 def test_each_line_gets_its_answer_and_a_bad_line_fails_alone(gate: RunningGate, host: MediaHost) -> None:
@@ -62,6 +80,34 @@ def test_an_empty_batch_is_done_at_once(gate: RunningGate) -> None:
     """No line, no item."""
     answer = gate.client().post("/v1/ingest/batch", content=b"\n\n", headers=NDJSON)
     assert [json.loads(line) for line in answer.text.splitlines()] == [{"done": 0}]
+
+
+def test_a_batch_begins_nothing_more_once_its_key_is_revoked(gate: RunningGate, host: MediaHost) -> None:
+    """A batch may run for minutes: its token is dead within seconds here too."""
+    key, token = asyncio.run(make_key(gate))
+    lines = [json.dumps({"url": f"{host.url('/harmless.jpg')}?revoked-{number}"}) for number in range(50)]
+    told: list[dict[str, Any]] = []
+    asked_before = len(host.asked)
+    with (
+        httpx.Client(base_url=gate.url, trust_env=False, timeout=60) as client,
+        client.stream(
+            "POST",
+            "/v1/ingest/batch",
+            content="\n".join(lines),
+            headers=NDJSON | {"Authorization": f"Bearer {token}"},
+        ) as answer,
+    ):
+        for line in answer.iter_lines():
+            if not told:
+                asyncio.run(revoke(gate, key.id))
+            told.append(json.loads(line))
+    assert told.pop() == {"done": len(lines)}
+    statuses = [each["status"] for each in told]
+    assert (statuses[0], statuses[-1]) == (200, 401)
+    assert {each["problem"]["code"] for each in told if each["status"] != 200} == {"unauthenticated"}
+    fetched = [asked for asked in host.asked[asked_before:] if "?revoked-" in asked.target]
+    assert len(fetched) == statuses.count(200)
+    assert statuses.count(401) > len(lines) // 4
 
 
 def test_items_that_were_begun_are_reported_though_the_caller_left(

@@ -50,6 +50,22 @@ def ask(gate: RunningGate, token: str) -> httpx.Response:
     )
 
 
+def begin(gate: RunningGate, token: str) -> int:
+    """Ask for what costs nothing but a permit: 404, or 429 where there is none."""
+    answer = httpx.get(
+        f"{gate.url}/v1/nothing",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=60,
+        trust_env=False,
+    )
+    return answer.status_code
+
+
+def held_media(gate: RunningGate) -> int:
+    """How many media are on their way in."""
+    return int(gate.client("ops").get("/v1/status").json()["intake"]["held_media"])
+
+
 def livez_seconds(gate: RunningGate) -> float:
     """How long ``/livez`` takes on a connection of its own."""
     began = time.monotonic()
@@ -59,11 +75,11 @@ def livez_seconds(gate: RunningGate) -> float:
 
 def test_a_key_beyond_its_rate_is_slowed_and_others_are_not(gate: RunningGate) -> None:
     """429 with Retry-After, before the body is read; the next second it may again."""
-    token = asyncio.run(make_key(gate, rate_per_second=3))
+    token = asyncio.run(make_key(gate, rate_per_second=1))
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: ask(gate, token), range(12)))
     statuses = Counter(answer.status_code for answer in answers)
-    assert statuses[200] >= 3
+    assert statuses[200] >= 1
     assert statuses[429] >= 4
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["code"] == "rate_limited"
@@ -81,7 +97,7 @@ def test_a_key_runs_no_more_at_once_than_it_may(gate: RunningGate) -> None:
             f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: image/jpeg\r\nContent-Length: 10\r\n\r\n".encode()
         )
-        time.sleep(0.3)
+        wait_for(lambda: held_media(gate) == 1)
         assert ask(gate, token).status_code == 429
     deadline = time.monotonic() + 5
     while ask(gate, token).status_code != 200:
@@ -95,9 +111,9 @@ def begun_by(gates: Sequence[RunningGate], token: str, seconds: float) -> tuple[
     with ThreadPoolExecutor(8) as pool:
         while time.monotonic() - began < seconds:
             by_turns = [gates[number % len(gates)] for number in range(8)]
-            answers = list(pool.map(lambda gate: ask(gate, token), by_turns))
-            assert {answer.status_code for answer in answers} <= {200, 429}
-            passed += sum(answer.status_code == 200 for answer in answers)
+            statuses = list(pool.map(lambda gate: begin(gate, token), by_turns))
+            assert set(statuses) <= {404, 429}
+            passed += statuses.count(404)
     return passed, time.monotonic() - began
 
 
@@ -133,7 +149,7 @@ def test_two_gates_share_the_limits_of_a_key(store: StoreSettings) -> None:
             with contextlib.ExitStack() as uploads:
                 for _ in range(3):
                     uploads.enter_context(begun_upload(one, few))
-                time.sleep(0.5)
+                wait_for(lambda: held_media(one) == 3)
                 assert [ask(gate, few).status_code for gate in (one, two)] == [429, 429]
             wait_for(lambda: ask(two, few).status_code == 200, 5)
 
@@ -180,7 +196,7 @@ def test_a_dribbled_head_is_not_waited_for(gate: RunningGate) -> None:
         assert ended
 
 
-@pytest.mark.parametrize("count", [1500])
+@pytest.mark.parametrize("count", [3000])
 def test_health_answers_among_a_crowd_of_idle_connections(gate: RunningGate, count: int) -> None:
     """They are cut off in time, and crowd nobody out until then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -216,7 +232,7 @@ def test_a_spent_budget_refuses_new_media_before_their_bodies(tmp_path: Path) ->
                 f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
                 f"Content-Type: image/jpeg\r\nContent-Length: {1024 * 1024}\r\n\r\nx".encode()
             )
-            time.sleep(0.5)
+            wait_for(lambda: held_media(gate) == 1)
             refused = ask(gate, token)
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
