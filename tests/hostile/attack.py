@@ -110,6 +110,24 @@ def send(client: httpx.Client, content: bytes) -> Outcome:
     return Outcome(reason or verdict, seconds, body)
 
 
+def send_for_status(client: httpx.Client, content: bytes) -> Outcome:
+    """Have a medium decided and no hash told, so that a quick look may be enough.
+
+    Raises:
+        AssertionError: the answer is none of the contract's.
+    """
+    began = time.monotonic()
+    answer = client.post(
+        "/v1/ingest", content=content, headers={"Content-Type": "image/png"}, params={"answer": "status"}
+    )
+    seconds = time.monotonic() - began
+    verdict = {204: "clear", 451: "match", 422: "undecidable"}.get(answer.status_code)
+    assert verdict is not None, f"answered {answer.status_code}"
+    assert answer.headers["cordon-verdict"] == verdict
+    assert answer.content == b""
+    return Outcome(f"{verdict}, as status", seconds, {})
+
+
 def check_unharmed(gate: RunningGate) -> None:
     """To be asked after the attack, when the gate has ended.
 
@@ -123,7 +141,7 @@ def check_unharmed(gate: RunningGate) -> None:
 
 def warnings_of(gate: RunningGate) -> list[str]:
     """The events of the gate's log that tell of something that must not happen, each with how it did."""
-    expected = {"fetch_allow_is_set", "few_custodians"}
+    expected = {"fetch_allow_is_set", "few_custodians", "custodians_pinned_at_first_start"}
     lines = (json.loads(line) for line in gate.log.read_text().splitlines())
     return [
         f"{line['event']} {line.get('how', '')}"

@@ -3,7 +3,8 @@
 Every file must have an answer of the contract within the time for decoding; the gate's own process must not
 end, nor grow, nor run out of descriptors; and no decoder may crash by an error that was not foreseen. What is
 sent depends on the seed and the file's number alone, so one file is sent again with
-``--seed SEED --first NUMBER --files 1``. The exit code is 1 if anything was found.
+``--seed SEED --first NUMBER --files 1``. Ctrl-C ends the run and tells what came of it so far.
+The exit code is 1 if anything was found.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from tests.gates import RunningGate
-from tests.hostile.attack import SLACK_SECONDS, Outcome, attacked_gate, send, warnings_of
+from tests.hostile.attack import SLACK_SECONDS, Outcome, attacked_gate, send, send_for_status, warnings_of
 from tests.hostile.media import encoded, picture
 from tests.hostile.mutations import mutated
 from tests.hostile.watch import resident_bytes, tree
@@ -35,6 +36,9 @@ MOST_DESCRIPTORS = 128
 
 MOST_GROWTH_BYTES = 48 * MEBIBYTE
 """How much more the gate's own process, or its fork server, may hold after all files than after the first."""
+
+STATUS_EVERY = 4
+"""Of one in so many files only the status is asked for, which a quick look may be enough for."""
 
 BATCH_FILES = 100
 MOST_FAILURES = 10
@@ -83,7 +87,7 @@ def run(gate: RunningGate, client: httpx.Client, seed: int, first: int, files: i
     """Send so many files and tell what came of them."""
     findings = Findings(seed)
     began = time.monotonic()
-    with ThreadPoolExecutor(DECODERS) as pool:
+    with contextlib.suppress(KeyboardInterrupt), ThreadPoolExecutor(DECODERS) as pool:
         for start in range(first, first + files, BATCH_FILES):
             batch = range(start, min(start + BATCH_FILES, first + files))
             list(pool.map(lambda number: _send(client, number, findings), batch))
@@ -105,7 +109,8 @@ def _send(client: httpx.Client, number: int, findings: Findings) -> None:
         return
     _, content = mutated(findings.seed, number)
     try:
-        outcome: Outcome | None = send(client, content)
+        ask = send_for_status if number % STATUS_EVERY == 0 else send
+        outcome: Outcome | None = ask(client, content)
     except (AssertionError, httpx.HTTPError, ValueError) as error:
         outcome = None
         failure = f"file {number}: {type(error).__name__}: {error}"
