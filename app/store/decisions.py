@@ -16,14 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.custody.decision import Action, Decision, Signed, sign, verify
 from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
-from app.entries import NewSignal
 from app.errors import ConflictError, SignatureRequiredError
-from app.media import BankKind, SignalType
-from app.store import audit, bank_entries, banks, reports, sealed
+from app.media import BankKind
+from app.store import audit, bank_entries, entry_marks, reports, sealed
 from app.store.report_states import State
 from app.store.reports import Report
 from app.store.schema import audit as audit_log
-from app.store.schema import banks as bank_table
 from app.store.schema import decisions, entries
 
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
@@ -95,7 +93,7 @@ async def take(
     await check_stands(connection, signed, roster)
     if decision.action is Action.REJECT:
         for entry_id in decision.disabled_entries:
-            await _disable(connection, entry_id, by=by)
+            await _disable(connection, entry_id, report_id=report_id, by=by)
     await record(connection, signed)
     details = _told(signed, by)
     if decision.action is Action.ANNOTATE:
@@ -296,17 +294,16 @@ async def _is_first_of_two(
     )
 
 
-async def _disable(connection: AsyncConnection, entry_id: int, *, by: str) -> None:
+async def _disable(connection: AsyncConnection, entry_id: int, *, report_id: str, by: str) -> None:
     """Take an entry of a bank out of force; one that is gone already is no error."""
-    found = (
-        await connection.execute(
-            select(bank_table.c.name, entries.c.type, entries.c.value)
-            .join(bank_table, bank_table.c.id == entries.c.bank_id)
-            .where(entries.c.id == entry_id, entries.c.removed_generation.is_(None), bank_entries.visible())
+    there = await connection.execute(
+        select(entries.c.id).where(
+            entries.c.id == entry_id, entries.c.removed_generation.is_(None), bank_entries.visible()
         )
-    ).one_or_none()
-    if found is not None:
-        await banks.remove(connection, found.name, [NewSignal(SignalType(found.type), found.value)], by=by)
+    )
+    if there.first() is not None:
+        why = f"a custodian rejected report {report_id}"
+        await entry_marks.disable(connection, entry_id, why=why, by=by)
 
 
 def _told(signed: Signed, by: str) -> dict[str, Any]:

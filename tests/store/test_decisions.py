@@ -22,7 +22,7 @@ from app.store.database import Database
 from app.store.decisions import Approval, NotApprovedError
 from app.store.report_states import State
 from app.store.reports import Report
-from app.store.schema import audit, entries
+from app.store.schema import audit, entries, entry_marks
 from app.store.schema import decisions as table
 from app.store.schema import reports as report_table
 from app.store.shelf import ReportShelf
@@ -243,21 +243,21 @@ async def test_a_rejection_takes_the_entry_out_of_force_in_the_same_step(office:
         await banks.add(connection, "known", signals, by="cli")
         first = (await connection.execute(select(entries.c.id).order_by(entries.c.id))).scalars().first()
 
-    async def in_force() -> list[bytes]:
+    async def disabled() -> list[int]:
         async with office.database.connect() as connection:
             rows = await connection.execute(
-                select(entries.c.value).where(entries.c.removed_generation.is_(None))
+                select(entry_marks.c.entry_id).where(entry_marks.c.disabled_at.is_not(None))
             )
             return list(rows.scalars())
 
     stale = deciding(Action.REJECT, office.report_id, ["f" * 64], office.ada, disabled_entries=(first,))
     with pytest.raises(ConflictError):
         await office.take(stale)
-    assert len(await in_force()) == 2
+    assert await disabled() == []
     digests = await office.seen()
     rejection = deciding(Action.REJECT, office.report_id, digests, office.ada, disabled_entries=(first, 999))
     assert (await office.take(rejection)).state is State.REJECTED
-    assert await in_force() == [signals[1].value]
+    assert await disabled() == [first]
 
 
 async def test_who_is_pinned_no_more_approves_no_more(office: Office) -> None:
