@@ -68,7 +68,7 @@ def values(stage: list[Instruction], name: str) -> list[str]:
 
 
 def test_compose_runs_two_gates_a_worker_and_postgresql() -> None:
-    assert set(SERVICES) == {*OURS, "postgres"}
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {*OURS, "postgres"}
     assert [SERVICES[name]["command"] for name in OURS] == [["serve"], ["serve"], ["worker"]]
 
 
@@ -102,12 +102,24 @@ def test_a_gate_may_lock_its_memory_and_has_enough_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_cordon_has_no_volume_but_for_the_snapshots(name: str) -> None:
+def test_cordon_has_no_volume_but_for_the_snapshots_and_the_pinned_custodians(name: str) -> None:
     service = SERVICES[name]
     mount = "snapshots:/var/lib/cordon/snapshots"
 
-    assert service["volumes"] == [mount if name == "worker" else f"{mount}:ro"]
+    assert service["volumes"][:1] == [mount if name == "worker" else f"{mount}:ro"]
+    assert service["volumes"][1:] == ["./secrets/pinned:/etc/cordon/pinned:ro"]
     assert "tmpfs" not in service
+
+
+def test_one_container_alone_writes_the_pinned_custodians_and_it_serves_nothing() -> None:
+    """As the owner of their directory, without a capability, and only when somebody runs it."""
+    custody = SERVICES["custody"]
+
+    assert custody["volumes"] == ["./secrets/pinned:/etc/cordon/pinned"]
+    assert custody["environment"]["CORDON_CUSTODIANS"] == "/etc/cordon/pinned/custodians"
+    assert (custody["profiles"], custody["restart"], custody["user"]) == (["custody"], "no", "0")
+    assert custody["networks"] == ["inner"]
+    assert "ports" not in custody
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -136,6 +148,7 @@ def test_what_the_compose_file_sets_are_settings_that_cordon_knows(tmp_path: Pat
         settings = load({**SERVICES[name]["environment"], "CORDON_CONFIG": str(secret)})
         assert settings.serve.strict
         assert settings.store.database_url is not None
+        assert str(settings.roster_path) == "/etc/cordon/pinned/custodians"
 
 
 def test_no_password_stands_in_the_compose_file_or_in_an_environment() -> None:
@@ -385,6 +398,7 @@ def test_the_systemd_unit_sets_what_cordon_knows_and_waits_for_what_was_begun(tm
     settings = load({**given, "CORDON_CONFIG": str(configuration)})
 
     assert settings.serve.strict
+    assert str(settings.roster_path) == "/etc/cordon/custodians"
     assert int(unit_settings()["TimeoutStopSec"][0]) > settings.serve.drain_seconds
 
 

@@ -126,8 +126,9 @@ async def test_no_recipient_is_added_and_no_key_swapped_unnoticed(house: House) 
 
 
 async def test_no_approval_can_be_forged(house: House) -> None:
-    """Signed with a key of the thief's own, as another, or taken from another report: not over HTTP, and not
-    by writing document, audit entry and state as if it had been taken in.
+    """Signed with a key of the thief's own, as another, or taken from another report.
+
+    Not over HTTP, and not by writing document, audit entry and state as if it had been taken in.
     """
     house.steal("recipients")
     forged = house.steal("approvals", house.queued)
