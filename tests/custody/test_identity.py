@@ -12,9 +12,11 @@ import pytest
 from app.custody.identity import (
     checked_public_key,
     checked_signing_key,
+    encrypt,
     fingerprint,
     generate,
     read_identity,
+    signing_key_of,
     write_identity,
 )
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -148,3 +150,60 @@ def test_a_signing_key_is_taken_as_it_is_shown() -> None:
 def test_what_is_no_signing_key_is_refused(given: str) -> None:
     with pytest.raises(InvalidRequestError, match="no signing key"):
         checked_signing_key(given)
+
+
+def test_a_file_under_a_passphrase_opens_with_it_and_with_nothing_else(tmp_path: Path) -> None:
+    """As age encrypts it; nothing of the key stands in it in the clear."""
+    identity, path = generate(), tmp_path / "identity.age"
+    write_identity(identity, path, "correct horse")
+    assert identity.secret_keys[0].encode() not in path.read_bytes()
+    assert path.read_bytes().startswith(b"-----BEGIN AGE ENCRYPTED FILE-----")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_identity(path, lambda: "correct horse") == identity
+    with pytest.raises(InvalidRequestError, match="does not open"):
+        read_identity(path, lambda: "wrong horse")
+    with pytest.raises(InvalidRequestError, match="protected by a passphrase"):
+        read_identity(path)
+
+
+@pytest.mark.parametrize(("kind", "signs"), [("ed25519", True), ("rsa", False)])
+def test_an_ssh_key_opens_what_age_sealed_to_it(tmp_path: Path, kind: str, signs: bool) -> None:  # noqa: FBT001
+    """One of Ed25519 signs with itself."""
+    path = tmp_path / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "me", "-f", path], check=True)
+    identity = read_identity(path)
+    public = (tmp_path / "id.pub").read_text()
+    assert checked_public_key(public) == identity.public_key
+    assert signing_key_of(identity.public_key) == identity.signing_public_key
+    assert (identity.signing_public_key is not None) is signs
+    sealed = subprocess.run(
+        ["age", "-R", tmp_path / "id.pub"], input=b"a report", capture_output=True, check=True
+    )
+    assert identity.decrypt(sealed.stdout) == b"a report"
+    (tmp_path / "by-cordon.age").write_bytes(encrypt(b"another", [identity.public_key]))
+    opened = subprocess.run(
+        ["age", "-d", "-i", path, tmp_path / "by-cordon.age"], capture_output=True, check=True
+    )
+    assert opened.stdout == b"another"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-t", "ed25519", "-N", "secret"), "protected by a passphrase"),
+        (("-t", "ecdsa", "-N", ""), "Ed25519 or RSA"),
+    ],
+)
+def test_an_ssh_key_that_cannot_be_used_is_refused_with_the_mend(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", *options, "-f", tmp_path / "id"], check=True)
+    with pytest.raises(InvalidRequestError, match=said):
+        read_identity(tmp_path / "id")
+
+
+def test_an_ssh_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "id"], check=True)
+    (tmp_path / "id").chmod(0o640)
+    with pytest.raises(InvalidRequestError, match="chmod 600"):
+        read_identity(tmp_path / "id")

@@ -1,0 +1,158 @@
+"""Custodians by command: pinned in the file, told where the database differs, asked on a terminal."""
+
+import os
+import pty
+import sqlite3
+import subprocess
+import termios
+from collections.abc import Sequence
+from fcntl import ioctl
+from pathlib import Path
+
+from app.custody.identity import Identity, generate, write_identity
+from app.report.seal import seal
+from tests.cli.conftest import Cordon
+from tests.gates import CORDON
+from tests.stubs import stub
+
+
+def on_a_terminal(command: Sequence[str | Path], answers: Sequence[str], **given: str) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own, typing an answer at each prompt; exit code and stdout."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=os.environ | given,
+        start_new_session=True,
+        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+    )
+    os.close(slave)
+    heard = b""
+    try:
+        for answer in answers:
+            while not heard.rstrip(b" ").endswith((b":", b"]")):
+                heard += os.read(master, 4096)
+            os.write(master, answer.encode() + b"\n")
+            heard = b""
+        out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(master)
+    return process.returncode, out
+
+
+def test_a_passphrase_is_asked_on_the_terminal_and_age_takes_the_same_file(tmp_path: Path) -> None:
+    """Twice when it is made; too short a one, or two that differ, write nothing."""
+    key = tmp_path / "ada.key"
+    keygen: list[str | Path] = [CORDON, "custodian", "keygen", "--out", key, "--passphrase"]
+    assert on_a_terminal(keygen, ["correct horse", "correct hose"])[0] == 1
+    assert on_a_terminal(keygen, ["short"])[0] == 2
+    assert not key.exists()
+    code, public_key = on_a_terminal(keygen, ["correct horse", "correct horse"])
+    assert code == 0
+    document = stub().to_json("01J9ZK3V5T8QX2M4N6P8R0S1T2")
+    (tmp_path / "report.age").write_bytes(seal(document, [public_key.decode().strip()]))
+    opening: list[str | Path] = [
+        CORDON,
+        "report",
+        "open",
+        tmp_path / "report.age",
+        "--identity",
+        key,
+        "--json",
+    ]
+    code, out = on_a_terminal(opening, ["correct horse"], CORDON_STATE_DIR=str(tmp_path / "none"))
+    assert (code, b"canary-host" in out) == (0, True)
+    assert on_a_terminal(opening, ["wrong horse"])[0] == 2
+    code, out = on_a_terminal(["age", "-d", "-i", key, tmp_path / "report.age"], ["correct horse"])
+    assert (code, out) == (0, document)
+
+
+def test_without_a_terminal_a_passphrase_is_not_waited_for(cordon: Cordon) -> None:
+    write_identity(generate(), cordon.home / "ada.key", "correct horse")
+    made = cordon("custodian", "keygen", "--out", "new.key", "--passphrase")
+    assert (made.code, "on a terminal, and there is none" in made.err) == (1, True)
+    assert not (cordon.home / "new.key").exists()
+
+
+def added(cordon: Cordon, name: str, **given: str) -> Identity:
+    """Add a custodian."""
+    identity = generate()
+    ran = cordon(
+        *("custodian", "add", name, identity.public_key),
+        *("--signing-key", str(identity.signing_public_key)),
+        given={f"CORDON_{key.upper()}": value for key, value in given.items()},
+    )
+    assert ran.code == 0, ran.err
+    return identity
+
+
+def in_database(cordon: Cordon, statement: str, *values: str) -> None:
+    with sqlite3.connect(cordon.home / "state" / "cordon.db") as database:
+        database.execute(statement, values)
+    database.close()
+
+
+def names(cordon: Cordon) -> list[str]:
+    return [each["name"] for each in cordon("custodian", "list", "--json").documents]
+
+
+def test_what_the_database_says_otherwise_is_told_and_pinned_only_by_a_person(cordon: Cordon) -> None:
+    """Every difference is shown with its key; without a yes nothing changes."""
+    ada = added(cordon, "ada")
+    added(cordon, "grace")
+    mallory = generate()
+    in_database(cordon, "UPDATE custodians SET public_key = ? WHERE name = 'ada'", mallory.public_key)
+    listed = cordon("custodian", "list")
+    assert ada.public_key in listed.out.decode()
+    assert mallory.public_key not in listed.out.decode()
+    assert "custodian 'ada'" in listed.err
+    assert "is not pinned: nothing is sealed to that key" in listed.err
+    assert "pinned custodian 'ada'" in listed.err
+    asked = cordon("custodian", "pin")
+    assert (asked.code, "with --yes it does not" in asked.err) == (2, True)
+    assert "- ada" in asked.out.decode()
+    assert mallory.public_key in asked.out.decode()
+    assert ada.public_key in cordon("custodian", "list").out.decode()
+    in_database(cordon, "UPDATE custodians SET public_key = ? WHERE name = 'ada'", ada.public_key)
+    assert "nothing to pin" in cordon("custodian", "pin").err
+    in_database(cordon, "UPDATE custodians SET removed_at = added_at WHERE name = 'ada'")
+    assert cordon("custodian", "pin", "--yes").code == 0
+    assert names(cordon) == ["grace"]
+
+
+def test_custodians_of_an_older_database_are_pinned_at_the_first_use_and_that_is_told(cordon: Cordon) -> None:
+    """Where no file is named; a file that is named and is not there pins nobody."""
+    ada = added(cordon, "ada")
+    (cordon.home / "state" / "custodians").unlink()
+    named = cordon("custodian", "list", given={"CORDON_CUSTODIANS": str(cordon.home / "elsewhere")})
+    assert (named.out.count(b"\n"), "is not pinned" in named.err) == (1, True)
+    first = cordon("custodian", "list")
+    assert "compare their fingerprints" in first.err
+    assert ada.public_key in first.out.decode()
+    assert "compare their fingerprints" not in cordon("custodian", "list").err
+
+
+def test_a_second_gate_s_own_file_is_pinned_from_the_database(cordon: Cordon) -> None:
+    """Until then it seals to nobody, and says so."""
+    added(cordon, "ada")
+    other = {"CORDON_CUSTODIANS": str(cordon.home / "other" / "custodians")}
+    assert cordon("custodian", "pin", "--yes", given=other).code == 0
+    pinned = (cordon.home / "other" / "custodians").read_text()
+    assert pinned == (cordon.home / "state" / "custodians").read_text()
+
+
+def test_a_new_worker_key_replaces_the_old_whose_checkpoints_still_hold(cordon: Cordon) -> None:
+    """They are checked by the former keys in the file."""
+    added(cordon, "ada")
+    for name in ("old.key", "new.key"):
+        worker = generate()
+        write_identity(worker, cordon.home / name)
+        keys = ("--worker", worker.public_key, "--worker-signing-key", str(worker.signing_public_key))
+        assert cordon("custodian", "pin", *keys, "--yes").code == 0
+        assert cordon("audit", "checkpoint", "--identity", name, "--out", "kept").code == 0
+    assert "[former." in (cordon.home / "state" / "custodians").read_text()
+    verified = cordon("audit", "verify", "--checkpoint", "kept", "--json")
+    assert (verified.code, verified.document["whole"]) == (0, True)
+    assert cordon("custodian", "pin", "--worker", "age1x").code == 2
