@@ -1,4 +1,4 @@
-"""A running gate and its custodians: it seals to the pinned, tells where the database differs, or is closed."""
+"""A running gate and its custodians: seals to the pinned, tells where the database differs, or is closed."""
 
 import asyncio
 from pathlib import Path
