@@ -1,4 +1,4 @@
-"""The worker: keeps the index snapshots built, and what is past its time removed.
+"""The worker: files what custodians approved, keeps the index snapshots built, removes what is past its time.
 
 Gates do without it; with it, no gate of a shared snapshot directory has to build a large index itself.
 """
@@ -10,12 +10,13 @@ import logging
 import signal
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from app import log
 from app.custody.roster import RosterFile
 from app.errors import NotReadyError
 from app.filing import alarms, checkpoints, notify
+from app.filing.desk import Filer, open_filer
 from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
@@ -29,6 +30,7 @@ TIDY_SECONDS: Final = 60.0
 BY: Final = "worker"
 NOTIFY_SECONDS: Final = 5.0
 CHECKPOINT_SECONDS: Final = 3600.0
+FILE_SECONDS: Final = 5.0
 PURGE_EVERY: Final = 24 * 60
 """Reports whose time is over are looked for every so many turns: once a day, and at the start."""
 SWEEP_EVERY: Final = 60
@@ -39,7 +41,9 @@ async def work(settings: Settings) -> int:
     """Run the worker until a signal ends it; the exit code.
 
     Raises:
-        SettingsError: ``CORDON_NOTIFY_CA_FILE`` cannot be read as certificates.
+        SettingsError: ``CORDON_NOTIFY_CA_FILE`` cannot be read as certificates, or something that filing
+            needs is missing.
+        NotFoundError, InvalidRequestError: the worker's own identity cannot be used.
     """
     pins = RosterFile(settings.roster_path)
     told = partial(notify.tell, to=notify.channels(settings.notify))
@@ -57,7 +61,10 @@ async def work(settings: Settings) -> int:
         announced(database, banks, "worker"),
         repeating(partial(told, database), NOTIFY_SECONDS),
         repeating(partial(checkpoints.sign, database, settings.worker_key_path, pins), CHECKPOINT_SECONDS),
+        open_filer(settings, database) as filer,
     ):
+        filing = asyncio.create_task(_file(filer))
+        until: set[asyncio.Future[Any]] = {ended, filing}
         log.event(logger, logging.INFO, "working")
         for turn in itertools.count():
             with contextlib.suppress(NotReadyError):
@@ -66,11 +73,26 @@ async def work(settings: Settings) -> int:
                 await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
-            await asyncio.wait([ended], timeout=TIDY_SECONDS)
+            await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 break
+            if filing.done():
+                # Only an error that nobody foresaw ends it: rather no worker than one that files nothing.
+                await filing
+        # A turn that is cut off is taken up again when its lease is over, as after a kill.
+        filing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await filing
     log.event(logger, logging.INFO, "stopped")
     return INTERRUPTED if ended.result() is signal.SIGINT else 0
+
+
+async def _file(filer: Filer) -> None:
+    """File what is due, again and again."""
+    while True:
+        with contextlib.suppress(NotReadyError):
+            await filer.turn()
+        await asyncio.sleep(FILE_SECONDS)
 
 
 async def _tidy(database: Database) -> None:

@@ -49,7 +49,7 @@ def serve(
 
 
 def worker() -> None:
-    """Run the worker until SIGTERM or SIGINT: it builds the banks' index and removes what is past its time.
+    """Run the worker until SIGTERM or SIGINT: it files, builds the index, removes what is past its time.
 
     A gate works without it. Where several gates share one database and one snapshot directory, one worker
     saves each of them from building a large index itself.

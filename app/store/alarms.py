@@ -33,6 +33,8 @@ class AlarmKind(StrEnum):
     """Filing stopped at a question that only a person can answer."""
     FILING_FAILING = "filing_failing"
     """It was approved 72 hours ago and is not filed."""
+    FILING_REFUSED = "filing_refused"
+    """The authority takes no report from this Cordon at all; the subject is the environment."""
     RETENTION_NEAR = "retention_near"
     """It may not be kept for much longer, and nothing may remove it yet."""
     CUSTODIAN_UNPROVEN = "custodian_unproven"
@@ -51,6 +53,7 @@ ADVICE: Final = {
     AlarmKind.REPORT_WAITING: "open it and decide: 'cordon report approve' or 'reject'",
     AlarmKind.REPORT_PARKED: "read its cause with 'cordon report show', mend it, then 'cordon report retry'",
     AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
+    AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at the entry, then keep it or remove it from its bank",

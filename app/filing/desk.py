@@ -1,0 +1,151 @@
+"""The worker's filing: what it needs, opened from the settings, and its turns, one after another.
+
+Where the authority refuses Cordon itself, nothing is sent any more but ``/status``, now and then, until that
+says that it knows these credentials: an alarm stands meanwhile.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from app import log
+from app.custody.identity import Identity, generate, read_identity, write_identity
+from app.custody.roster import RosterFile, WorkerKeys
+from app.errors import ConflictError, NotFoundError
+from app.filing.cybertip.answers import Call, Meaning, meaning
+from app.filing.cybertip.client import open_client
+from app.filing.cybertip.environment import endpoint
+from app.filing.cybertip.schema import load
+from app.filing.filer import Desk, Outcome, file_next
+from app.settings import Settings
+from app.store import alarms, filings
+from app.store.alarms import AlarmKind
+from app.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS: Final = 600.0
+"""How long the authority is left alone after it refused Cordon itself."""
+
+
+@dataclass
+class Filer:
+    """Files what is due, turn by turn.
+
+    Attributes:
+        desk: what filing needs; None if it is off.
+        alarm_after: how long after its approval an unfiled report raises an alarm.
+        refused_until: by the monotonic clock; None while the authority takes reports.
+    """
+
+    database: Database
+    desk: Desk | None
+    alarm_after: timedelta
+    refused_until: float | None = None
+
+    async def turn(self) -> None:
+        """File all that is due, and say what is overdue.
+
+        Raises:
+            NotReadyError: the database failed, or the file of the pinned is none.
+        """
+        now = self.desk.now() if self.desk is not None else datetime.now(UTC)
+        async with self.database.begin() as connection:
+            late = await filings.overdue(connection, now - self.alarm_after)
+            await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
+        if self.desk is None or not await self._may_ask(self.desk):
+            return
+        while (outcome := await file_next(self.desk)) is not None:
+            if outcome is Outcome.STOPPED:
+                await self._refused(self.desk)
+                return
+            if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
+                await self._taken(self.desk)
+
+    async def _may_ask(self, desk: Desk) -> bool:
+        if self.refused_until is None:
+            return True
+        if time.monotonic() < self.refused_until:
+            return False
+        answer = await desk.authority.status()
+        if meaning(Call.STATUS, answer) is not Meaning.DONE:
+            self.refused_until = time.monotonic() + ASK_AGAIN_SECONDS
+            return False
+        self.refused_until = None
+        return True
+
+    async def _refused(self, desk: Desk) -> None:
+        self.refused_until = time.monotonic() + ASK_AGAIN_SECONDS
+        async with self.database.begin() as connection:
+            await alarms.raise_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
+
+    async def _taken(self, desk: Desk) -> None:
+        async with self.database.begin() as connection:
+            await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
+
+
+@contextlib.asynccontextmanager
+async def open_filer(settings: Settings, database: Database) -> AsyncIterator[Filer]:
+    """The filer that the settings ask for, until the block ends.
+
+    Raises:
+        SettingsError: something that filing needs is missing, or is not what it must be.
+        NotFoundError, InvalidRequestError: the worker's identity cannot be used.
+    """
+    alarm_after = timedelta(hours=settings.filing.filing_alarm_hours)
+    where = endpoint(settings)
+    if where is None:
+        yield Filer(database, None, alarm_after)
+        return
+    schema = load(settings.filing.cybertip_xsd) if settings.filing.cybertip_xsd is not None else None
+    identity = worker_identity(settings)
+    pins = RosterFile(settings.roster_path)
+    _warn_if_not_pinned(identity, pins)
+    async with open_client(where) as authority:
+        desk = Desk(
+            database,
+            pins,
+            identity,
+            authority,
+            where.environment,
+            settings.custody.dual_control,
+            schema,
+        )
+        log.event(logger, logging.INFO, "filing_on", environment=where.environment.value)
+        yield Filer(database, desk, alarm_after)
+
+
+def worker_identity(settings: Settings) -> Identity:
+    """The worker's own identity; where no setting names one, it is made when it is first needed.
+
+    Raises:
+        NotFoundError: the file that the setting names is not there.
+        InvalidRequestError: it is no identity file of mode 0600, or has a passphrase.
+    """
+    path: Path = settings.worker_key_path
+    try:
+        return read_identity(path)
+    except NotFoundError:
+        if settings.filing.filing_identity is not None:
+            raise
+    # Another worker may be making it.
+    with contextlib.suppress(ConflictError):
+        write_identity(generate(), path)
+    return read_identity(path)
+
+
+def _warn_if_not_pinned(identity: Identity, pins: RosterFile) -> None:
+    """Say how the worker's keys are pinned: until they are, nothing can be approved for it."""
+    keys = WorkerKeys.of(identity)
+    if pins.read_if_there().worker != keys:
+        log.event(
+            logger,
+            logging.WARNING,
+            "worker_key_not_pinned",
+            run=f"cordon custodian pin --worker {keys.public_key} --worker-signing-key {keys.signing_key}",
+        )

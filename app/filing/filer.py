@@ -1,0 +1,344 @@
+"""Filing one report after another with the CyberTipline: approved bytes, once each, across every crash.
+
+A report is opened (``/submit``), and then filed (``/finish``), which cannot be undone:
+
+1. take the turn at a report that is due, under a lease with a fresh token;
+2. open what a custodian signed, and check that these are the bytes;
+3. ``/submit``; keep the authority's id before anything else;
+4. look at lease, state and approval for the last time, and write down that the next call is about to be made;
+5. ``/finish``; keep the answer, verbatim, sealed to the custodians.
+
+Until 4 is written, whoever comes next begins with ``/submit`` again: an open report that nobody finishes
+expires. From then on ``/finish`` is repeated under the very same id, and only what the authority says counts.
+Nothing is cleaned up on the way out, so that a kill is no different from any other end.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from app import log
+from app.custody.identity import Identity, encrypt
+from app.custody.roster import RosterFile
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.filing.cybertip import grammar
+from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
+from app.filing.cybertip.client import CyberTipline
+from app.filing.cybertip.environment import Environment
+from app.filing.cybertip.reading import UnreadableError, read
+from app.filing.cybertip.schema import Schema
+from app.store import decisions, filings
+from app.store.database import Database
+from app.store.decisions import NotApprovedError
+from app.store.filings import Step, Transaction, Turn
+from app.store.report_states import State
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = timedelta(seconds=30)
+LONGEST_PAUSE: Final = timedelta(hours=1)
+"""Pauses double from the first to the longest; then it goes on at that, for as long as it takes."""
+
+OPEN_FOR: Final = timedelta(hours=20)
+"""An open report is not finished after this; the authority deletes it after 24 hours."""
+
+
+class Outcome(StrEnum):
+    """What came of a turn."""
+
+    FILED = "filed"
+    DRY_RUN = "dry_run"
+    PARKED = "parked"
+    POSTPONED = "postponed"
+    STOPPED = "stopped"
+    """The authority refuses Cordon itself: no report can be filed until a person mends that."""
+    OVERTAKEN = "overtaken"
+    """Somebody else has the turn, or decided otherwise; nothing was done here."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What filing needs.
+
+    Attributes:
+        identity: the worker's own; what custodians approve is sealed to it.
+        schema: NCMEC's, where there is one.
+        now: the clock, which may jump.
+    """
+
+    database: Database
+    pins: RosterFile
+    identity: Identity
+    authority: CyberTipline
+    environment: Environment
+    dual_control: bool
+    schema: Schema | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The XML that custodians signed."""
+
+    xml: bytes
+    sha256: str
+
+
+class _HaltedError(Exception):
+    """The turn cannot go on; ``halt`` says what follows, ``cause`` why if a person is needed."""
+
+    def __init__(self, halt: Meaning, cause: str, answer: Answer | None = None) -> None:
+        super().__init__(cause)
+        self.halt = halt
+        self.cause = cause
+        self.answer = answer or Answer()
+
+
+async def file_next(desk: Desk) -> Outcome | None:
+    """Take one turn at a report that is due; what came of it, or None if none is due.
+
+    Raises:
+        NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
+    """
+    async with desk.database.begin() as connection:
+        turn = await filings.claim(connection, environment=desk.environment.value, now=desk.now())
+    if turn is None:
+        return None
+    try:
+        outcome = await _file(desk, turn)
+    except _HaltedError as halted:
+        outcome = await _halt(desk, turn, halted)
+        _tell(outcome, turn, halted.answer, halted.cause)
+        return outcome
+    _tell(outcome, turn, Answer(), None)
+    return outcome
+
+
+async def _file(desk: Desk, turn: Turn) -> Outcome:
+    turn = await _from_where_it_stands(desk, turn)
+    try:
+        document = await _document(desk, turn)
+    except _HaltedError as halted:
+        if halted.halt is Meaning.PARK and _open_and_unfinished(turn):
+            return await _withdraw_and_park(desk, turn, halted)
+        raise
+    authority_report_id = turn.filing.authority_report_id
+    if authority_report_id is None:
+        answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
+        authority_report_id = str(answer.report_id)
+        if not await _keep_opened(desk, turn, document, answer):
+            # Nobody will finish it, so it would expire; it is only tidier to say so.
+            await desk.authority.retract(authority_report_id)
+            return Outcome.OVERTAKEN
+    if not await _attempt_finish(desk, turn, document):
+        return Outcome.OVERTAKEN
+    answer = _expect(Meaning.FINISHED, Call.FINISH, await desk.authority.finish(authority_report_id))
+    return await _keep_finished(desk, turn, authority_report_id, answer)
+
+
+async def _from_where_it_stands(desk: Desk, turn: Turn) -> Turn:
+    """The turn as it may go on: as it stands, or from the beginning where that is safe."""
+    filing, now = turn.filing, desk.now()
+    elsewhere = filing.environment != desk.environment.value
+    tried_out = filing.step is Step.FINISHED or elsewhere
+    if filing.finish_attempted_at is not None:
+        if tried_out and not Environment(filing.environment).counts:
+            return await _afresh(desk, turn, now)
+        if elsewhere or turn.state is not State.SUBMITTED:
+            raise _HaltedError(Meaning.PARK, "finish_unknown")
+        return turn
+    expired = filing.opened_at is not None and abs(now - filing.opened_at) > OPEN_FOR
+    # Approved again since it was opened: what is open may be another document.
+    superseded = filing.step is Step.OPENED and turn.state is not State.SUBMITTED
+    if elsewhere or expired or superseded:
+        return await _afresh(desk, turn, now)
+    return turn
+
+
+async def _afresh(desk: Desk, turn: Turn, now: datetime) -> Turn:
+    async with desk.database.begin() as connection:
+        await filings.begin_afresh(connection, turn, environment=desk.environment.value, now=now)
+        filing = await filings.get(connection, turn.report_id)
+    if filing is None:
+        raise _HaltedError(Meaning.RETRY, "gone")
+    return replace(turn, filing=filing)
+
+
+async def _document(desk: Desk, turn: Turn) -> _Document:
+    """What is to be filed, opened and checked: these very bytes, and none that the authority must refuse."""
+    async with desk.database.connect() as connection:
+        approval = await _approval(connection, desk, turn)
+    try:
+        xml = desk.identity.decrypt(approval.xml)
+    except InvalidRequestError:
+        raise _HaltedError(Meaning.PARK, "not_sealed_to_worker") from None
+    if hashlib.sha256(xml).hexdigest() != approval.xml_sha256:
+        raise _HaltedError(Meaning.PARK, "not_what_was_signed")
+    try:
+        root = read(xml)
+    except UnreadableError:
+        raise _HaltedError(Meaning.PARK, "invalid_document") from None
+    # What was true when it was signed is so still, even if this clock was set back since.
+    now = max(desk.now(), *(signed.decision.decided_at for signed in approval.signed))
+    if grammar.problems(root, now) or (desk.schema is not None and desk.schema.problem(root)):
+        raise _HaltedError(Meaning.PARK, "invalid_document")
+    return _Document(xml, approval.xml_sha256)
+
+
+async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:
+    try:
+        return await decisions.approval(
+            connection, turn.report_id, desk.pins.read(), dual_control=desk.dual_control
+        )
+    except NotApprovedError:
+        raise _HaltedError(Meaning.PARK, "not_approved") from None
+    except ConflictError:
+        raise _HaltedError(Meaning.PARK, "tampered") from None
+    except NotFoundError:
+        # Destroyed by a custodian; there is nothing left to park either.
+        raise _HaltedError(Meaning.RETRY, "gone") from None
+
+
+async def _keep_opened(desk: Desk, turn: Turn, document: _Document, answer: Answer) -> bool:
+    """Commit the authority's id; whether the report may go on under it."""
+
+    async def keep(connection: Transaction) -> bool:
+        kept = await filings.opened(
+            connection,
+            turn,
+            str(answer.report_id),
+            request_id=answer.request_id,
+            now=desk.now(),
+            details=_details(desk, str(answer.report_id)),
+        )
+        if kept:
+            await _check_still_approved(connection, desk, turn, document)
+        return kept
+
+    return await desk.database.write(keep)
+
+
+async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:
+    """Commit that ``/finish`` is about to be called; whether it may be."""
+    async with desk.database.begin() as connection:
+        if not await filings.attempt_finish(connection, turn, now=desk.now()):
+            return False
+        await _check_still_approved(connection, desk, turn, document)
+    return True
+
+
+async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn, document: _Document) -> None:
+    """Return only if this very document is approved still; the report's row is locked."""
+    approval = await _approval(connection, desk, turn)
+    if approval.xml_sha256 != document.sha256:
+        raise _HaltedError(Meaning.PARK, "approval_changed")
+
+
+async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:
+    receipt = encrypt(answer.body, desk.pins.read().public_keys)
+
+    async def keep(connection: Transaction) -> bool:
+        return await filings.finished(
+            connection,
+            turn,
+            authority_report_id,
+            counts=desk.environment.counts,
+            receipt=receipt,
+            code=answer.code,
+            request_id=answer.request_id,
+            now=desk.now(),
+            details=_details(desk, authority_report_id)
+            | {"receipt_sha256": hashlib.sha256(receipt).hexdigest()},
+        )
+
+    if not await desk.database.write(keep):
+        return Outcome.OVERTAKEN
+    return Outcome.FILED if desk.environment.counts else Outcome.DRY_RUN
+
+
+async def _withdraw_and_park(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
+    """Withdraw at the authority what is open there and must not be finished; it would expire otherwise."""
+    authority_report_id = str(turn.filing.authority_report_id)
+    answer = await desk.authority.retract(authority_report_id)
+    if meaning(Call.RETRACT, answer) is Meaning.FINISHED:
+        return await _keep_finished(desk, turn, authority_report_id, answer)
+    raise halted
+
+
+async def _halt(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
+    """End a turn that cannot go on."""
+    answer = halted.answer
+    async with desk.database.begin() as connection:
+        if halted.halt is Meaning.PARK:
+            kept = await filings.park(
+                connection,
+                turn,
+                cause=halted.cause,
+                code=answer.code,
+                request_id=answer.request_id,
+                details={"environment": desk.environment.value},
+            )
+            return Outcome.PARKED if kept else Outcome.OVERTAKEN
+        until = desk.now() + max(
+            pause_after(turn.filing.attempts, random.random()),  # noqa: S311 - spreads load, guards nothing
+            timedelta(seconds=answer.retry_after),
+        )
+        kept = await filings.postpone(
+            connection, turn, until=until, code=answer.code, request_id=answer.request_id
+        )
+    if halted.halt is Meaning.STOP:
+        return Outcome.STOPPED
+    return Outcome.POSTPONED if kept else Outcome.OVERTAKEN
+
+
+def pause_after(attempts: int, drawn: float) -> timedelta:
+    """How long to wait after so many attempts: doubling up to an hour, and up to a half more at random.
+
+    Args:
+        attempts: how many there were, from 1.
+        drawn: from 0 to 1.
+    """
+    doubled: timedelta = FIRST_PAUSE * 2.0 ** min(max(attempts - 1, 0), 16)
+    return min(doubled, LONGEST_PAUSE) * (1 + drawn / 2)
+
+
+def _open_and_unfinished(turn: Turn) -> bool:
+    return turn.filing.authority_report_id is not None and turn.filing.finish_attempted_at is None
+
+
+def _expect(wanted: Meaning, call: Call, answer: Answer) -> Answer:
+    """The answer, if it means what is wanted."""
+    found = meaning(call, answer)
+    if found is wanted:
+        return answer
+    if found in {Meaning.RETRY, Meaning.STOP}:
+        raise _HaltedError(found, f"{call.value}_{found.value}", answer)
+    raise _HaltedError(Meaning.PARK, cause(answer), answer)
+
+
+def _details(desk: Desk, authority_report_id: str) -> dict[str, str]:
+    """What the audit log says of a step: ids alone."""
+    return {"environment": desk.environment.value, "authority_report_id": authority_report_id}
+
+
+def _tell(outcome: Outcome, turn: Turn, answer: Answer, why: str | None) -> None:
+    """Log what came of a turn, never what was sent or answered."""
+    troubled = outcome in {Outcome.PARKED, Outcome.POSTPONED, Outcome.STOPPED}
+    log.event(
+        logger,
+        logging.WARNING if troubled else logging.INFO,
+        "filing",
+        outcome=outcome.value,
+        report=turn.report_id,
+        cause=why,
+        attempts=turn.filing.attempts,
+        http_status=answer.status,
+        code=answer.code,
+        trouble=answer.trouble.value if answer.trouble is not None else None,
+        request_id=answer.request_id,
+    )

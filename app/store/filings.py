@@ -1,0 +1,365 @@
+"""How far the filing of a report has come, and whose turn it is: leases with a fresh token each.
+
+The token is a fence. Whatever changes a filing names it, so that a filer whose turn has passed changes
+nothing more, however wrong its clock is. The authority's id of a report can be replaced only while no finish
+was ever attempted; whoever attempts one has said so here before. So of all the ids that a report may have
+been opened under, at most one is ever finished.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.media import BankKind
+from app.store import audit, reports
+from app.store.report_states import State
+from app.store.schema import filings
+from app.store.schema import reports as report_table
+
+Transaction = AsyncConnection
+"""What ``Database.begin`` gives: for those who hand it on and speak no SQL themselves."""
+
+LEASE: Final = timedelta(minutes=5)
+"""How long a turn lasts; far longer than all that is done in it."""
+
+LONGEST_PAUSE: Final = timedelta(days=2)
+"""No attempt is set later than this; one that seems so was set by a clock that was wrong."""
+
+_TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
+
+
+class Step(StrEnum):
+    """What is to be done next, or was done last."""
+
+    SUBMITTING = "submitting"
+    OPENED = "opened"
+    FINISHING = "finishing"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Filing:
+    """How far a report has come.
+
+    Attributes:
+        environment: where; ids of one mean nothing to another.
+        authority_report_id: the authority's id, once it was opened.
+        finish_attempted_at: when the irreversible call was first about to be made; from then on only the
+            authority knows whether it was filed.
+        last_code: of the authority's last answer, if it had one.
+        attempts: how many turns it took since it began.
+        receipt: the authority's last word, an age file sealed to the custodians.
+    """
+
+    report_id: str
+    environment: str
+    step: Step
+    authority_report_id: str | None
+    request_id: str | None
+    opened_at: datetime | None
+    finish_attempted_at: datetime | None
+    last_code: int | None
+    attempts: int
+    first_attempt_at: datetime
+    next_attempt_at: datetime
+    receipt: bytes | None = field(repr=False)
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """A row of the table."""
+        values = {name: row[name] for name in cls.__dataclass_fields__}
+        return cls(**values | {"step": Step(row["step"])})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A filer's turn at a report.
+
+    Attributes:
+        token: nobody else has it.
+        state: the report's when the turn began.
+        filing: how far it had come then.
+    """
+
+    token: bytes = field(repr=False)
+    state: State
+    filing: Filing
+
+    @property
+    def report_id(self) -> str:
+        """The report's id."""
+        return self.filing.report_id
+
+
+async def claim(connection: AsyncConnection, *, environment: str, now: datetime) -> Turn | None:
+    """Take the turn at a report that is due; None if none is. Within ``Database.begin``."""
+    found = await connection.execute(
+        select(report_table.c.id, report_table.c.state)
+        .select_from(report_table.outerjoin(filings))
+        .where(
+            report_table.c.state.in_([state.value for state in _TO_FILE]),
+            report_table.c.bank_kind == BankKind.CSAM.value,
+            or_(filings.c.report_id.is_(None), _due(now)),
+        )
+        .order_by(func.coalesce(filings.c.next_attempt_at, report_table.c.decided_at), report_table.c.id)
+        .limit(1)
+        .with_for_update(of=report_table, skip_locked=True)
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    token = secrets.token_bytes(16)
+    leased = {"lease": token, "leased_until": now + LEASE}
+    # Whoever had the row's lock before may have taken the turn: what was read above is not what stands now.
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    begun = await connection.execute(
+        dialect.insert(filings)
+        .values(report_id=row.id, **_beginning(environment, now), **leased)
+        .on_conflict_do_nothing(index_elements=[filings.c.report_id])
+    )
+    if not begun.rowcount:
+        taken = await connection.execute(
+            update(filings)
+            .where(filings.c.report_id == row.id, _due(now))
+            .values(attempts=filings.c.attempts + 1, **leased)
+        )
+        if not taken.rowcount:
+            return None
+    filing = await get(connection, row.id)
+    assert filing is not None  # noqa: S101 - written above, in this transaction
+    return Turn(token, State(row.state), filing)
+
+
+async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
+    """How far a report has come; None if nobody began to file it."""
+    found = await connection.execute(select(filings).where(filings.c.report_id == report_id))
+    row = found.mappings().one_or_none()
+    return Filing.of(row) if row is not None else None
+
+
+async def begin_afresh(connection: AsyncConnection, turn: Turn, *, environment: str, now: datetime) -> bool:
+    """Forget what was opened before, to begin with submitting; whether the turn still is this filer's."""
+    return await _change(connection, turn, **_beginning(environment, now))
+
+
+async def opened(
+    connection: AsyncConnection,
+    turn: Turn,
+    authority_report_id: str,
+    *,
+    request_id: str | None,
+    now: datetime,
+    details: audit.Details,
+) -> bool:
+    """Keep the authority's id, before anything else is done; whether the report may go on under it.
+
+    It may not if the turn is another filer's by now, or a person decided otherwise in the meantime. Doing
+    it again with the same id is no error.
+    """
+    state = await reports.lock(connection, turn.report_id)
+    kept = await _change(
+        connection,
+        turn,
+        step=Step.OPENED.value,
+        authority_report_id=authority_report_id,
+        request_id=request_id,
+        opened_at=now,
+        last_code=0,
+    )
+    if not kept or state not in _TO_FILE:
+        return False
+    if state is not State.SUBMITTED:
+        await reports.move(connection, turn.report_id, to=State.SUBMITTED, details=details)
+    return True
+
+
+async def attempt_finish(connection: AsyncConnection, turn: Turn, *, now: datetime) -> bool:
+    """Say that the irreversible call is about to be made; whether it may be: the last look at the lease."""
+    state = await reports.lock(connection, turn.report_id)
+    if state is not State.SUBMITTED:
+        return False
+    return await _change(
+        connection,
+        turn,
+        valid_at=now,
+        step=Step.FINISHING.value,
+        finish_attempted_at=turn.filing.finish_attempted_at or now,
+    )
+
+
+async def finished(
+    connection: AsyncConnection,
+    turn: Turn,
+    authority_report_id: str,
+    *,
+    counts: bool,
+    receipt: bytes,
+    code: int | None,
+    request_id: str | None,
+    now: datetime,
+    details: audit.Details,
+) -> bool:
+    """Keep that the authority has the report: a fact, whosever turn it is. Whether the report is so now.
+
+    Doing it again is no error.
+
+    Args:
+        connection: within ``Database.begin``.
+        turn: of whoever was told.
+        authority_report_id: the id that was finished.
+        counts: whether the report is filed now, and not only tried out.
+        receipt: the authority's answer, sealed.
+        code: of that answer.
+        request_id: of that answer.
+        now: when it came.
+        details: for the audit entry.
+    """
+    state = await reports.lock(connection, turn.report_id)
+    kept = await connection.execute(
+        update(filings)
+        .where(
+            filings.c.report_id == turn.report_id,
+            filings.c.authority_report_id == authority_report_id,
+            filings.c.step != Step.FINISHED.value,
+        )
+        .values(
+            step=Step.FINISHED.value,
+            receipt=receipt,
+            last_code=code,
+            request_id=request_id,
+            lease=None,
+            leased_until=None,
+        )
+    )
+    to = State.FILED if counts else State.DRY_RUN
+    if not kept.rowcount or state not in {*_TO_FILE, State.PARKED}:
+        return state is to
+    await reports.move(
+        connection,
+        turn.report_id,
+        to=to,
+        receipt_at=now if counts else None,
+        details=details,
+    )
+    return True
+
+
+async def postpone(
+    connection: AsyncConnection,
+    turn: Turn,
+    *,
+    until: datetime,
+    code: int | None = None,
+    request_id: str | None = None,
+) -> bool:
+    """End the turn; the next one is not before ``until``. Whether it still was this filer's."""
+    ended = _ended(code, request_id)
+    return await _change(connection, turn, **ended, next_attempt_at=until)
+
+
+async def park(
+    connection: AsyncConnection,
+    turn: Turn,
+    *,
+    cause: str,
+    code: int | None = None,
+    request_id: str | None = None,
+    details: audit.Details | None = None,
+) -> bool:
+    """End the turn, and leave the report to a person; whether the turn still was this filer's.
+
+    Where no finish was attempted, what was opened is forgotten: it expires, and the next filing opens anew.
+    """
+    state = await reports.lock(connection, turn.report_id)
+    if not await _change(connection, turn, **_ended(code, request_id)) or state not in _TO_FILE:
+        return False
+    await _forget_unfinished(connection, turn.report_id)
+    await reports.move(connection, turn.report_id, to=State.PARKED, cause=cause, details=details)
+    return True
+
+
+async def release(
+    connection: AsyncConnection, report_id: str, *, environment: str, now: datetime, afresh: bool
+) -> None:
+    """Make a report due at once, as a person wants it; within ``Database.begin``, its row locked.
+
+    Args:
+        connection: to write with.
+        report_id: the report's.
+        environment: where filing begins if it begins afresh.
+        now: the time.
+        afresh: forget even an id that may have been finished.
+    """
+    changes: dict[str, Any] = {"next_attempt_at": now, "lease": None, "leased_until": None}
+    if afresh:
+        changes |= _beginning(environment, now)
+    await connection.execute(update(filings).where(filings.c.report_id == report_id).values(**changes))
+
+
+async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:
+    """Ids of the reports that were approved before some moment and are on their way still."""
+    rows = await connection.execute(
+        select(report_table.c.id).where(
+            report_table.c.state.in_([state.value for state in _TO_FILE]),
+            func.coalesce(report_table.c.decided_at, report_table.c.changed_at) < since,
+        )
+    )
+    return frozenset(rows.scalars())
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    """Filings whose time has come and whose turn nobody has, by this clock."""
+    return and_(
+        or_(filings.c.next_attempt_at <= now, filings.c.next_attempt_at > now + LONGEST_PAUSE),
+        or_(filings.c.lease.is_(None), filings.c.leased_until <= now, filings.c.leased_until > now + LEASE),
+    )
+
+
+def _beginning(environment: str, now: datetime) -> dict[str, Any]:
+    return {
+        "environment": environment,
+        "step": Step.SUBMITTING.value,
+        "authority_report_id": None,
+        "request_id": None,
+        "opened_at": None,
+        "finish_attempted_at": None,
+        "last_code": None,
+        "attempts": 1,
+        "first_attempt_at": now,
+        "next_attempt_at": now,
+        "receipt": None,
+    }
+
+
+def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
+    """A turn that is over, and the authority's last word in it if it had one."""
+    ended: dict[str, Any] = {"lease": None, "leased_until": None}
+    if code is not None:
+        ended["last_code"] = code
+    if request_id is not None:
+        ended["request_id"] = request_id
+    return ended
+
+
+async def _forget_unfinished(connection: AsyncConnection, report_id: str) -> None:
+    await connection.execute(
+        update(filings)
+        .where(filings.c.report_id == report_id, filings.c.finish_attempted_at.is_(None))
+        .values(step=Step.SUBMITTING.value, authority_report_id=None, opened_at=None)
+    )
+
+
+async def _change(
+    connection: AsyncConnection, turn: Turn, *, valid_at: datetime | None = None, **values: object
+) -> bool:
+    """Change a filing if its turn is this one, and if asked, not over; whether it was changed."""
+    wanted = update(filings).where(filings.c.report_id == turn.report_id, filings.c.lease == turn.token)
+    if valid_at is not None:
+        wanted = wanted.where(filings.c.leased_until > valid_at, filings.c.leased_until <= valid_at + LEASE)
+    return (await connection.execute(wanted.values(**values))).rowcount == 1

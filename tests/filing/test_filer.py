@@ -1,0 +1,339 @@
+"""Filing: approved bytes, once; what is not known to be filed is tried again or left to a person."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, text, update
+
+from app.filing.cybertip.environment import Environment
+from app.filing.cybertip_double.application import Fault, Planned
+from app.filing.cybertip_double.service import State as There
+from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
+from app.media import BankKind
+from app.settings import StoreSettings
+from app.store import filings
+from app.store.database import Database
+from app.store.filings import LEASE, Step
+from app.store.report_states import State
+from app.store.schema import decisions as decision_table
+from app.store.schema import filings as table
+from app.store.schema import reports as report_table
+from tests.filing.office import Office, document, open_office
+from tests.pins import add_custodian, remove_custodian
+
+
+@pytest.fixture
+async def office(database: Database, store: StoreSettings) -> AsyncIterator[Office]:
+    async with open_office(database, store) as opened:
+        yield opened
+
+
+async def soon(office: Office) -> Outcome | None:
+    """A turn after whatever pause was set."""
+    office.clock.ahead += LONGEST_PAUSE * 2
+    return await file_next(office.desk)
+
+
+async def test_the_approved_bytes_are_filed_once_and_the_receipt_is_kept_sealed(office: Office) -> None:
+    """At the double: a dry run, not filed. The receipt opens with a custodian's key, verbatim."""
+    xml = document("01JANY") + b"<!-- signed as it stands -->"
+    report_id = await office.queued()
+    await office.approve(report_id, xml)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert await file_next(office.desk) is None
+    (there,) = office.double.service.reports.values()
+    assert there.document == xml
+    assert there.state is There.FINISHED
+    report = await office.report(report_id)
+    assert (report.state, report.receipt_at) == (State.DRY_RUN, None)
+    filing = await office.filing(report_id)
+    assert (filing.step, filing.authority_report_id, filing.last_code) == (Step.FINISHED, there.id, 0)
+    assert filing.request_id
+    assert filing.receipt is not None
+    receipt = office.ada.decrypt(filing.receipt)
+    assert receipt.startswith(b"<?xml")
+    assert there.id.encode() in receipt
+    told = dict(await office.events(report_id))
+    assert told["report.submitted"]["authority_report_id"] == there.id
+    assert set(told["report.dry_run"]) == {*("from", "environment", "authority_report_id", "receipt_sha256")}
+
+
+async def test_what_production_takes_is_filed_and_its_receipt_has_a_time(
+    database: Database, store: StoreSettings
+) -> None:
+    """Only there does it count, and retention begins."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        assert await file_next(office.desk) is Outcome.FILED
+        report = await office.report(report_id)
+        assert report.state is State.FILED
+        assert report.receipt_at is not None
+
+
+async def test_reports_that_nobody_approved_stay_where_they_are(office: Office) -> None:
+    """Queued, rejected, or of another kind than csam."""
+    await office.queued("a")
+    await office.reject(await office.queued("b"))
+    other = await office.approved("c")
+    async with office.database.begin() as connection:
+        await connection.execute(
+            update(report_table).where(report_table.c.id == other).values(bank_kind=BankKind.TEST.value)
+        )
+    assert await file_next(office.desk) is None
+    assert office.double.calls["submit"] == 0
+
+
+@pytest.mark.parametrize("call", ["submit", "finish"])
+async def test_after_every_fault_it_is_filed_once_or_a_person_is_asked(office: Office, call: str) -> None:
+    """Whatever is answered, the double never has it twice, and it never disappears."""
+    for fault in sorted(set(Fault) - {Fault.SLOW}):
+        report_id = await office.approved(fault)
+        office.double.plan.append(Planned(call, fault))
+        first = await file_next(office.desk)
+        report = await office.report(report_id)
+        if first is Outcome.PARKED:
+            assert report.state is State.PARKED, fault
+            assert not office.double.tell(report_id)["filed_exactly_once"] or call == "finish", fault
+            continue
+        if first is not Outcome.DRY_RUN:
+            assert first in {Outcome.POSTPONED, Outcome.STOPPED}, fault
+            assert report.state is (State.APPROVED if call == "submit" else State.SUBMITTED), fault
+            assert await file_next(office.desk) is None, fault
+            assert await soon(office) is Outcome.DRY_RUN, fault
+        assert office.double.tell(report_id)["filed_exactly_once"], fault
+
+
+CODES: dict[int, tuple[Outcome, Outcome]] = {
+    **dict.fromkeys((1000, 1100, 1110, 1111, 1300), (Outcome.POSTPONED, Outcome.POSTPONED)),
+    **dict.fromkeys((2000, 3000, 3100, 3300), (Outcome.STOPPED, Outcome.STOPPED)),
+    **dict.fromkeys(
+        (1210, 4000, 4100, 4110, 4200, 5001, 5002, 5101, 9999, -1), (Outcome.PARKED, Outcome.PARKED)
+    ),
+    5102: (Outcome.PARKED, Outcome.DRY_RUN),
+}
+
+
+@pytest.mark.parametrize(("call", "status"), [("submit", 200), ("finish", 400)])
+async def test_every_code_has_its_class(office: Office, call: str, status: int) -> None:
+    """After an attempted finish only 0 and 5102 mean filed; an unknown code is not tried for ever."""
+    for code, outcomes in CODES.items():
+        outcome = outcomes[call == "finish"]
+        report_id = await office.approved(str(code))
+        office.double.plan.append(Planned(call, code=code, status=status))
+        assert await file_next(office.desk) is outcome, code
+        report, filing = await office.report(report_id), await office.filing(report_id)
+        assert filing.last_code == code
+        assert (report.state is State.PARKED) == (outcome is Outcome.PARKED)
+        if outcome is Outcome.PARKED:
+            assert report.cause == (f"authority_{code}" if 0 < code < 9999 else "authority_unknown_code")
+        assert (filing.finish_attempted_at is not None) == (call == "finish")
+
+
+async def test_a_lost_answer_to_finish_is_asked_for_under_the_same_id(office: Office) -> None:
+    """The one dangerous moment: it was filed, and nobody was told."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    assert await soon(office) is Outcome.DRY_RUN
+    assert office.double.calls["submit"] == 1
+    assert (await office.filing(report_id)).last_code == 5102
+    assert office.double.tell(report_id)["filed_exactly_once"]
+
+
+async def test_a_report_that_expired_under_an_attempted_finish_is_parked(office: Office) -> None:
+    """It may have been filed and forgotten: nothing restarts by itself."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", Fault.UNHEARD))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    office.double.service.advance(timedelta(hours=25))
+    assert await soon(office) is Outcome.PARKED
+    assert (await office.report(report_id)).cause == "authority_5001"
+    assert office.double.calls["submit"] == 1
+
+
+async def test_only_a_report_that_was_never_finished_begins_anew_after_a_day(office: Office) -> None:
+    """Opened, and the worker died: the authority has deleted it by now."""
+    report_id = await office.approved()
+    await opened_and_died(office, report_id)
+    office.double.service.advance(timedelta(hours=25))
+    office.clock.ahead += timedelta(hours=25)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    told = office.double.tell(report_id)
+    assert (told["opened"], told["filed_exactly_once"]) == (2, True)
+
+
+async def opened_and_died(office: Office, report_id: str) -> None:
+    """A worker that is killed between its two calls."""
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="double", now=office.clock())
+    assert turn is not None
+    answer = await office.authority.submit(document(report_id))
+    async with office.database.begin() as connection:
+        assert await filings.opened(
+            connection, turn, str(answer.report_id), request_id=None, now=office.clock(), details={}
+        )
+    office.clock.ahead += LEASE
+
+
+async def test_whoever_comes_after_a_death_goes_on_under_the_same_id(office: Office) -> None:
+    report_id = await office.approved()
+    await opened_and_died(office, report_id)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.tell(report_id)["opened"] == 1
+
+
+async def test_a_turn_is_nobody_elses_until_its_lease_ends(office: Office) -> None:
+    """And whoever lost it changes nothing more, whatever its clock says."""
+    report_id = await office.approved()
+    now = office.clock()
+    async with office.database.begin() as connection:
+        late = await filings.claim(connection, environment="double", now=now)
+        assert late is not None
+        assert await filings.claim(connection, environment="double", now=now) is None
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="double", now=now + LEASE)
+        assert turn is not None
+        for held, kept in ((late, False), (turn, True)):
+            assert await filings.opened(connection, held, "7", request_id=None, now=now, details={}) is kept
+            assert await filings.attempt_finish(connection, held, now=now + LEASE) is kept
+        assert not await filings.park(connection, late, cause="late")
+        assert not await filings.postpone(connection, late, until=now)
+        assert not await filings.begin_afresh(connection, late, environment="double", now=now)
+        assert not await filings.attempt_finish(connection, turn, now=now + LEASE * 2)
+    assert (await office.report(report_id)).state is State.SUBMITTED
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-30), timedelta(days=30)])
+async def test_a_clock_that_jumps_keeps_no_report_waiting(office: Office, jump: timedelta) -> None:
+    """A lease and a pause that were set by a wrong clock end at once when it is right again."""
+    report_id = await office.approved()
+    office.double.plan.extend([Planned("submit", Fault.TOO_MANY)])
+    office.clock.ahead = abs(jump)
+    await file_next(office.desk)
+    office.clock.ahead = abs(jump) + min(jump, timedelta()) + timedelta(hours=2)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.tell(report_id)["filed_exactly_once"]
+
+
+async def test_the_pause_that_the_authority_asks_for_is_kept(office: Office) -> None:
+    await office.approved()
+    office.double.plan.append(Planned("submit", Fault.TOO_MANY))
+    await file_next(office.desk)
+    async with office.database.connect() as connection:
+        next_at = (await connection.execute(select(table.c.next_attempt_at))).scalar_one()
+    assert next_at - office.clock() > timedelta(seconds=6)
+
+
+def test_pauses_double_to_an_hour_and_go_on() -> None:
+    """Long past 72 hours: nothing is given up."""
+    assert pause_after(1, 0) == timedelta(seconds=30)
+    assert pause_after(3, 0) == timedelta(minutes=2)
+    assert pause_after(10_000, 0) == LONGEST_PAUSE
+    assert pause_after(10_000, 1) == LONGEST_PAUSE * 1.5
+    assert sum((pause_after(n, 0) for n in range(1, 101)), timedelta()) > timedelta(hours=72)
+
+
+async def _unsigned(office: Office, report_id: str) -> None:
+    async with office.database.begin() as connection:
+        await connection.execute(delete(decision_table))
+
+
+async def _unpinned(office: Office, report_id: str) -> None:
+    await add_custodian(office.database, office.pins, "grace")
+    await remove_custodian(office.database, office.pins, "ada")
+
+
+async def _swapped(office: Office, report_id: str) -> None:
+    async with office.database.begin() as connection:
+        await connection.execute(text("UPDATE reports SET sealed = sealed_sha256"))
+
+
+@pytest.mark.parametrize("when", ["before it is submitted", "while it is open"])
+@pytest.mark.parametrize(
+    ("change", "cause"), [(_unsigned, "not_approved"), (_unpinned, "not_approved"), (_swapped, "tampered")]
+)
+async def test_what_is_approved_no_more_is_parked_and_withdrawn(
+    office: Office, when: str, change: Any, cause: str
+) -> None:
+    """Whoever can only write to the database gets nothing filed."""
+    report_id = await office.approved()
+    if when == "while it is open":
+        await opened_and_died(office, report_id)
+    await change(office, report_id)
+    assert await file_next(office.desk) is Outcome.PARKED
+    report = await office.report(report_id)
+    assert (report.state, report.cause) == (State.PARKED, cause)
+    assert {each.state for each in office.double.service.reports.values()} <= {There.RETRACTED}
+    assert office.double.calls["finish"] == 0
+
+
+@pytest.mark.parametrize(
+    ("xml", "changed", "cause"),
+    [
+        (b"<report/>", {}, "invalid_document"),
+        (b"no XML", {}, "invalid_document"),
+        (b"<!DOCTYPE report><report/>", {}, "invalid_document"),
+        (None, {"xml_sha256": "0" * 64}, "not_what_was_signed"),
+        (None, {"xml_to": ()}, "not_sealed_to_worker"),
+    ],
+    ids=["empty", "no XML", "document type", "other digest", "not for the worker"],
+)
+async def test_a_document_that_cannot_be_filed_is_parked_before_anything_is_sent(
+    office: Office, xml: bytes | None, changed: dict[str, Any], cause: str
+) -> None:
+    report_id = await office.queued()
+    if "xml_to" in changed:
+        office.worker, worker = office.ada, office.worker
+        await office.approve(report_id, xml)
+        office.worker = worker
+    else:
+        await office.approve(report_id, xml, **changed)
+    assert await file_next(office.desk) is Outcome.PARKED
+    assert (await office.report(report_id)).cause == cause
+    assert office.double.calls["submit"] == 0
+
+
+async def test_a_report_that_is_rejected_while_it_is_being_submitted_is_not_finished(office: Office) -> None:
+    """What was opened is withdrawn at the authority."""
+    report_id = await office.approved()
+    submit = office.double.service.submit
+
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="double", now=office.clock())
+    assert turn is not None
+    await office.reject(report_id)
+    reply = submit("text/xml", document(report_id))
+    async with office.database.begin() as connection:
+        assert not await filings.opened(
+            connection, turn, str(reply.report_id), request_id=None, now=office.clock(), details={}
+        )
+    assert (await office.report(report_id)).state is State.REJECTED
+    office.clock.ahead += LEASE
+    assert await file_next(office.desk) is None
+
+
+async def test_a_dry_run_that_is_approved_again_is_filed_again_and_elsewhere(office: Office) -> None:
+    """What went to the double never counts: the same report goes to production after another approval."""
+    report_id = await office.approved()
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    await office.approve(report_id)
+    office.environment = Environment.PRODUCTION
+    assert await file_next(office.desk) is Outcome.FILED
+    assert office.double.tell(report_id)["finished"] == 2
+
+
+@pytest.mark.parametrize("first", [Environment.TEST, Environment.PRODUCTION])
+async def test_a_finish_that_was_attempted_for_real_is_never_left_for_another_environment(
+    office: Office, first: Environment
+) -> None:
+    """From a test host nothing real can have been filed."""
+    report_id = await office.approved()
+    office.environment = first
+    office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    office.environment = Environment.DOUBLE
+    assert await soon(office) is (Outcome.DRY_RUN if first is Environment.TEST else Outcome.PARKED)
+    if first is Environment.PRODUCTION:
+        assert (await office.report(report_id)).cause == "finish_unknown"
