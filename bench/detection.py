@@ -10,8 +10,9 @@ Drawn pictures come with it. Photographs say more: name folders of some.
 
 import argparse
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,6 +37,10 @@ DISTINCT: Final = 1_000_000
 """Seeds from here on are of pictures that are used nowhere else."""
 
 BLOCK: Final = 2048
+TOLD_DISTANCE: Final = 80
+"""Farther pairs of unrelated pictures are too many to keep."""
+
+OTHERS: Final = (400, 300)
 LIMITS: Final = Limits(
     max_pixels=100_000_000, max_frames=1, max_decode_bytes=2**30, disabled_formats=frozenset()
 )
@@ -107,24 +112,21 @@ def main() -> None:
         if path.suffix.lower() in SUFFIXES
     ]
     random.Random(SEED).shuffle(files)
-    real = take(files, asked.photographs)
+    real = list(islice(photographs(files), asked.photographs))
     every = (photograph(pictures.photograph(seed)) for seed in range(asked.drawn))
     drawn = [each for each in every if each is not None]
     print(f"{len(real)} photographs, {len(drawn)} drawn pictures")
-    for figures in (counted(real, drawn), apart(asked.benign)):
+    for figures in (counted(real, drawn), apart(asked.benign, files[::-1])):
         if asked.markdown:
             print(figures.as_markdown(), end="\n\n")
         else:
             console.print(figures.as_table())
 
 
-def take(files: Sequence[Path], most: int) -> list[Photograph]:
-    """The first files that hold distinct pictures of fair size and quality."""
-    taken: list[Photograph] = []
+def photographs(files: Iterable[Path]) -> Iterator[Photograph]:
+    """What files hold that are distinct pictures of fair size and quality."""
     seen: set[bytes] = set()
     for path in files:
-        if len(taken) == most:
-            break
         try:
             picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         except (UnidentifiedImageError, OSError):
@@ -133,8 +135,7 @@ def take(files: Sequence[Path], most: int) -> list[Photograph]:
         found = photograph(picture)
         if min(picture.size) >= SMALLEST_SIDE and found is not None and found.value not in seen:
             seen.add(found.value)
-            taken.append(found)
-    return taken
+            yield found
 
 
 def photograph(picture: Image.Image) -> Photograph | None:
@@ -225,7 +226,7 @@ def percent(some: int, of: Count) -> str:
     return f"{100 * some / of.pictures:.1f} %"
 
 
-def apart(most: int) -> Figures:
+def apart(most: int, files: Sequence[Path]) -> Figures:
     """False matches among all pairs of distinct benign pictures: each looked up in a bank of the others.
 
     A third are photographs, some of them in screenshots and collages, a third pages, a third screens.
@@ -234,35 +235,39 @@ def apart(most: int) -> Figures:
     holders: list[int] = []
     queries: list[bytes] = []
     owners: list[int] = []
-    for number in track(range(most), "Drawing"):
-        hashed = searched(edits.encode(benign(number)))
+    given = photographs(files)
+    for number in track(range(most), "Hashing benign pictures"):
+        hashed = searched(edits.encode(benign(number, given)))
         entries += hashed.plain
         holders += [number] * len(hashed.plain)
         queries += hashed.values
         owners += [number] * len(hashed.values)
     bank = words(entries), np.array(holders)
-    plainly = pairs(*bank, *bank)
-    every = pairs(words(queries), np.array(owners), *bank)
-    columns = (
-        "distinct benign pictures",
-        "values looked up",
-        "pairs: plain PDQ",
-        "pairs: Cordon",
-        "by Cordon alone",
-    )
-    row = f"{most:,}", f"{len(queries):,}", str(len(plainly)), str(len(every)), str(len(every - plainly))
-    return Figures(columns, [row])
+    plainly = distances(*bank, *bank)
+    every = distances(words(queries), np.array(owners), *bank)
+    columns = "distinct benign pictures", "hashed as", "values", "false pairs", "nearest pair"
+    rows = []
+    for name, values, found_of in (("plain PDQ", entries, plainly), ("Cordon", queries, every)):
+        near = [pair for pair, distance in found_of.items() if distance <= PDQ_DEFAULT_THRESHOLD]
+        nearest = str(min(found_of.values())) if found_of else f"{TOLD_DISTANCE} or more"
+        rows.append((f"{most:,}", name, f"{len(values):,}", str(len(near)), f"{nearest} bits"))
+    alone = [
+        pair for pair in every if every[pair] <= PDQ_DEFAULT_THRESHOLD < plainly.get(pair, TOLD_DISTANCE)
+    ]
+    return Figures(columns, [*rows, (f"{most:,}", "Cordon alone", "", str(len(alone)), "")])
 
 
-def benign(number: int) -> Image.Image:
+def benign(number: int, given: Iterator[Photograph]) -> Image.Image:
     """One of endlessly many pictures that have nothing in common."""
-    kind = (pictures.photograph, pictures.document, pictures.screen)[number % 3]
-    picture = kind(DISTINCT + number)
-    if number % 12 == 0:
-        chance = random.Random(number)
-        others = [pictures.photograph(DISTINCT * (2 + part) + number) for part in range(8)]
-        picture = chance.choice(list(edits.FRAMES.values()))(picture, others, chance)
-    return picture
+    chance = random.Random(number)
+    if number % 3:
+        return (pictures.document, pictures.screen)[number % 3 - 1](DISTINCT + number)
+    real = next(given, None)
+    picture = real.picture if real else pictures.photograph(DISTINCT + number)
+    if number % 12:
+        return picture
+    others = [pictures.photograph(DISTINCT * (2 + part) + number, OTHERS) for part in range(8)]
+    return chance.choice(list(edits.FRAMES.values()))(picture, others, chance)
 
 
 def words(values: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -270,22 +275,24 @@ def words(values: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(values), np.uint64).reshape(-1, 4)
 
 
-def pairs(
+def distances(
     queries: NDArray[np.uint64],
     owners: NDArray[np.int64],
     bank: NDArray[np.uint64],
     holders: NDArray[np.int64],
-) -> set[tuple[int, int]]:
-    """Which pictures match which others' entries."""
-    matched = set()
+) -> dict[tuple[int, int], int]:
+    """The smallest distance of each pair of a picture and another's entry, where it is not large."""
+    smallest: dict[tuple[int, int], int] = {}
     for begin in range(0, len(queries), BLOCK):
         block = queries[begin : begin + BLOCK]
-        distances = np.zeros((len(block), len(bank)), np.uint16)
+        bits = np.zeros((len(block), len(bank)), np.uint16)
         for word in range(PDQ_BYTES // 8):
-            distances += np.bitwise_count(block[:, word, np.newaxis] ^ bank[:, word])
-        for query, entry in np.argwhere(distances <= PDQ_DEFAULT_THRESHOLD).tolist():
-            matched.add((int(owners[begin + query]), int(holders[entry])))
-    return {(owner, holder) for owner, holder in matched if owner != holder}
+            bits += np.bitwise_count(block[:, word, np.newaxis] ^ bank[:, word])
+        for query, entry in np.argwhere(bits < TOLD_DISTANCE).tolist():
+            pair = int(owners[begin + query]), int(holders[entry])
+            if pair[0] != pair[1]:
+                smallest[pair] = min(int(bits[query, entry]), smallest.get(pair, TOLD_DISTANCE))
+    return smallest
 
 
 if __name__ == "__main__":
