@@ -44,14 +44,18 @@ _WINDOW_SHARE: Final = 0.2
 
 _LEAST_WINDOW: Final = 4
 
-_BORDER_SCORE: Final = 0.75
 _LEAST_SCORE: Final = 0.7
+"""Of a likely line: half the best window's share of edge, plus all the span's."""
+
+_BORDER_SCORE: Final = 0.75
+"""What the border of a uniform band is worth at least."""
 
 _MOST_LIKELY: Final = 16
 """Lines that are told at most: with all pairs of them, work goes by their fourth power."""
 
 _SAMPLES: Final = 9
 _MOST_OUTLIERS: Final = 2
+"""Blocks of a column that are looked at first, and how many of them may differ where it is of one colour."""
 
 
 class Edges:

@@ -57,11 +57,14 @@ _PART_WHOLE: Final = 0.8
 _FRAME_SCORE: Final = 1.9
 _MOST_FRAME_RATIO: Final = 4
 _FRAME_SLACK: Final = 8
+"""What a part is worth whose borders were made as wide as the narrowest; how unlike they may have been."""
 
 _CUT_GAIN: Final = 0.05
 _AREA_GAIN: Final = 0.1
 _DIVIDED_LOSS: Final = 1.0
 _OVERLAP_LOSS: Final = 0.5
+"""What a rectangle gains for each side that is not the picture's, and for its size; what it loses if a line
+divides it, and, as a part does, by what it has in common with a better one."""
 
 _LEAST_SCORE: Final = 1.6
 """What is worth its hash and look-ups. Photographs have straight edges too: lower, and each costs more."""
