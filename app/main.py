@@ -25,6 +25,8 @@ from app.api.probing import ProbeGuard
 from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
+from app.banks.dry_run import ClearTraffic
+from app.banks.flood import FloodGuard
 from app.banks.listed import ListedBanks
 from app.controls import controls, harden_this_process
 from app.custody.roster import RosterFile
@@ -131,9 +133,16 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
             ReportShelf(database, settings.store.place_key, pins),
             require_custodian=settings.serve.require_custodian,
         )
-        yield WiredWithState(
-            _gate(settings, sandbox, banks, outbox), fetcher, sandbox, database, banks, presence, pins
+        flood = FloodGuard(database, settings.policy.flood_media)
+        clear_traffic = ClearTraffic(
+            database,
+            days=settings.policy.keep_clear_days,
+            share=settings.policy.keep_clear_share,
+            clock=time.monotonic,
         )
+        gate = dataclasses.replace(_gate(settings, sandbox, banks, outbox), watches=(flood, clear_traffic))
+        async with _settled(flood.settle), _settled(clear_traffic.settle):
+            yield WiredWithState(gate, fetcher, sandbox, database, banks, presence, pins)
 
 
 async def open_pins(settings: Settings, database: Database) -> RosterFile:
@@ -198,7 +207,7 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
         database=wired.database,
         banks=wired.banks,
         sandbox=wired.sandbox,
-        gate=dataclasses.replace(wired.gate, watch=guard),
+        gate=dataclasses.replace(wired.gate, watches=(*wired.gate.watches, guard)),
         fetch=wired.fetcher.fetch,
         metrics=Metrics(),
         keys=KeyRing(wired.database),
@@ -265,6 +274,15 @@ async def announced(database: Database, banks: CurrentBanks, role: str) -> Async
         finally:
             with contextlib.suppress(NotReadyError):
                 await processes.unregister(database, presence.process_id)
+
+
+@contextlib.asynccontextmanager
+async def _settled(settle: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Bring what was counted to the database, again and again, and once more at the end."""
+    async with repeating(settle, HEARTBEAT_SECONDS):
+        yield
+    with contextlib.suppress(NotReadyError):
+        await settle()
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,9 @@ PDQ_DEFAULT_THRESHOLD: Final = 31
 PDQ_STRONG_DISTANCE: Final = 16
 """Largest PDQ distance of a strong match: what saving a picture anew does to its hash stays within it."""
 
+PARKED_WITH_ITS_ENTRY: Final = "bank_entry_parked"
+"""The cause of a parked report whose bank entry waits for a person."""
+
 PHASH_DEFAULT_THRESHOLD: Final = 6
 """Largest Hamming distance of 64 bits that still matches."""
 

@@ -17,6 +17,7 @@ from app.decide import decide
 from app.errors import ReportNotStoredError
 from app.media import (
     DIGEST_TYPES,
+    PARKED_WITH_ITS_ENTRY,
     BankAction,
     Consulted,
     Decision,
@@ -101,8 +102,8 @@ class Outbox(Protocol):
             NotReadyError: no custodian is known.
         """
 
-    async def commit(self, stub: Stub) -> ReportReference:
-        """Store a report durably, once.
+    async def commit(self, stub: Stub, *, parked_cause: str | None = None) -> ReportReference:
+        """Store a report durably, once; parked at once if there is a cause for it.
 
         Raises:
             ReportNotStoredError: it could not be stored.
@@ -176,7 +177,7 @@ class Gate:
     max_bytes: int
     max_video_bytes: int
     low_quality: LowQualityPolicy
-    watch: Watch | None = None
+    watches: tuple[Watch, ...] = ()
     begun: set["asyncio.Task[Receipt]"] = field(default_factory=set)
 
 
@@ -254,8 +255,8 @@ async def _conclude(
     released = False
     try:
         scan, signals, decision = await _judge(gate, submission, media, tell_signals=tell_signals)
-        if gate.watch is not None:
-            gate.watch.concluded(submission, signals, decision)
+        for watch in gate.watches:
+            watch.concluded(submission, signals, decision)
         report = await _report(gate, submission, media.size, arrived, scan, signals, decision)
         released = release and decision.verdict is Verdict.CLEAR
         return Receipt(
@@ -288,7 +289,7 @@ async def _judge(
     quick = not tell_signals and not gate.banks.ready(names).holds(SignalType.PHASH, names)
     scan = await gate.hasher.scan(media, variants, quick=quick)
     told = DIGEST_TYPES if tell_signals else frozenset()
-    if gate.watch is not None and gate.watch.compares(submission, scan.renderings):
+    if any(watch.compares(submission, scan.renderings) for watch in gate.watches):
         told |= {SignalType.SHA256}
     banks = gate.banks.ready(names)
     if not scan.is_canonical:
@@ -365,7 +366,7 @@ async def _report(  # noqa: PLR0917 - each stage's result, in the order of the s
         signals=signals,
         matches=decision.matches,
     )
-    return await gate.outbox.commit(stub)
+    return await gate.outbox.commit(stub, parked_cause=PARKED_WITH_ITS_ENTRY if decision.parked else None)
 
 
 def _matched_banks(decision: Decision) -> tuple[str, ...]:

@@ -227,6 +227,19 @@ class PolicySettings(_Stage):
         "withhold",
         description="`withhold` what no PDQ of quality 50 or more can speak for, or `accept` it as clear.",
     )
+    flood_media: Count = Field(
+        100,
+        description="How many media that do not look alike a bank entry may match on one day, other than "
+        "exactly. Beyond it the entry is parked: it goes on blocking, and its reports wait for a person.",
+    )
+    keep_clear_days: Annotated[int, Field(ge=0, le=7)] = Field(
+        0,
+        description="For how many days to keep PDQ values of clear media for dry runs of banks, with the day "
+        "and nothing else. 0 keeps none, and deletes what was kept.",
+    )
+    keep_clear_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        0.1, description="Of how many clear media to keep them, drawn at random: `0.1` is one in ten."
+    )
 
 
 class CustodySettings(_Stage):

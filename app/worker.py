@@ -21,7 +21,7 @@ from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import banks as banks_in_store
-from app.store import reports
+from app.store import entry_marks, reports
 from app.store.database import Database, open_current
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ async def work(settings: Settings) -> int:
         for turn in itertools.count():
             with contextlib.suppress(NotReadyError):
                 await _tidy(database)
+                await entry_marks.release_reports(database)
                 await alarms.watch(database)
                 await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:

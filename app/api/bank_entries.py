@@ -222,6 +222,7 @@ async def disable(
     why = _checked(DisableRequest, await bodies.read_json(request, MAX_POLICY_BYTES)).why
     async with at.database.begin() as connection:
         await entry_marks.disable(connection, entry_id, why=why, by=key.id, in_bank=name)
+    await entry_marks.release_reports(at.database)
     return await _entry(at, name, entry_id)
 
 
@@ -273,6 +274,7 @@ async def keep(at: InServices, key: BankKey, name: BankName, entry_id: EntryId) 
     """
     async with at.database.begin() as connection:
         await entry_marks.keep(connection, entry_id, by=key.id, in_bank=name)
+    await entry_marks.release_reports(at.database)
     return await _entry(at, name, entry_id)
 
 

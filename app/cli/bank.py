@@ -291,6 +291,36 @@ def history(
     bank_entry.show_history(name, before=before, limit=limit, as_json=as_json)
 
 
+@app.command("dry-run")
+def dry_run(
+    name: Name,
+    threshold: Annotated[
+        int | None,
+        typer.Option(min=0, max=64, help="Try this PDQ threshold in bits; the bank's own by default."),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Try this list in place of what the bank holds."),
+    ] = None,
+    signal_type: ListType = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a bank would match of clear traffic, and change nothing.
+
+    Try a list before it is imported, or a wider threshold before it is set. It needs PDQ values of clear
+    media, which gates keep only if CORDON_KEEP_CLEAR_DAYS is set (at most 7): with the day, and without URL,
+    account or digest. Flips, parts of pictures and suppression banks are not tried.
+
+        cordon bank dry-run hashlist --list new.csv
+        cordon bank dry-run hashlist --threshold 40 --json
+    """
+    from app.banks.importing import ListFile
+    from app.cli import bank_dry_run
+
+    tried = ListFile(listed, signal_type, force=True) if listed is not None else None
+    bank_dry_run.show(name, threshold, tried, as_json=as_json)
+
+
 @app.command()
 def delete(
     name: Name,

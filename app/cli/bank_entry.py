@@ -329,10 +329,14 @@ def _decide(decision: Callable[..., Awaitable[int | None]]) -> None:
 async def _decided(decision: Callable[..., Awaitable[int | None]]) -> None:
     from app.cli import importing
     from app.cli.state import BY, open_state
+    from app.store import entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:
             generation = await decision(connection, by=BY)
+        released = await entry_marks.release_reports(database)
+        if released:
+            say(f"{released} reports that waited with it are queued for custodians")
         if generation is not None:
             await importing.wait_for_small_change(database, generation)
 

@@ -70,7 +70,7 @@ def read_signals(listed: ListFile) -> list[NewSignal]:
     Raises:
         UsageError: the list is bad.
     """
-    with rereadable(listed) as list_file, _told("nothing was looked for"):
+    with rereadable(listed) as list_file, _told("nothing was done"):
         list_file.checked()
         return [signal for chunk in list_file.chunks() for signal in chunk.signals]
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from app.media import PARKED_WITH_ITS_ENTRY
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
@@ -23,5 +24,6 @@ async def watch(database: Database) -> None:
             connection, State.QUEUED, since=datetime.now(UTC) - WAITING_TOO_LONG
         )
         await alarms.match_to(connection, AlarmKind.REPORT_WAITING, waiting)
-        parked = await alarms.reports_stuck_in(connection, State.PARKED)
+        # Those that wait with a bank entry have one alarm together, that of the entry.
+        parked = await alarms.reports_stuck_in(connection, State.PARKED, but_for=PARKED_WITH_ITS_ENTRY)
         await alarms.match_to(connection, AlarmKind.REPORT_PARKED, parked)

@@ -56,7 +56,7 @@ ADVICE: Final = {
     AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
-    AlarmKind.BANK_ENTRY_PARKED: "look at the entry, then keep it or remove it from its bank",
+    AlarmKind.BANK_ENTRY_PARKED: "look at it with 'cordon bank entry show', then 'keep' or 'disable' it",
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
     AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",
     AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
@@ -132,10 +132,15 @@ async def match_to(connection: AsyncConnection, kind: AlarmKind, subjects: Colle
 
 
 async def reports_stuck_in(
-    connection: AsyncConnection, state: str, *, since: datetime | None = None
+    connection: AsyncConnection, state: str, *, since: datetime | None = None, but_for: str = ""
 ) -> frozenset[str]:
-    """Ids of the reports that are in a state, and have been since before some moment if one is given."""
-    stuck = select(reports.c.id).where(reports.c.state == state)
+    """Ids of the reports that are in a state, and have been since before some moment if one is given.
+
+    Those parked for the cause ``but_for`` are left out.
+    """
+    stuck = select(reports.c.id).where(
+        reports.c.state == state, func.coalesce(reports.c.cause, "-") != but_for
+    )
     if since is not None:
         stuck = stuck.where(func.coalesce(reports.c.changed_at, reports.c.created_at) < since)
     return frozenset((await connection.execute(stuck)).scalars())

@@ -116,6 +116,31 @@ class BankReader:
             async for rows in found.partitions():
                 yield _columns(of, rows)
 
+    async def in_force(self, bank_id: int, of: SignalType) -> AsyncGenerator[Entries, None]:
+        """The entries of one bank and type that are in force now; close it if it is not exhausted.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        disabled = exists().where(
+            entry_marks.c.entry_id == entries.c.id, entry_marks.c.disabled_at.is_not(None)
+        )
+        asked = (
+            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            .join(changes, changes.c.id == entries.c.change_id)
+            .where(
+                entries.c.bank_id == bank_id,
+                entries.c.type == of.value,
+                entries.c.removed_generation.is_(None),
+                changes.c.generation.is_not(None),
+                ~disabled,
+            )
+            .execution_options(yield_per=_READ_AT_ONCE)
+        )
+        async with self._database.connect() as connection, connection.stream(asked) as found:
+            async for rows in found.partitions():
+                yield _columns(of, rows)
+
 
 async def _generation(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(index_state.c.generation))).scalar_one())

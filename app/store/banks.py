@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import UNSUPPRESSING, Bank, NewSignal, Origin, is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
-from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_marks
+from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_days, entry_marks
 from app.store.database import Database
 from app.store.schema import banks, changes, entries, index_state
 
@@ -522,6 +522,7 @@ async def sweep(database: Database) -> int:
             swept += (await connection.execute(delete(entries).where(some))).rowcount
     await bank_opinions.sweep(database)
     await entry_marks.sweep(database)
+    await entry_days.sweep(database)
     return swept
 
 

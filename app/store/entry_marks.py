@@ -7,23 +7,27 @@ the audit log by ids alone.
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, exists, func, select, update
+from sqlalchemy import Row, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.media import BankAction, BankKind, SignalType
-from app.store import alarms, audit, bank_changes, bank_entries
+from app.media import PARKED_WITH_ITS_ENTRY, BankAction, BankKind, SignalType
+from app.store import alarms, audit, bank_changes, bank_entries, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.report_states import State
 from app.store.schema import banks, changes, entries, entry_marks, suppression_pairs
+from app.store.schema import reports as table_of_reports
 
 MAX_WHY_CHARACTERS: Final = 1000
 MAX_NOTE_CHARACTERS: Final = 1000
 
 TOLERATED: Final = timedelta(days=30)
 """How long an entry that a person kept is not parked again."""
+
+_RELEASED_AT_ONCE: Final = 20
 
 FLOOD_GUARD: Final = "flood_guard"
 """Who parks entries, as the audit has it."""
@@ -126,25 +130,15 @@ async def park(connection: AsyncConnection, entry_id: int, *, media: int) -> boo
         entry_id: its id.
         media: how many it matched today.
     """
-    generation = await bank_changes.next_generation(connection)
-    entry = (
-        await connection.execute(
-            select(entries.c.id, entries.c.bank_id, banks.c.name)
-            .join(banks, banks.c.id == entries.c.bank_id)
-            .where(entries.c.id == entry_id, entries.c.removed_generation.is_(None), bank_entries.visible())
-        )
-    ).one_or_none()
-    now = datetime.now(UTC)
-    settled = exists().where(
-        entry_marks.c.entry_id == entry_id,
-        (entry_marks.c.parked_at.is_not(None))
-        | (entry_marks.c.disabled_at.is_not(None))
-        | (entry_marks.c.tolerated_until > now),
-    )
-    if entry is None or (await connection.execute(select(settled))).scalar_one():
+    if await _parkable(connection, entry_id) is None:
         return False
-    await _mark(connection, entry, {"parked_at": now})
-    await bank_changes.record(connection, generation, entry.bank_id)
+    # Asked again once no other gate can park it. A generation that was taken has to be told of, used or not.
+    generation = await bank_changes.next_generation(connection)
+    entry = await _parkable(connection, entry_id)
+    await bank_changes.record(connection, generation, entry.bank_id if entry is not None else 0)
+    if entry is None:
+        return False
+    await _mark(connection, entry, {"parked_at": datetime.now(UTC)})
     await alarms.raise_alarm(connection, AlarmKind.BANK_ENTRY_PARKED, str(entry_id))
     await audit.append(
         connection,
@@ -224,10 +218,32 @@ async def sweep(database: Database) -> None:
         await connection.execute(delete(suppression_pairs).where(~(pair_there[0] & pair_there[1])))
 
 
-async def count_parked(connection: AsyncConnection) -> int:
-    """How many entries wait for a person."""
-    parked = select(func.count()).select_from(entry_marks).where(entry_marks.c.parked_at.is_not(None))
-    return int((await connection.execute(parked)).scalar_one())
+async def release_reports(database: Database) -> int:
+    """Queue the reports that waited with entries, once no entry waits any more; tells how many.
+
+    Which of them waited with which entry is sealed, so they go together. A few at a time, so that no report
+    that comes in waits long for the database.
+    """
+    released = 0
+    while True:
+        async with database.begin() as connection:
+            parked = exists().where(entry_marks.c.parked_at.is_not(None))
+            waiting = (
+                select(table_of_reports.c.id)
+                .where(
+                    table_of_reports.c.state == State.PARKED.value,
+                    table_of_reports.c.cause == PARKED_WITH_ITS_ENTRY,
+                    ~parked,
+                )
+                .order_by(table_of_reports.c.id)
+                .limit(_RELEASED_AT_ONCE)
+            )
+            some = (await connection.execute(waiting)).scalars().all()
+            for report_id in some:
+                await reports.move(connection, report_id, to=State.QUEUED, expect={State.PARKED})
+        released += len(some)
+        if len(some) < _RELEASED_AT_ONCE:
+            return released
 
 
 async def _entry(connection: AsyncConnection, entry_id: int, in_bank: str | None) -> Row[*tuple[Any, ...]]:
@@ -246,6 +262,27 @@ async def _entry(connection: AsyncConnection, entry_id: int, in_bank: str | None
     if entry is None or in_bank not in {None, entry.name}:
         raise NotFoundError("There is no such entry.")
     return entry
+
+
+async def _parkable(connection: AsyncConnection, entry_id: int) -> Row[*tuple[Any, ...]] | None:
+    """An entry that is in force and about which nobody decided lately; else None."""
+    settled = exists().where(
+        entry_marks.c.entry_id == entry_id,
+        (entry_marks.c.parked_at.is_not(None))
+        | (entry_marks.c.disabled_at.is_not(None))
+        | (entry_marks.c.tolerated_until > datetime.now(UTC)),
+    )
+    asked = (
+        select(entries.c.id, entries.c.bank_id, banks.c.name)
+        .join(banks, banks.c.id == entries.c.bank_id)
+        .where(
+            entries.c.id == entry_id,
+            entries.c.removed_generation.is_(None),
+            bank_entries.visible(),
+            ~settled,
+        )
+    )
+    return (await connection.execute(asked)).one_or_none()
 
 
 async def _check_pair(connection: AsyncConnection, entry: Row[*tuple[Any, ...]], suppressor_id: int) -> None:

@@ -12,7 +12,7 @@ from tests.cli.conftest import Cordon
 
 COMMANDS = {
     "": "serve worker ingest bank key custodian report audit db test-picture doctor dev",
-    "bank": "create set import list hash remove history delete create-test entry",
+    "bank": "create set import list hash remove history dry-run delete create-test entry",
     "bank entry": "list find show disable enable annotate keep pair unpair",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",

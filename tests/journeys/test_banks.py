@@ -1,14 +1,27 @@
-"""Banks as people run them, over the real server: tiers, qualities, and what is known to be harmless."""
+"""Banks as people run them, over the real server: tiers, single entries, floods, dry runs."""
 
+import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from demo.pictures import encoded, scene
-from tests.gates import RunningGate, signals_of, wait_for
+from tests.gates import (
+    CORDON,
+    Prepared,
+    RunningGate,
+    environment,
+    running_gate,
+    signals_of,
+    wait_for,
+)
+from tests.journeys.conftest import HARMLESS as HARMLESS_PICTURE
 
 PICTURE = encoded(scene(33), "PNG")
 PDQ = signals_of(PICTURE)[1]["value"]
@@ -175,3 +188,93 @@ def test_a_csam_entry_is_cancelled_only_by_one_that_was_named_for_it(
     wait_for(lambda: ingest()["verdict"] == "match", 5)
     bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
     wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+
+ALIKE = [
+    encoded(Image.blend(scene(33), scene(seed).resize(scene(33).size), share), "PNG")
+    for seed, share in ((40, 0.2), (41, 0.25), (43, 0.15), (44, 0.25))
+]
+"""Pictures that an entry of ``PICTURE`` matches near, and that are not near each other."""
+
+
+@pytest.mark.usefixtures("gate")
+def test_an_entry_that_matches_very_many_media_is_parked_and_goes_on_blocking(prepared: Prepared) -> None:
+    """Ops are told, its reports wait, its callers notice nothing; until a person keeps it."""
+    with running_gate(prepared, flood_media="2") as gate:
+        bank, reports = gate.client("all").request, gate.client("report")
+        bank("PUT", "/v1/banks/flood", json={"kind": "ncii", "action": "report"}).raise_for_status()
+        bank("POST", "/v1/banks/flood/signals", json=pdq(PDQ)).raise_for_status()
+
+        def ingest(picture: bytes) -> tuple[str, str, str]:
+            """The verdict, what is told of the report, and its state as those see it who may."""
+            answered = gate.client().post(
+                "/v1/ingest", content=picture, headers={"Content-Type": "image/png"}
+            )
+            body = answered.json()
+            if body["report"] is None:
+                return body["verdict"], "", ""
+            report = reports.get(f"/v1/reports/{body['report']['id']}").json()
+            return body["verdict"], body["report"]["state"], report["state"]
+
+        def alarms() -> list[dict[str, Any]]:
+            status = gate.client("ops").get("/v1/status").json()
+            return [each for each in status["alarms"] if each["kind"] == "bank_entry_parked"]
+
+        wait_for(lambda: ingest(ALIKE[0]) == ("match", "queued", "queued"), 5)
+        for _ in range(5):
+            assert ingest(ALIKE[0]) == ("match", "queued", "queued")
+        assert ingest(ALIKE[1]) == ("match", "queued", "queued")
+        assert ingest(ALIKE[2]) == ("match", "queued", "queued")
+        wait_for(lambda: len(alarms()) == 1, 5)
+        (entry,) = bank("GET", "/v1/banks/flood/entries", params={"state": "parked"}).json()["entries"]
+        assert alarms()[0]["subject"] == str(entry["id"])
+        assert list(entry["media"].values()) == [3]
+        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "parked"), 5)
+
+        kept = bank("POST", f"/v1/banks/flood/entries/{entry['id']}/keep")
+        assert (kept.status_code, kept.json()["parked_at"]) == (200, None)
+        assert bank("POST", f"/v1/banks/flood/entries/{entry['id']}/keep").status_code == 409
+        assert alarms() == []
+        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "queued"), 5)
+        history = bank("GET", "/v1/banks/flood/history").json()["changes"]
+        assert [(each["what"], each["entry_id"]) for each in history[:2]] == [
+            ("entry_kept", entry["id"]),
+            ("entry_parked", entry["id"]),
+        ]
+        assert history[1]["by"] == "flood_guard"
+        bank("PUT", "/v1/banks/flood", json={"kind": "ncii", "action": "observe"}).raise_for_status()
+
+
+def test_a_list_is_tried_on_clear_traffic_that_the_operator_chose_to_keep(
+    prepared: Prepared, gate: RunningGate, tmp_path: Path
+) -> None:
+    """By a gate that was told to keep some; the other one keeps nothing, as is the default."""
+    near = np.unpackbits(np.frombuffer(bytes.fromhex(signals_of(HARMLESS_PICTURE)[1]["value"]), np.uint8))
+    near[:7] ^= 1
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"type,value\npdq,{np.packbits(near).tobytes().hex()}\n")
+
+    def try_list() -> tuple[int, dict[str, Any]]:
+        ran = subprocess.run(
+            [CORDON, "bank", "dry-run", "mock-list", "--list", listed, "--json"],
+            env=environment(prepared.store),
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        return ran.returncode, json.loads(ran.stdout) if ran.stdout else {}
+
+    def ingest(gate: RunningGate) -> None:
+        answered = gate.client().post(
+            "/v1/ingest", content=HARMLESS_PICTURE, headers={"Content-Type": "image/jpeg"}
+        )
+        assert answered.json()["verdict"] == "clear"
+
+    ingest(gate)
+    assert try_list() == (1, {})
+    with running_gate(prepared, wait_until_ready=True, keep_clear_days="7", keep_clear_share="1") as keeping:
+        ingest(keeping)
+    code, told = try_list()
+    assert (code, told["media"], told["entries"], told["matched"]) == (0, 1, 1, 1)
+    assert told["by_action"] == {"report": 1, "block": 0, "observe": 0, "suppress": 0}
+    assert told["by_distance"][7] == 1

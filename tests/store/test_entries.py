@@ -9,15 +9,22 @@ from sqlalchemy import func, select, update
 
 from app.entries import NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.media import BankAction, BankKind, SignalType
-from app.store import alarms, audit, bank_history, bank_listing, banks, entry_marks, schema
+from app.filing.alarms import watch
+from app.media import PARKED_WITH_ITS_ENTRY, BankAction, BankKind, SignalType
+from app.report.outbox import SealedOutbox
+from app.settings import StoreSettings
+from app.store import alarms, audit, bank_history, bank_listing, banks, entry_marks, reports, schema
 from app.store.alarms import AlarmKind
 from app.store.bank_history import BankChange
 from app.store.bank_listing import BankEntry, EntryState
 from app.store.bank_reader import BankReader
 from app.store.banks import Changed
 from app.store.database import Database
+from app.store.report_states import State
+from app.store.shelf import ReportShelf
+from tests.pins import add_custodian, pins_of
 from tests.store.test_banks import add, delete, head, make, on_sqlite, remove, signal, some
+from tests.stubs import stub
 
 HOTLINE = Origin("hotline", None, "A1", "reports only")
 
@@ -364,3 +371,43 @@ def test_an_entry_shows_no_value_when_printed() -> None:
     )
     assert "\\x07" not in repr(entry)
     assert "0707" not in repr(entry)
+
+
+async def test_reports_that_waited_with_entries_are_queued_when_no_entry_waits_any_more(
+    database: Database, store: StoreSettings
+) -> None:
+    """Which of them waited with which entry is sealed, so they go together; what waits otherwise stays."""
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    waiting = [(await outbox.commit(stub(), parked_cause=PARKED_WITH_ITS_ENTRY)).id for _ in range(45)]
+    other = (await outbox.commit(stub(), parked_cause="a question")).id
+    await make(database)
+    await add(database, [signal(number, SignalType.PDQ) for number in (1, 2)])
+    async with database.begin() as connection:
+        for entry in await entries(database):
+            await entry_marks.park(connection, entry.id, media=100)
+    first, second = await entries(database)
+    async with database.begin() as connection:
+        await entry_marks.keep(connection, first.id, by="cli")
+    assert await entry_marks.release_reports(database) == 0
+    async with database.begin() as connection:
+        await entry_marks.disable(connection, second.id, why="flat", by="cli")
+    assert await entry_marks.release_reports(database) == 45
+    async with database.connect() as connection:
+        found = await reports.list_reports(connection)
+        assert await audit.verify_chain(connection) is None
+    assert {each.id for each in found if each.state is State.QUEUED} == set(waiting)
+    assert {each.id for each in found if each.state is State.PARKED} == {other}
+
+
+async def test_waiting_with_an_entry_raises_one_alarm_and_not_one_for_each_report(
+    database: Database, store: StoreSettings
+) -> None:
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    await outbox.commit(stub(), parked_cause=PARKED_WITH_ITS_ENTRY)
+    other = (await outbox.commit(stub(), parked_cause="a question")).id
+    await watch(database)
+    assert await standing_alarms(database) == [(AlarmKind.REPORT_PARKED, other)]
