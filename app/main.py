@@ -133,15 +133,21 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
             ReportShelf(database, settings.store.place_key, pins),
             require_custodian=settings.serve.require_custodian,
         )
-        flood = FloodGuard(database, settings.policy.flood_media)
-        clear_traffic = ClearTraffic(
-            database,
-            days=settings.policy.keep_clear_days,
-            share=settings.policy.keep_clear_share,
-            clock=time.monotonic,
-        )
-        gate = dataclasses.replace(_gate(settings, sandbox, banks, outbox), watches=(flood, clear_traffic))
-        async with _settled(flood.settle), _settled(clear_traffic.settle):
+        watches: list[FloodGuard | ClearTraffic] = [FloodGuard(database, settings.policy.flood_media)]
+        if role == processes.GATE:
+            # What the command line takes in is no traffic, and its settings are not those of the gates.
+            watches.append(
+                ClearTraffic(
+                    database,
+                    days=settings.policy.keep_clear_days,
+                    share=settings.policy.keep_clear_share,
+                    clock=time.monotonic,
+                )
+            )
+        gate = dataclasses.replace(_gate(settings, sandbox, banks, outbox), watches=tuple(watches))
+        async with contextlib.AsyncExitStack() as settling:
+            for watch in watches:
+                await settling.enter_async_context(_settled(watch.settle))
             yield WiredWithState(gate, fetcher, sandbox, database, banks, presence, pins)
 
 

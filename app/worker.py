@@ -21,7 +21,7 @@ from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import banks as banks_in_store
-from app.store import entry_marks, reports
+from app.store import entry_marks, kept_values, reports
 from app.store.database import Database, open_current
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ async def work(settings: Settings) -> int:
             with contextlib.suppress(NotReadyError):
                 await _tidy(database)
                 await entry_marks.release_reports(database)
+                await kept_values.forget(database, kept_values.MOST_DAYS)
                 await alarms.watch(database)
                 await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:

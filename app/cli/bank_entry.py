@@ -108,7 +108,8 @@ def disable(
 ) -> None:
     """Take one entry out of force. It stays in its bank, so that no import brings it back.
 
-    If it was parked, that is decided with this.
+    If it was parked, that is decided with this. A bank of which no entry is left in force makes gates refuse
+    to decide: delete it instead.
 
         cordon bank entry disable 4711 --why "a logo, see case 17"
     """

@@ -12,6 +12,9 @@ from app.media import PDQ_BYTES
 from app.store.database import Database
 from app.store.schema import kept_values
 
+MOST_DAYS: Final = 7
+"""However gates are set, nothing is kept for longer."""
+
 ROW_BYTES: Final = PDQ_BYTES + 1
 """A value is kept as its 32 bytes, and one of the picture's quality."""
 
