@@ -19,7 +19,8 @@ from app.store import banks
 from app.store.database import Database
 from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs
 
-_READ_AT_ONCE: Final = 2_000
+_READ_AT_ONCE: Final = 1_000
+"""Rows at a time: with more, Python looks for garbage among them again and again."""
 _READ_ATTEMPTS: Final = 10
 _CHANGES_AT_ONCE: Final = 1_000
 
@@ -103,7 +104,7 @@ class BankReader:
             NotReadyError: the database does not answer.
         """
         asked = (
-            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            select(entries.c.id, entries.c.bank_id, entries.c.value)
             .join(changes, changes.c.id == entries.c.change_id)
             .where(
                 entries.c.type == of.value,
@@ -158,7 +159,7 @@ async def _added(connection: AsyncConnection, since: int) -> tuple[Entries, ...]
     read: list[Entries] = []
     for ids in small.partitions(_CHANGES_AT_ONCE):
         asked = (
-            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            select(entries.c.id, entries.c.bank_id, entries.c.value, entries.c.type)
             .where(entries.c.change_id.in_(ids), entries.c.removed_generation.is_(None))
             .order_by(entries.c.type)
             .execution_options(yield_per=_READ_AT_ONCE)
@@ -221,8 +222,8 @@ async def _named(connection: AsyncConnection) -> frozenset[tuple[int, int]]:
 
 
 def _columns(of: SignalType, rows: Sequence[Row[*tuple[Any, ...]]]) -> Entries:
-    """Rows of (type, id, bank_id, value), at least one, as columns."""
-    _, ids, bank_ids, values = zip(*rows, strict=True)
+    """Rows of (id, bank_id, value), at least one, as columns; what else they hold is passed over."""
+    ids, bank_ids, values, *_ = zip(*rows, strict=True)
     return Entries(
         type=of,
         ids=np.array(ids, np.int64),
