@@ -47,6 +47,7 @@ def expected_of(
     return Expected(
         files=(
             rf"{state}/cordon\.db(-wal|-shm|-journal)?",
+            rf"{state}(/custodians|/\.custodians\.partial)?",
             rf"{work}/ready-\d+(\.partial)?",
             rf"{work}/log-\w+",
             # Python's own, and how a decoder asks to be the first to go when memory runs out.
