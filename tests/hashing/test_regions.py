@@ -142,11 +142,11 @@ def test_any_picture_gives_a_few_regions_inside_of_it(height: int, width: int, s
 
 
 @pytest.mark.parametrize("size", [(500, 500), (1920, 1080)])
-def test_finding_takes_no_more_memory_than_is_asked_for(size: tuple[int, int]) -> None:
+def test_finding_takes_no_more_memory_than_is_asked_for(
+    size: tuple[int, int], photographs: list[Image.Image]
+) -> None:
     """The decoder's memory is granted before; the densest pictures count."""
-    sheet = edits.collage(3)(
-        pictures.photograph(1), [pictures.photograph(seed) for seed in range(2, 10)], random.Random(1)
-    )
+    sheet = edits.collage(3)(photographs[0], photographs[1:9], random.Random(1))
     for picture in (sheet, pictures.document(3), pictures.screen(4)):
         luma = np.asarray(picture.convert("L").resize(size))
         regions.find(luma)
