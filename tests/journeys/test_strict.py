@@ -1,6 +1,7 @@
 """The strict gate, started as Docker would run it; and one that lacks a control, which does not start."""
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,12 @@ def test_a_strict_gate_works_as_docker_runs_it(prepared_for_nobody: Prepared) ->
         metrics = httpx.get(f"{gate.url}/metrics", trust_env=False).text
         assert 'cordon_control{control="seccomp"} 1.0' in metrics
         assert 'cordon_control{control="network_namespace"} 0.0' in metrics
+        assert all(f'cordon_control{{control="{name}"}}' in metrics for name in controls)
+        lines = [json.loads(line) for line in gate.log.read_text().splitlines()]
+        (told,) = [line for line in lines if line["event"] == "controls"]
+        assert {name: told[name] for name in controls} == {
+            name: each["in_force"] for name, each in controls.items()
+        }
 
 
 def test_a_strict_gate_that_lacks_a_control_does_not_start(tmp_path: Path) -> None:
