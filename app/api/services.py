@@ -56,12 +56,12 @@ class Services:
         return self.settings.profiles
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of the process that serves this request."""
     return cast("Services", request.app.state.services)
 
 
-def request_id(request: Request) -> str:
+async def request_id(request: Request) -> str:
     """The id of this request, as in its answer and the log."""
     return cast("str", request.state.request_id)
 
@@ -69,7 +69,7 @@ def request_id(request: Request) -> str:
 def scope(name: str) -> Any:  # noqa: ANN401 - what the framework declares it as
     """A dependency that gives the caller's key and insists on a scope."""
 
-    def check(request: Request) -> Key:
+    async def check(request: Request) -> Key:
         key = cast("Key", request.state.key)
         require_scope(key, name)
         return key

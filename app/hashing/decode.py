@@ -149,26 +149,27 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
             return image
 
     first = load(0, header=True)
+    orientation = _orientation(first)
     starts = [0]
     for start in _multi_picture_starts(first):
         if untrusted[start : start + 2] == b"\xff\xd8" and start not in starts:
             starts.append(start)
-    headers = _until_undecodable(load(start, header=True) for start in starts[:most_frames])
+    further = _until_undecodable(load(start, header=True) for start in starts[1:most_frames])
+    headers = [first, *further]
 
     def picture(start: int) -> Picture:
         image = load(start)
         return Picture(image, _orientation(image))
 
     def smaller(scale: int) -> Small:
-        """Luma alone, by a transform of each block's lowest frequencies alone."""
-        image = load(0, header=True)
-        size = width, height = image.size
+        """Luma alone, by a transform of each block's lowest frequencies alone; to be called once."""
+        size = width, height = first.size
         with decoding(max_pixels):
-            image.draft("L", (max(1, width // scale), max(1, height // scale)))
-            image.load()
-        if image.mode != "L" or image.size != (-(-width // scale), -(-height // scale)):
+            first.draft("L", (max(1, width // scale), max(1, height // scale)))
+            first.load()
+        if first.mode != "L" or first.size != (-(-width // scale), -(-height // scale)):
             raise UndecodableError(Reason.CORRUPT)
-        return Small.of(image, size, _orientation(image), scale)
+        return Small.of(first, size, orientation, scale)
 
     return Medium(
         sizes=tuple(upright(image.size, _orientation(image)) for image in headers),
