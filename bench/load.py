@@ -1,9 +1,9 @@
 """Load on a running gate, by the public contract alone: uploads a second, how long each took, what failed.
 
-``python -m bench.load --url http://127.0.0.1:8080 --key-file token --megapixels 1.6`` sends drawn JPEGs, or the
-files of a folder, over so many kept connections, and prints throughput, p50, p90, p99 and errors. With ``--pid``
-it prints how much memory the service holds. With ``--peer hma --peer-url`` it loads HMA's look-up with the same
-pictures in the same run, in turns, and prints the ratios of each turn. It measures; it decides nothing.
+``python -m bench.load --url http://127.0.0.1:8080 --key-file token --megapixels 1.6`` sends drawn JPEGs, or
+the files of a folder, over so many kept connections, and prints throughput, p50, p90, p99 and errors. With
+``--pid`` it prints how much memory the service holds. With ``--peer hma --peer-url`` it loads HMA's look-up
+with the same pictures in the same run, in turns, and prints the ratios of each turn.
 """
 
 import argparse

@@ -162,14 +162,10 @@ class Downsampler:
 
     def finish(self) -> NDArray[np.float64]:
         """The downsample, once all rows were added: float64 (64, 64), 0 to 255."""
-        luma = self._sums.reshape(_SIDE * self._width, 3) @ np.array(_LUMA, np.float32)
-        luma = luma.reshape(_SIDE, self._width)
-        columns = reducer(self._width)
-        starts, ends = _supports(self._width)
         reduced = np.empty((_SIDE, _SIDE))
         # Each column takes part in one or two sums: a product of whole matrices would be mostly zeros.
-        for column, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-            reduced[:, column] = luma[:, start:end] @ columns[column, start:end]
+        for column, (samples, weights) in enumerate(_columns(self._width)):
+            reduced[:, column] = self._sums[:, samples] @ weights
         return reduced
 
 
@@ -376,6 +372,18 @@ def _supports(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     starts = np.maximum(centres - 2 * (window - reach), 0)
     ends = np.minimum(centres + 2 * reach - 1, length)
     return starts, ends
+
+
+@lru_cache(maxsize=_MATRICES)
+def _columns(width: int) -> list[tuple[slice, NDArray[np.float32]]]:
+    """Which samples of an RGB row each sum takes, and their weights: those of ``reducer`` and of luma."""
+    matrix, luma = reducer(width), np.array(_LUMA, np.float32)
+    return [
+        (slice(3 * start, 3 * end), np.outer(matrix[column, start:end], luma).ravel())
+        for column, (start, end) in enumerate(
+            zip(*(place.tolist() for place in _supports(width)), strict=True)
+        )
+    ]
 
 
 @lru_cache(maxsize=_MATRICES)
