@@ -249,6 +249,13 @@ async def authority_report_id(
     return called
 
 
+async def receipt(connection: AsyncConnection, report_id: str) -> bytes | None:
+    """The authority's last word on a report, an age file sealed to the custodians; None if there is none."""
+    said = await connection.execute(select(filings.c.receipt).where(filings.c.report_id == report_id))
+    found: bytes | None = said.scalar_one_or_none()
+    return found
+
+
 async def queue(connection: AsyncConnection) -> Queue:
     """How many reports wait for a custodian, and since when."""
     waiting = select(func.count(), func.min(reports.c.created_at)).where(

@@ -109,10 +109,11 @@ def open_report(
     """
     held = read_key(identity)
     if _is_file(report):
-        documents, decided, related = [_open_file(Path(report), held)], [], []
+        documents, decided, receipt, related = [_open_file(Path(report), held)], [], [], []
     else:
         opened = open_stored(report, held)
         documents, decided = list(opened.documents), list(_decided(opened, held))
+        receipt = asyncio.run(_receipt(report, held))
         related = [] if as_json else _related(opened, held)
     for number, document in enumerate(documents):
         if as_json:
@@ -126,6 +127,7 @@ def open_report(
         return
     for heading, lines in (
         ("decisions", decided),
+        ("receipt", receipt),
         ("other reports of the same medium at the same place", related),
     ):
         if lines:
@@ -217,6 +219,22 @@ def _decided(opened: Opened, identity: "Identity") -> Iterator[str]:
         name = signer.name if signer is not None else decision.custodian
         yield f"{decision.decided_at:%Y-%m-%d %H:%M} UTC  {decision.action}  {name}"
         yield from readable(words_of(decision, identity), "    ")
+
+
+async def _receipt(report_id: str, identity: "Identity") -> list[str]:
+    """The authority's last word on the report, to the letter, if it is sealed to this custodian."""
+    from app.cli.state import open_state
+    from app.errors import InvalidRequestError
+    from app.store import reports
+
+    async with open_state() as database, database.connect() as connection:
+        sealed = await reports.receipt(connection, report_id)
+    if sealed is None:
+        return []
+    try:
+        return [printable(line) for line in identity.decrypt(sealed).decode("utf-8", "replace").splitlines()]
+    except InvalidRequestError:
+        return ["it is sealed to others"]
 
 
 def _related(opened: Opened, identity: "Identity") -> list[str]:
