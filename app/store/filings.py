@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, updat
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.errors import ConflictError
 from app.media import BankKind
 from app.store import audit, reports
 from app.store.report_states import State
@@ -30,6 +31,8 @@ LEASE: Final = timedelta(minutes=5)
 
 LONGEST_PAUSE: Final = timedelta(days=2)
 """No attempt is set later than this; one that seems so was set by a clock that was wrong."""
+
+RETRIED_EVENT: Final = "report.retried"
 
 _TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 
@@ -284,22 +287,38 @@ async def park(
     return True
 
 
-async def release(
-    connection: AsyncConnection, report_id: str, *, environment: str, now: datetime, afresh: bool
-) -> None:
-    """Make a report due at once, as a person wants it; within ``Database.begin``, its row locked.
+async def retry(connection: AsyncConnection, report_id: str, *, now: datetime, afresh: bool, by: str) -> bool:
+    """Make a report due at once, as a person wants it; whether a finish was attempted before.
+
+    Whether it is approved still, the filer looks up itself.
 
     Args:
-        connection: to write with.
+        connection: within ``Database.begin``.
         report_id: the report's.
-        environment: where filing begins if it begins afresh.
         now: the time.
-        afresh: forget even an id that may have been finished.
+        afresh: begin with ``/submit``, even where a finish was attempted: it may be filed twice then.
+        by: who wants it.
+
+    Raises:
+        NotFoundError: there is no such report.
+        ConflictError: nothing of it was ever approved and tried, or it is decided otherwise.
     """
+    state = await reports.lock(connection, report_id)
+    filing = await get(connection, report_id)
+    if state not in {*_TO_FILE, State.PARKED}:
+        raise ConflictError(f"The report is {state.value}; there is nothing to try again.")
+    if filing is None:
+        raise ConflictError("Nobody tried to file this report yet: it is approved first, and then filed.")
     changes: dict[str, Any] = {"next_attempt_at": now, "lease": None, "leased_until": None}
     if afresh:
-        changes |= _beginning(environment, now)
+        changes |= _beginning(filing.environment, now)
     await connection.execute(update(filings).where(filings.c.report_id == report_id).values(**changes))
+    details = {"by": by, "afresh": "yes" if afresh else "no"}
+    if state is State.SUBMITTED:
+        await audit.append(connection, RETRIED_EVENT, report_id, details)
+    elif state is State.PARKED:
+        await reports.move(connection, report_id, to=State.SUBMITTED, details=details)
+    return filing.finish_attempted_at is not None
 
 
 async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:

@@ -16,7 +16,8 @@ COMMANDS = {
     "bank entry": "list find show disable enable annotate keep pair unpair",
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
-    "report": "list show open approve reject annotate hold unhold export filed reseal destroy purge alarms",
+    "report": "list show open approve reject annotate hold unhold "
+    "export filed retry reseal destroy purge alarms",
     "audit": "verify checkpoint",
     "db": "upgrade check",
     "dev": "cybertip-double",

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, text, update
 
+from app.errors import ConflictError
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
+from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import StoreSettings
-from app.store import filings
+from app.store import alarms, filings, reports
+from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.filings import LEASE, Step
 from app.store.report_states import State
@@ -337,3 +340,87 @@ async def test_a_finish_that_was_attempted_for_real_is_never_left_for_another_en
     assert await soon(office) is (Outcome.DRY_RUN if first is Environment.TEST else Outcome.PARKED)
     if first is Environment.PRODUCTION:
         assert (await office.report(report_id)).cause == "finish_unknown"
+
+
+async def retry(office: Office, report_id: str, *, afresh: bool = False) -> bool:
+    """A person lets it be tried again."""
+    async with office.database.begin() as connection:
+        return await filings.retry(connection, report_id, now=office.clock(), afresh=afresh, by="cli")
+
+
+async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office: Office) -> None:
+    """Where a finish was attempted, nothing but a person's word opens a second one."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", code=9999))
+    assert await file_next(office.desk) is Outcome.PARKED
+    office.double.plan.append(Planned("finish", code=5001))
+    assert await retry(office, report_id)
+    assert await file_next(office.desk) is Outcome.PARKED
+    assert office.double.calls["submit"] == 1
+    assert await retry(office, report_id, afresh=True)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.calls["submit"] == 2
+    assert office.double.tell(report_id)["filed_exactly_once"]
+    told = [details for event, details in await office.events(report_id) if event == "report.submitted"]
+    assert [each.get("afresh") for each in told] == [None, "no", "yes"]
+
+
+async def test_only_what_was_tried_before_can_be_tried_again(office: Office) -> None:
+    """A retry approves nothing: neither what nobody approved, nor what is done."""
+    waiting, done = await office.queued("a"), await office.approved("b")
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    for report_id in (waiting, done):
+        with pytest.raises(ConflictError):
+            await retry(office, report_id)
+    async with office.database.begin() as connection:
+        await reports.move(connection, waiting, to=State.PARKED, cause="test")
+    with pytest.raises(ConflictError, match="approved first"):
+        await retry(office, waiting)
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_where_the_authority_refuses_cordon_it_is_left_alone_under_an_alarm(office: Office) -> None:
+    """One refusal, and no report is sent any more until /status is answered well."""
+    report_ids = [await office.approved(medium) for medium in "ab"]
+    office.double.plan.append(Planned("submit", code=2000, status=401))
+    filer = Filer(office.database, office.desk, timedelta(hours=72))
+    await filer.turn()
+    assert office.double.calls["submit"] == 1
+    async with office.database.connect() as connection:
+        assert [(each.kind, each.subject) for each in await alarms.standing(connection)] == [
+            (AlarmKind.FILING_REFUSED, "double")
+        ]
+    await filer.turn()
+    assert office.double.calls == {**office.double.calls, "submit": 1, "status": 0}
+    filer.refused_until = 0
+    office.double.plan.append(Planned("status", code=2000, status=401))
+    await filer.turn()
+    assert (office.double.calls["submit"], office.double.calls["status"]) == (1, 1)
+    filer.refused_until = 0
+    office.clock.ahead += timedelta(hours=2)
+    await filer.turn()
+    assert all([(await office.report(each)).state is State.DRY_RUN for each in report_ids])
+    async with office.database.connect() as connection:
+        assert await alarms.standing(connection) == ()
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_what_is_not_filed_72_hours_after_its_approval_raises_an_alarm(office: Office) -> None:
+    """Never silence, and it goes on being tried; the alarm ends when it is filed."""
+    report_id = await office.approved()
+    filer = Filer(office.database, office.desk, timedelta(hours=72))
+    for hours in (0, 71, 2):
+        office.clock.ahead += timedelta(hours=hours)
+        office.double.plan.append(Planned("submit", Fault.HTML_502))
+        await filer.turn()
+        async with office.database.connect() as connection:
+            standing = await alarms.standing(connection)
+        assert [(each.kind, each.subject) for each in standing] == (
+            [(AlarmKind.FILING_FAILING, report_id)] if hours == 2 else []
+        )
+    office.clock.ahead += timedelta(hours=3)
+    await filer.turn()
+    await filer.turn()
+    assert (await office.report(report_id)).state is State.DRY_RUN
+    async with office.database.connect() as connection:
+        assert await alarms.standing(connection) == ()

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading
+from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading, retrying
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -15,6 +15,7 @@ app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
 app.command("export")(exporting.export)
 app.command("filed")(filed.filed)
+app.command("retry")(retrying.retry)
 app.command("reseal")(deciding.reseal)
 app.command("destroy")(destroying.destroy)
 app.command("purge")(purging.purge)
