@@ -285,7 +285,7 @@ class RetentionSettings(_Stage):
 
 
 class FilingSettings(_Stage):
-    """Where approved reports are filed, by whom, and what is filed without a person."""
+    """Where approved reports are filed, and by whom."""
 
     cybertip: Literal["off", "double", "test", "production"] = Field(
         "off",
@@ -314,14 +314,6 @@ class FilingSettings(_Stage):
     )
     filing_alarm_hours: Annotated[float, Field(ge=72, allow_inf_nan=False)] = Field(
         72, description="How long filing is tried again before a person is called; it goes on after that."
-    )
-    autofile: bool = Field(
-        False,
-        description="File exact and near-exact matches of csam banks that report without a person. "
-        "Ask a lawyer first.",
-    )
-    autofile_distance: Annotated[int, Field(ge=0, le=31)] = Field(
-        8, description="Largest PDQ distance in bits that is filed so; digests are always exact."
     )
     reporter_first_name: str = Field("Placeholder", description="Who reports, as NCMEC knows them.")
     reporter_last_name: str = Field("Placeholder", description="The same.")
