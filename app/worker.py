@@ -71,7 +71,7 @@ async def work(settings: Settings) -> int:
                 await _tidy(database)
                 await entry_marks.release_reports(database)
                 await kept_values.forget(database, kept_values.MOST_DAYS)
-                await alarms.watch(database)
+                await alarms.watch(database, datetime.now(UTC))
                 await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)

@@ -105,16 +105,21 @@ async def test_a_report_that_waits_a_day_or_is_parked_raises_an_alarm_until_it_m
         async with database.begin() as connection:
             await connection.execute(update(reports).where(reports.c.id == report_id).values(values))
 
-    await put(early, created_at=now - timedelta(hours=24, minutes=1))
-    await put(late, created_at=now - timedelta(hours=23, minutes=59))
+    await put(late, created_at=now + timedelta(minutes=2))
     await put(parked, state="parked", changed_at=now)
-    for _ in range(2):
-        await watching.watch(database)
+    for passed, waiting in (
+        (timedelta(hours=23, minutes=59), []),
+        (timedelta(hours=24, minutes=1), [early]),
+        (timedelta(hours=24, minutes=1), [early]),
+        (timedelta(hours=24, minutes=3), [early, late]),
+    ):
+        await watching.watch(database, now + passed)
         assert sorted(await _standing(database)) == [
             (AlarmKind.REPORT_PARKED, parked),
-            (AlarmKind.REPORT_WAITING, early),
+            *((AlarmKind.REPORT_WAITING, each) for each in waiting),
         ]
-    await put(early, state="rejected", changed_at=now)
+    for each in (early, late):
+        await put(each, state="rejected", changed_at=now)
     await put(parked, state="approved", changed_at=now)
-    await watching.watch(database)
+    await watching.watch(database, now + timedelta(days=3))
     assert await _standing(database) == []

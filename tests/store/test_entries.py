@@ -409,5 +409,5 @@ async def test_waiting_with_an_entry_raises_one_alarm_and_not_one_for_each_repor
     outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     await outbox.commit(stub(), parked_cause=PARKED_WITH_ITS_ENTRY)
     other = (await outbox.commit(stub(), parked_cause="a question")).id
-    await watch(database)
+    await watch(database, datetime.now(UTC))
     assert await standing_alarms(database) == [(AlarmKind.REPORT_PARKED, other)]
