@@ -21,6 +21,14 @@ ROUTES = [
     ("PUT", "/v1/banks/x", "bank"),
     ("POST", "/v1/banks/x/signals", "bank"),
     ("POST", "/v1/banks/x/signals/remove", "bank"),
+    ("POST", "/v1/banks/x/find", "bank"),
+    ("GET", "/v1/banks/x/entries", "bank"),
+    ("GET", "/v1/banks/x/entries/7", "bank"),
+    *(
+        ("POST", f"/v1/banks/x/entries/7/{decision}", "bank")
+        for decision in ("disable", "enable", "annotate", "keep", "pair", "unpair")
+    ),
+    ("GET", "/v1/banks/x/history", "bank"),
     ("GET", "/v1/reports", "report"),
     ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2", "report"),
     ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/sealed", "report"),
@@ -29,6 +37,8 @@ ROUTES = [
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/approve", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/reject", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/annotate", "report"),
+    ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/filed", "report"),
+    ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/destroy", "report"),
     ("GET", "/v1/status", "ops"),
 ]
 SPELLINGS = [
@@ -51,7 +61,7 @@ def test_the_routes_here_are_all_that_there_are(gate: RunningGate) -> None:
     """A route that is added must be asked for its token and its scope too."""
     document = gate.client("all").get("/openapi.json").json()
     documented = {
-        (method.upper(), path.format(name="x", report_id="01J9ZK3V5T8QX2M4N6P8R0S1T2"))
+        (method.upper(), path.format(name="x", report_id="01J9ZK3V5T8QX2M4N6P8R0S1T2", entry_id="7"))
         for path, operations in document["paths"].items()
         for method in operations
         if path not in HEALTH
