@@ -26,6 +26,17 @@ _PROBLEMS_OF_ONE = problems.documented("not_found", "invalid_request")
 _PROBLEMS_OF_DECISION = problems.documented(
     "not_found", "conflict", "too_large", "invalid_request", "signature_required"
 )
+_SEALED: Final[dict[int | str, dict[str, Any]]] = _PROBLEMS_OF_ONE | {
+    200: {
+        "description": "The sealed stub, which `age -d` opens with a custodian's key.",
+        "headers": {
+            "Content-Disposition": problems.documented_header(
+                "Saves it as `<id>.age`.", {"type": "string", "pattern": "^attachment; filename=.+"}
+            ),
+        },
+        "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 _SIGNED_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -74,6 +85,19 @@ class ReportDetail(ReportSummary):
     """A report with its later sightings, oldest first."""
 
     sightings: list[SightingSummary]
+
+
+class SignedDocument(BaseModel):
+    """What a custodian signed."""
+
+    signature: str = Field(description="Ed25519, base64.")
+    signed: str = Field(description="Canonical JSON.")
+
+
+class DecisionList(BaseModel):
+    """Decisions on a report, oldest first."""
+
+    decisions: list[SignedDocument]
 
 
 class ReportList(BaseModel):
@@ -129,18 +153,7 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
 @router.get(
     "/v1/reports/{report_id}/sealed",
     name="report_sealed",
-    responses=_PROBLEMS_OF_ONE
-    | {
-        200: {
-            "description": "The sealed stub, which `age -d` opens with a custodian's key.",
-            "headers": {
-                "Content-Disposition": problems.documented_header(
-                    "Saves it as `<id>.age`.", {"type": "string", "pattern": "^attachment; filename=.+"}
-                ),
-            },
-            "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    responses=_SEALED,
     response_class=Response,
     summary="The sealed stub as it stands",
 )
@@ -149,12 +162,43 @@ async def get_sealed(at: InServices, key: ReportKey, report_id: ReportId) -> Res
     async with at.database.begin() as connection:
         file = await sealed.sealed(connection, report_id)
         await audit.append(connection, "report.taken", report_id, {"by": key.id})
-    headers = {
-        "content-disposition": f'attachment; filename="{report_id}.age"',
-        "cache-control": "no-store",
-        "x-content-type-options": "nosniff",
-    }
-    return Response(file, 200, headers, "application/age")
+    return _age_file(file, report_id)
+
+
+@router.get(
+    "/v1/reports/{report_id}/sightings/{sighting_id}/sealed",
+    name="report_sighting_sealed",
+    responses=_SEALED,
+    response_class=Response,
+    summary="The sealed stub of a later sighting",
+)
+async def get_sealed_sighting(
+    at: InServices,
+    key: ReportKey,
+    report_id: ReportId,
+    sighting_id: Annotated[str, Path(pattern=_ULID, description="The sighting's ULID.")],
+) -> Response:
+    """An age file, sealed to the custodians listed with the sighting. Who took it is recorded."""
+    async with at.database.begin() as connection:
+        file = await sealed.sealed_sighting(connection, report_id, sighting_id)
+        told = {"by": key.id, "sighting": sighting_id}
+        await audit.append(connection, "report.taken", report_id, told)
+    return _age_file(file, sighting_id)
+
+
+@router.get(
+    "/v1/reports/{report_id}/decisions",
+    name="report_decisions",
+    responses=problems.documented("not_found", "conflict", "invalid_request"),
+    response_description="Every signed document, oldest first.",
+    summary="What custodians decided on a report",
+)
+async def get_decisions(at: InServices, key: ReportKey, report_id: ReportId) -> DecisionList:  # noqa: ARG001
+    """Each as its custodian signed it; 409 if the database was changed. What it says in words is sealed."""
+    async with at.database.connect() as connection:
+        await reports.get(connection, report_id)
+        found = await decisions.every(connection, report_id, at.pins.read_if_there())
+    return DecisionList(decisions=[SignedDocument.model_validate_json(each.document) for each in found])
 
 
 @router.post(
@@ -273,6 +317,15 @@ async def _decide(request: Request, at: Services, key: Key, report_id: str, acti
 async def _set_hold(at: Services, key: Key, report_id: str, *, on_hold: bool) -> ReportSummary:
     async with at.database.begin() as connection:
         return _summary(await reports.set_hold(connection, report_id, on_hold=on_hold, by=key.id))
+
+
+def _age_file(file: bytes, name: str) -> Response:
+    headers = {
+        "content-disposition": f'attachment; filename="{name}.age"',
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    return Response(file, 200, headers, "application/age")
 
 
 def _summary(report: reports.Report) -> ReportSummary:

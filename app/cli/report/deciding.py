@@ -14,6 +14,7 @@ import typer
 
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, UsageError, emit, printable, say
+from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Opened, open_stored, read_key, signer_of
 from app.cli.report.reading import ReportId, readable
 from app.cli.report.writing import write_new
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.custody.roster import Roster, WorkerKeys
     from app.filing.cybertip.document import Said
-    from app.store.reports import Report
 
 IdentityFile = Annotated[
     Path, typer.Option("--identity", metavar="FILE", dir_okay=False, help="Your private key's file.")
@@ -72,6 +72,9 @@ def approve(
     ] = None,
     out: Out = None,
     yes: Yes = False,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Open a report, see what it says and lacks, and sign the very XML that is to be filed.
 
@@ -95,8 +98,9 @@ def approve(
         provenance=_added(add or ()),
         provenance_unknown=provenance_unknown,
     )
+    at = server_of(server, token_file, ca_file)
     held = read_key(identity)
-    opened = open_stored(report_id, held)
+    opened = open_stored(report_id, held, at)
     _show(opened)
     _check_can_be_filed(opened)
     xml, words = _second(opened, held, said) or _first(opened, said)
@@ -104,7 +108,7 @@ def approve(
     emit(xml.decode())
     if not yes and not confirmed("Approve this for filing"):
         raise FailedError("nothing was approved")
-    hand_in(_approval(opened, held, xml, words), held, out, "approved")
+    hand_in(_approval(opened, held, xml, words), held, out, "approved", at)
 
 
 def reject(
@@ -117,6 +121,9 @@ def reject(
     ] = None,
     out: Out = None,
     yes: Yes = False,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Decide that a report is of a false match. It is kept for a while, and can still be approved until then.
 
@@ -129,8 +136,9 @@ def reject(
     from app.custody.decision import Action
 
     entries = tuple(disable_entry or ())
+    at = server_of(server, token_file, ca_file)
     held = read_key(identity)
-    opened = open_stored(report_id, held)
+    opened = open_stored(report_id, held, at)
     _show(opened)
     matched = {match["entry_id"] for document in opened.documents for match in document["matches"]}
     if not matched.issuperset(entries):
@@ -139,7 +147,7 @@ def reject(
         raise FailedError("nothing was rejected")
     words = {"reason": worded(reason, "--reason")}
     decision = drawn_up(Action.REJECT, opened, held, words, disabled_entries=entries)
-    hand_in(decision, held, out, "rejected")
+    hand_in(decision, held, out, "rejected", at)
 
 
 def annotate(
@@ -147,6 +155,9 @@ def annotate(
     identity: IdentityFile,
     note: Annotated[str, typer.Option(metavar="TEXT", help="What the other custodians should know.")],
     out: Out = None,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Write a note on a report, signed and sealed to the custodians. It is not filed; its state stays.
 
@@ -154,10 +165,11 @@ def annotate(
     """
     from app.custody.decision import Action
 
+    at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     words = {"note": worded(note, "--note")}
-    decision = drawn_up(Action.ANNOTATE, open_stored(report_id, held), held, words)
-    hand_in(decision, held, out, "annotated")
+    decision = drawn_up(Action.ANNOTATE, open_stored(report_id, held, at), held, words)
+    hand_in(decision, held, out, "annotated", at)
 
 
 def reseal(
@@ -330,8 +342,10 @@ def drawn_up(
     )
 
 
-def hand_in(decision: "Decision", identity: "Identity", out: Path | None, done: str) -> None:
-    """Sign a decision, and take it in here, or write it to a file for HTTP."""
+def hand_in(
+    decision: "Decision", identity: "Identity", out: Path | None, done: str, server: Server | None = None
+) -> None:
+    """Sign a decision, and take it in here or at a gate elsewhere, or write it to a file for HTTP."""
     from app.custody.decision import Action, sign
 
     document = sign(decision, identity)
@@ -340,19 +354,22 @@ def hand_in(decision: "Decision", identity: "Identity", out: Path | None, done: 
         say(f"the signed document is in {printable(str(out))}; nothing is {done} until it is handed in:")
         say(f"  POST /v1/reports/{decision.report_id}/{decision.action} with it as the body")
         return
-    report = asyncio.run(_take(decision.report_id, decision.action, document))
-    if decision.action is Action.APPROVE and report.state != "approved":
-        say(f"report {report.id} has its first approval; another custodian must approve it too")
+    report_id, action = decision.report_id, decision.action
+    taken = (
+        _take(report_id, action, document) if server is None else server.hand_in(report_id, action, document)
+    )
+    if asyncio.run(taken) != "approved" and action is Action.APPROVE:
+        say(f"report {report_id} has its first approval; another custodian must approve it too")
     else:
-        say(f"report {report.id} is {done}")
+        say(f"report {report_id} is {done}")
 
 
-async def _take(report_id: str, action: "Action", document: bytes) -> "Report":
+async def _take(report_id: str, action: "Action", document: bytes) -> str:
     from app.cli.state import BY, open_custody, read_settings
     from app.store import decisions
 
     async with open_custody() as (database, pins), database.begin() as connection:
-        return await decisions.take(
+        report = await decisions.take(
             connection,
             document,
             pins.read(),
@@ -361,6 +378,7 @@ async def _take(report_id: str, action: "Action", document: bytes) -> "Report":
             dual_control=read_settings().custody.dual_control,
             by=BY,
         )
+    return report.state.value
 
 
 async def _reseal(identity: "Identity", report_ids: Sequence[str]) -> tuple[int, int]:

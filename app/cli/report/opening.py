@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.asking import ask_passphrase
 from app.cli.console import FailedError, printable
+from app.cli.report.elsewhere import Server
 
 if TYPE_CHECKING:
     from app.custody.decision import Decision, Signed
@@ -44,15 +45,18 @@ def read_key(path: Path) -> "Identity":
     return read_identity(path, lambda: ask_passphrase(printable(str(path))))
 
 
-def open_stored(report_id: str, identity: "Identity") -> Opened:
-    """Open a report of the database.
+def open_stored(report_id: str, identity: "Identity", server: Server | None = None) -> Opened:
+    """Open a report of the database, or of a gate elsewhere.
+
+    A gate's word is taken for what it hands out: whether that is what was sealed, it checks against the audit
+    log when a decision on these very files is handed in.
 
     Raises:
         NotFoundError: there is no such report.
         InvalidRequestError: it, or a later sighting, is not sealed to this identity.
         ConflictError: the database was tampered with.
     """
-    return asyncio.run(_open(report_id, identity))
+    return asyncio.run(_open(report_id, identity) if server is None else _fetch(report_id, identity, server))
 
 
 def signer_of(opened: Opened, identity: "Identity") -> "Pinned":
@@ -104,3 +108,21 @@ async def _open(report_id: str, identity: "Identity") -> Opened:
         told = {"custodian": fingerprint(identity.public_key), "by": BY}
         await audit.append(connection, OPENED_EVENT, report_id, told)
     return Opened(report, tuple(sealed.digests(files).values()), documents, signed, roster)
+
+
+async def _fetch(report_id: str, identity: "Identity", server: Server) -> Opened:
+    from app.cli.state import read_settings
+    from app.custody.decision import verify
+    from app.custody.envelope import canonical
+    from app.custody.roster import RosterFile
+    from app.report.seal import open_report
+    from app.store.sealed import digests
+
+    roster = RosterFile(read_settings().roster_path).read()
+    report, files = await server.sealed(report_id)
+    documents = tuple(open_report(file, identity, report_id=report_id) for file in files.values())
+    signed = tuple(
+        verify(canonical(each).encode(), roster, of_then_too=True)
+        for each in await server.decisions(report_id)
+    )
+    return Opened(report, tuple(digests(files).values()), documents, signed, roster)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Document, Opened, open_stored, read_key, words_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def open_report(
         Path, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Your private key's file.")
     ],
     as_json: AsJson = False,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Open a report with a custodian's key, and show all that it says.
 
@@ -107,14 +111,15 @@ def open_report(
         cordon report open 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
         cordon report open report.age --identity ada.key
     """
+    at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     if _is_file(report):
         documents, decided, receipt, related = [_open_file(Path(report), held)], [], [], []
     else:
-        opened = open_stored(report, held)
+        opened = open_stored(report, held, at)
         documents, decided = list(opened.documents), list(_decided(opened, held))
-        receipt = asyncio.run(_receipt(report, held))
-        related = [] if as_json else _related(opened, held)
+        receipt = asyncio.run(_receipt(report, held)) if at is None else []
+        related = [] if as_json or at is not None else _related(opened, held)
     for number, document in enumerate(documents):
         if as_json:
             emit_json(document)

@@ -1,0 +1,142 @@
+"""A gate's reports over HTTP: opened and decided at the custodian's own machine, which has no database."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from app.cli.console import FailedError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from app.store.reports import Report
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="A gate elsewhere; this machine needs no database."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A token with the scope report, for --server; else CORDON_TOKEN."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="PEM certificates to trust for --server, instead of the system's."),
+]
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A gate that is asked over HTTP."""
+
+    url: str
+    token: str = field(repr=False)
+    ca_file: Path | None
+
+    async def sealed(self, report_id: str) -> "tuple[Report, dict[str, bytes]]":
+        """A report, with its sealed files and those of its later sightings, oldest first.
+
+        Raises:
+            FailedError: the gate refuses, or a file is not the one that it lists.
+        """
+
+        async def read(client: "httpx.AsyncClient") -> "tuple[Report, dict[str, bytes]]":
+            shown = (await _asked(client, "GET", f"/v1/reports/{report_id}")).json()
+            found = {}
+            for each in (shown, *shown["sightings"]):
+                path = "sealed" if each is shown else f"sightings/{each['id']}/sealed"
+                file = (await _asked(client, "GET", f"/v1/reports/{report_id}/{path}")).content
+                if hashlib.sha256(file).hexdigest() != each["sealed_sha256"]:
+                    raise FailedError("the gate hands out another sealed file than it lists")
+                found[each["id"]] = file
+            return _report(shown), found
+
+        return await self._with_client(read)
+
+    async def decisions(self, report_id: str) -> list[dict[str, Any]]:
+        """The signed documents of the decisions on a report, oldest first."""
+
+        async def read(client: "httpx.AsyncClient") -> list[dict[str, Any]]:
+            answer = await _asked(client, "GET", f"/v1/reports/{report_id}/decisions")
+            found: list[dict[str, Any]] = answer.json()["decisions"]
+            return found
+
+        return await self._with_client(read)
+
+    async def hand_in(self, report_id: str, action: str, document: bytes) -> str:
+        """Hand in a signed document; the state that the report is in then."""
+
+        async def post(client: "httpx.AsyncClient") -> str:
+            answer = await _asked(client, "POST", f"/v1/reports/{report_id}/{action}", document)
+            return str(answer.json()["state"])
+
+        return await self._with_client(post)
+
+    async def _with_client(self, work: "Callable[[httpx.AsyncClient], Awaitable[Answer]]") -> Answer:
+        import httpx
+
+        from app.cli.remote import open_client
+
+        try:
+            async with open_client(self.url, self.token, self.ca_file) as client:
+                return await work(client)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise FailedError(f"the gate cannot be reached: {type(error).__name__}") from None
+        except (LookupError, ValueError, TypeError):
+            raise FailedError("the gate's answer is none of a Cordon of this version") from None
+
+
+def server_of(url: str | None, token_file: Path | None, ca_file: Path | None) -> Server | None:
+    """The gate that the options name; None without ``--server``."""
+    from app.cli.ingest import given_token
+
+    if url is None:
+        if token_file is not None or ca_file is not None:
+            raise UsageError("--token-file and --ca-file go with --server")
+        return None
+    return Server(url, given_token(None, token_file), ca_file)
+
+
+def _report(shown: Mapping[str, Any]) -> "Report":
+    from app.media import BankKind
+    from app.store.report_states import State
+    from app.store.reports import Report
+
+    def moment(name: str) -> datetime | None:
+        return datetime.fromisoformat(shown[name]) if shown[name] is not None else None
+
+    return Report(
+        id=shown["id"],
+        created_at=datetime.fromisoformat(shown["created_at"]),
+        state=State(shown["state"]),
+        changed_at=moment("changed_at"),
+        cause=shown["cause"],
+        decided_at=moment("decided_at"),
+        receipt_at=moment("receipt_at"),
+        on_hold=shown["on_hold"],
+        bank_kind=BankKind(shown["bank_kind"]),
+        custodians=tuple(shown["custodians"]),
+        sealed_sha256=shown["sealed_sha256"],
+        later_sightings=shown["later_sightings"],
+    )
+
+
+async def _asked(
+    client: "httpx.AsyncClient", method: str, path: str, document: bytes | None = None
+) -> "httpx.Response":
+    headers = {"Content-Type": "application/json"} if document is not None else {}
+    answer = await client.request(method, path, content=document, headers=headers)
+    if answer.is_success:
+        return answer
+    try:
+        detail = str(answer.json()["detail"])
+    except (LookupError, ValueError, TypeError):
+        detail = "no reason was given"
+    raise FailedError(f"the gate answers {answer.status_code}: {detail}")
