@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading, retrying
+from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading, retrying, schema
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -19,6 +19,7 @@ app.command("retry")(retrying.retry)
 app.command("reseal")(deciding.reseal)
 app.command("destroy")(destroying.destroy)
 app.command("purge")(purging.purge)
+app.command("xsd")(schema.xsd)
 app.command("alarms")(keeping.list_alarms)
 
 
