@@ -220,6 +220,22 @@ def test_a_flood_of_headers_is_refused(gate: RunningGate) -> None:
     assert livez_seconds(gate) < 1
 
 
+def test_a_request_with_two_ends_is_refused_and_hides_no_other(gate: RunningGate) -> None:
+    """A proxy that goes by the length, and a gate that goes by the chunks, would see different requests."""
+    token = gate.prepared.tokens["ingest"]
+    head = f"Host: g\r\nAuthorization: Bearer {token}\r\nContent-Type: image/jpeg\r\n"
+    body = f"5\r\nhello\r\n0\r\n\r\nGET /v1/nothing HTTP/1.1\r\n{head}\r\n"
+    two_ends = f"Content-Length: {len(body)}\r\nTransfer-Encoding: chunked\r\n"
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=30) as connection:
+        connection.sendall(f"POST /v1/ingest HTTP/1.1\r\n{head}{two_ends}\r\n{body}".encode())
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(4096):
+                received += more
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_spent_budget_refuses_new_media_before_their_bodies(tmp_path: Path) -> None:
     """503 with Retry-After while another upload holds all bytes in flight; then it is taken in again."""
     prepared = asyncio.run(prepare(StoreSettings(state_dir=tmp_path / "state")))
