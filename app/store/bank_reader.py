@@ -127,7 +127,7 @@ class BankReader:
             entry_marks.c.entry_id == entries.c.id, entry_marks.c.disabled_at.is_not(None)
         )
         asked = (
-            select(entries.c.type, entries.c.id, entries.c.bank_id, entries.c.value)
+            select(entries.c.id, entries.c.bank_id, entries.c.value)
             .join(changes, changes.c.id == entries.c.change_id)
             .where(
                 entries.c.bank_id == bank_id,
