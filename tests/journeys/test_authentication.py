@@ -32,6 +32,8 @@ ROUTES = [
     ("GET", "/v1/reports", "report"),
     ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2", "report"),
     ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/sealed", "report"),
+    ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/sightings/01J9ZK3V5T8QX2M4N6P8R0S1T3/sealed", "report"),
+    ("GET", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/decisions", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/hold", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/unhold", "report"),
     ("POST", "/v1/reports/01J9ZK3V5T8QX2M4N6P8R0S1T2/approve", "report"),
@@ -60,8 +62,9 @@ def answered(gate: RunningGate, head: str) -> int:
 def test_the_routes_here_are_all_that_there_are(gate: RunningGate) -> None:
     """A route that is added must be asked for its token and its scope too."""
     document = gate.client("all").get("/openapi.json").json()
+    ids = {"report_id": "01J9ZK3V5T8QX2M4N6P8R0S1T2", "sighting_id": "01J9ZK3V5T8QX2M4N6P8R0S1T3"}
     documented = {
-        (method.upper(), path.format(name="x", report_id="01J9ZK3V5T8QX2M4N6P8R0S1T2", entry_id="7"))
+        (method.upper(), path.format(name="x", entry_id="7", **ids))
         for path, operations in document["paths"].items()
         for method in operations
         if path not in HEALTH
