@@ -99,14 +99,20 @@ class _HaltedError(Exception):
         self.answer = answer or Answer()
 
 
-async def file_next(desk: Desk) -> Outcome | None:
+async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
     """Take one turn at a report that is due; what came of it, or None if none is due.
+
+    Args:
+        desk: what filing needs.
+        report_id: this report, and no other; None for whichever is due longest.
 
     Raises:
         NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
     """
     async with desk.database.begin() as connection:
-        turn = await filings.claim(connection, environment=desk.environment.value, now=desk.now())
+        turn = await filings.claim(
+            connection, environment=desk.environment.value, now=desk.now(), report_id=report_id
+        )
     if turn is None:
         return None
     try:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,7 +34,8 @@ LONGEST_PAUSE: Final = timedelta(days=2)
 
 RETRIED_EVENT: Final = "report.retried"
 
-_TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
+TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
+"""The states of reports that are on their way to the authority."""
 
 
 class Step(StrEnum):
@@ -100,15 +101,25 @@ class Turn:
         return self.filing.report_id
 
 
-async def claim(connection: AsyncConnection, *, environment: str, now: datetime) -> Turn | None:
-    """Take the turn at a report that is due; None if none is. Within ``Database.begin``."""
+async def claim(
+    connection: AsyncConnection, *, environment: str, now: datetime, report_id: str | None = None
+) -> Turn | None:
+    """Take the turn at a report that is due; None if none is. Within ``Database.begin``.
+
+    Args:
+        connection: within ``Database.begin``.
+        environment: which one it would be filed in.
+        now: the time.
+        report_id: this report, and no other; None for whichever is due longest.
+    """
     found = await connection.execute(
         select(report_table.c.id, report_table.c.state)
         .select_from(report_table.outerjoin(filings))
         .where(
-            report_table.c.state.in_([state.value for state in _TO_FILE]),
+            report_table.c.state.in_([state.value for state in TO_FILE]),
             report_table.c.bank_kind == BankKind.CSAM.value,
             or_(filings.c.report_id.is_(None), _due(now)),
+            report_table.c.id == report_id if report_id is not None else true(),
         )
         .order_by(func.coalesce(filings.c.next_attempt_at, report_table.c.decided_at), report_table.c.id)
         .limit(1)
@@ -175,7 +186,7 @@ async def opened(
         opened_at=now,
         last_code=0,
     )
-    if not kept or state not in _TO_FILE:
+    if not kept or state not in TO_FILE:
         return False
     if state is not State.SUBMITTED:
         await reports.move(connection, turn.report_id, to=State.SUBMITTED, details=details)
@@ -241,7 +252,7 @@ async def finished(
         )
     )
     to = State.FILED if counts else State.DRY_RUN
-    if not kept.rowcount or state not in {*_TO_FILE, State.PARKED}:
+    if not kept.rowcount or state not in {*TO_FILE, State.PARKED}:
         return state is to
     await reports.move(
         connection,
@@ -280,7 +291,7 @@ async def park(
     Where no finish was attempted, what was opened is forgotten: it expires, and the next filing opens anew.
     """
     state = await reports.lock(connection, turn.report_id)
-    if not await _change(connection, turn, **_ended(code, request_id)) or state not in _TO_FILE:
+    if not await _change(connection, turn, **_ended(code, request_id)) or state not in TO_FILE:
         return False
     await _forget_unfinished(connection, turn.report_id)
     await reports.move(connection, turn.report_id, to=State.PARKED, cause=cause, details=details)
@@ -305,7 +316,7 @@ async def retry(connection: AsyncConnection, report_id: str, *, now: datetime, a
     """
     state = await reports.lock(connection, report_id)
     filing = await get(connection, report_id)
-    if state not in {*_TO_FILE, State.PARKED}:
+    if state not in {*TO_FILE, State.PARKED}:
         raise ConflictError(f"The report is {state.value}; there is nothing to try again.")
     if filing is None:
         raise ConflictError("Nobody tried to file this report yet: it is approved first, and then filed.")
@@ -325,7 +336,7 @@ async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str
     """Ids of the reports that were approved before some moment and are on their way still."""
     rows = await connection.execute(
         select(report_table.c.id).where(
-            report_table.c.state.in_([state.value for state in _TO_FILE]),
+            report_table.c.state.in_([state.value for state in TO_FILE]),
             func.coalesce(report_table.c.decided_at, report_table.c.changed_at) < since,
         )
     )

@@ -2,7 +2,18 @@
 
 import typer
 
-from app.cli.report import deciding, destroying, exporting, filed, keeping, purging, reading, retrying, schema
+from app.cli.report import (
+    deciding,
+    destroying,
+    exporting,
+    filed,
+    filing,
+    keeping,
+    purging,
+    reading,
+    retrying,
+    schema,
+)
 
 app = typer.Typer(no_args_is_help=True)
 app.command("list")(reading.list_reports)
@@ -13,8 +24,9 @@ app.command("reject")(deciding.reject)
 app.command("annotate")(deciding.annotate)
 app.command("hold")(reading.hold)
 app.command("unhold")(reading.unhold)
-app.command("export")(exporting.export)
+app.command("file")(filing.file_report)
 app.command("filed")(filed.filed)
+app.command("export")(exporting.export)
 app.command("retry")(retrying.retry)
 app.command("reseal")(deciding.reseal)
 app.command("destroy")(destroying.destroy)

@@ -1,0 +1,68 @@
+"""``cordon report file``: one approved report, by the worker's own steps, once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.custody.identity import write_identity
+from app.settings import StoreSettings
+from app.store.database import Database
+from tests.cli.conftest import Cordon, Ran
+from tests.cli.test_report_schema import filing_with
+from tests.filing.double import Double, running_double
+from tests.filing.office import Office, open_office
+
+
+@pytest.fixture
+async def office(cordon: Cordon) -> AsyncIterator[Office]:
+    """Reports in the state that the command works on, and the key that they are approved for."""
+    store = StoreSettings(state_dir=cordon.home / "state")
+    store.state_dir.mkdir(mode=0o700)
+    database = Database.open(store)
+    try:
+        await database.migrate_if_empty()
+        async with open_office(database, store) as opened:
+            write_identity(opened.worker, store.state_dir / "worker.key")
+            yield opened
+    finally:
+        await database.close()
+
+
+async def ran(cordon: Cordon, report_id: str, double: Double, *options: str) -> Ran:
+    """The command, run to its end."""
+    return await asyncio.to_thread(cordon, "report", "file", report_id, *options, given=filing_with(double))
+
+
+async def test_one_report_is_filed_now_and_only_once_and_no_other(cordon: Cordon, office: Office) -> None:
+    """Whoever asks for it again is told why not; a report that nobody approved is left alone."""
+    one, other, queued = await office.approved("a"), await office.approved("b"), await office.queued("c")
+    off = await asyncio.to_thread(cordon, "report", "file", one)
+    assert (off.code, "CORDON_CYBERTIP" in off.err) == (1, True)
+    with running_double() as double:
+        assert (await ran(cordon, queued, double)).code == 1
+        filed = await ran(cordon, one, double, "--json")
+        assert (filed.code, filed.document) == (0, {"id": one, "state": "dry_run", "parked_cause": None})
+        again = await ran(cordon, one, double)
+        assert (again.code, again.out.decode().strip()) == (1, f"report {one} is dry_run")
+        assert double.tell(one)["filed_exactly_once"]
+        assert (await office.report(other)).state == "approved"
+        assert (await office.report(queued)).state == "queued"
+
+
+async def test_what_the_host_refuses_is_told_with_what_to_do(cordon: Cordon, office: Office) -> None:
+    """It is parked for a person, or put off; the exit code says that the host does not have it."""
+    refused, unanswered = await office.approved("a"), await office.approved("b")
+    with running_double() as double:
+        double.fault("submit", code=4100)
+        parked = await ran(cordon, refused, double, "--json")
+        assert (parked.code, parked.document["parked_cause"]) == (1, "authority_4100")
+        assert "docs/filing.md" in parked.err
+        double.fault("submit", fault="html_502")
+        postponed = await ran(cordon, unanswered, double)
+        assert (postponed.code, "tries again" in postponed.err) == (1, True)
+        early = await ran(cordon, unanswered, double)
+        assert (early.code, "report retry" in early.err) == (1, True)
+        assert (await asyncio.to_thread(cordon, "report", "retry", unanswered)).code == 0
+        assert (await ran(cordon, unanswered, double)).code == 0
+        assert double.tell(unanswered)["filed_exactly_once"]
