@@ -48,10 +48,14 @@ def stub(
     kind: BankKind = BankKind.CSAM,
     key_id: str | None = "01JKEY",
     idempotency_key: str | None = None,
+    matches: tuple[Match, ...] | None = None,
 ) -> Stub:
-    """The stub of a medium that matched by SHA-256 and by PDQ: fetched from ``url``, or uploaded if None."""
+    """The stub of a medium that matched by SHA-256 and by PDQ: fetched from ``url``, or uploaded if None.
+
+    It matched otherwise where ``matches`` says so.
+    """
     digests, rendering = digests_of(medium), perceptual_of(medium)
-    matches = tuple(
+    by_both = tuple(
         Match(
             bank="canary-bank",
             kind=kind,
@@ -89,7 +93,7 @@ def stub(
         size=1234,
         shape=Shape("image", "png", 640, 480, 1),
         signals=Signals(digests, (rendering,)),
-        matches=matches,
+        matches=by_both if matches is None else matches,
     )
 
 

@@ -12,8 +12,9 @@ from app.context import parse_context
 from app.errors import InvalidRequestError
 from app.filing.cybertip import rules
 from app.filing.cybertip.document import Reporter, Said, build, gaps, is_placeholder
+from app.media import BankAction, BankKind, Match, Region, SignalType, Symmetry, Variant
 from app.settings import FilingSettings
-from tests.stubs import ADDRESS, URL, stub
+from tests.stubs import ADDRESS, URL, perceptual_of, stub
 
 REPORT_ID = "01JREPORT"
 REPORTER = Reporter("Ada", "Lovelace", "ada@analytical.org", "Analytical Society")
@@ -131,6 +132,42 @@ def test_what_is_no_valid_url_is_told_in_the_text(bad: str) -> None:
     report = built(opened(source_url=bad))
     assert texts(report, "internetDetails/webPageIncident/url") == [URL]
     assert f"URL not valid as such: {bad}" in text_of(report, "additionalInfo").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        (Variant(bytes(32), 77, Symmetry.FLIP_Y, negative=False, region=None), "turned or flipped (flipy)"),
+        (Variant(bytes(32), 77, Symmetry.ORIGINAL, negative=True, region=None), "as a negative"),
+        (
+            Variant(bytes(32), 77, Symmetry.ORIGINAL, negative=False, region=Region(1, 2, 30, 40)),
+            "in a part of the picture (30 x 40 pixels of it)",
+        ),
+    ],
+)
+def test_a_match_of_a_changed_picture_can_be_reported_and_says_what_was_changed(
+    variant: Variant, said: str
+) -> None:
+    """As the stub of the draft tells it."""
+    found = Match(
+        bank="list",
+        kind=BankKind.CSAM,
+        action=BankAction.REPORT,
+        entry_id=1,
+        type=SignalType.PDQ,
+        entry_value=bytes(32),
+        query_value=variant.pdq,
+        distance=5,
+        threshold=31,
+        rendering=perceptual_of("a"),
+        variant=variant,
+    )
+    document = json.loads(stub(matches=(found,)).to_json(REPORT_ID))
+    file = text_of(built(document), "internetDetails/webPageIncident/additionalInfo").splitlines()
+    assert (
+        f"Matched: pdq 5 bits apart, at most 31 match, quality 77, frame 1, {said}; list 'list', entry 1"
+        in file
+    )
 
 
 def test_sightings_share_one_document() -> None:

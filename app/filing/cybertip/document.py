@@ -397,11 +397,22 @@ def _match_words(match: Mapping[str, Any]) -> str:
     close = "exactly" if exact else f"{match['distance']} bits apart, at most {match['threshold']} match"
     frame = "" if match["frame"] is None or exact else f", frame {match['frame'] + 1}"
     quality = "" if match.get("quality") is None else f", quality {match['quality']}"
-    variant = "" if match.get("variant") in {None, "none"} else f", {match['variant']}"
     return (
-        f"{match['signal']} {close}{quality}{frame}{variant}; "
+        f"{match['signal']} {close}{quality}{frame}{_variant_words(match.get('variant'))}; "
         f"list '{match['bank']}', entry {match['entry_id']}"
     )
+
+
+def _variant_words(variant: Mapping[str, Any] | None) -> str:
+    """What was done to the picture that the list knows, as far as the search had to undo it."""
+    if variant is None:
+        return ""
+    words = "" if variant["symmetry"] == "original" else f", turned or flipped ({variant['symmetry']})"
+    words += ", as a negative" if variant["negative"] else ""
+    part = variant["region"]
+    if part is None:
+        return words
+    return f"{words}, in a part of the picture ({part['width']} x {part['height']} pixels of it)"
 
 
 def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
