@@ -388,7 +388,11 @@ def _tiff_bytes(image: TiffImageFile, file_bytes: int) -> int:
     bits = max(8, *tags.get(BITSPERSAMPLE, (1,))) * max(3, tags.get(SAMPLESPERPIXEL, 1))
     across = tags.get(TILEWIDTH, max(width, height))
     down = tags.get(TILELENGTH, min(tags.get(ROWSPERSTRIP, height), max(width, height)))
-    return need + (2 * across * down * bits // 8 + file_bytes if image.use_load_libtiff else 0)
+    decoding_bytes = 2 * across * down * bits // 8
+    if not isinstance(decoding_bytes, int) or decoding_bytes < 0:
+        # A tag may come as a fraction or below zero, which no count is.
+        raise UndecodableError(Reason.CORRUPT)
+    return need + (decoding_bytes + file_bytes if image.use_load_libtiff else 0)
 
 
 def _with_levels(page: TiffImageFile) -> Picture:

@@ -479,6 +479,15 @@ def test_beyond_the_frame_limit_the_first_frames_are_hashed_and_the_reason_told(
         assert found_in(medium, max_frames=3).reason is None, encoder
 
 
+@pytest.mark.parametrize("rows", [struct.pack("<HIf", 11, 1, 72.5), struct.pack("<HIi", 9, 1, -5)])
+def test_a_tiff_whose_rows_are_no_count_is_corrupt(rows: bytes) -> None:
+    """As a fraction or below zero they cannot say how much memory a strip takes."""
+    content = encoded(SMALL, "TIFF", compression="tiff_lzw")
+    place = content.index(struct.pack("<H", 278), struct.unpack_from("<I", content, 4)[0])
+    found = found_in(content[: place + 2] + rows + content[place + 12 :])
+    assert (found.need, found.reason) == (None, Reason.CORRUPT)
+
+
 def test_a_chain_of_tiff_pages_that_loops_ends() -> None:
     medium = bytearray(encoded(drawing(71, (64, 48)), "TIFF", append_images=[drawing(72, (64, 48))]))
     (first,) = struct.unpack_from("<I", medium, 4)
