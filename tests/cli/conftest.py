@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +87,9 @@ def cordon(tmp_path: Path, forker: Forker) -> Cordon:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Cordon:
-    """The command on a gate that takes media in: ada and grace, the bank ``known`` of BANKED, a test bank."""
-    cordon = Cordon(tmp_path_factory.mktemp("site"), forker)
+def untouched(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Cordon:
+    """The site, as every test that has one of its own begins with it."""
+    cordon = Cordon(tmp_path_factory.mktemp("untouched"), forker)
     for name in ("ada", "grace"):
         made = cordon("custodian", "keygen", "--out", f"{name}.key")
         public_key, signing_key = made.out.decode().strip(), made.err.split("--signing-key ")[1].strip()
@@ -98,6 +99,24 @@ def site(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Cordon:
     assert cordon("bank", "create", "known", "--kind", "csam", "--action", "report").code == 0
     assert cordon("bank", "import", "known", "-", stdin=hashed.out).code == 0
     assert cordon("bank", "create-test").code == 0
+    return cordon
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, untouched: Cordon, forker: Forker) -> Cordon:
+    """The command on a gate that takes media in: ada and grace, the bank ``known`` of BANKED, a test bank.
+
+    Its reports are those of all tests that have no site of their own.
+    """
+    home = tmp_path_factory.mktemp("site")
+    shutil.copytree(untouched.home, home, dirs_exist_ok=True)
+    return Cordon(home, forker)
+
+
+@pytest.fixture
+def own(untouched: Cordon, cordon: Cordon) -> Cordon:
+    """The same, for one test alone."""
+    shutil.copytree(untouched.home, cordon.home, dirs_exist_ok=True)
     return cordon
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import stat
 from pathlib import Path
 
@@ -23,13 +22,6 @@ REPORTER = {
     "CORDON_REPORTER_EMAIL": "ada@lab.org",
     "CORDON_REPORTER_COMPANY": "Lab of Letters",
 }
-
-
-@pytest.fixture
-def own(site: Cordon, cordon: Cordon) -> Cordon:
-    """A copy of the site."""
-    shutil.copytree(site.home, cordon.home, dirs_exist_ok=True)
-    return cordon
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Reports removed by command: shown before, gone afterwards, and from the files too."""
 
-import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,13 +7,6 @@ import pytest
 from tests.cli.conftest import Cordon
 
 AT_ONCE = {"CORDON_REJECTED_DAYS": "0"}
-
-
-@pytest.fixture
-def own(site: Cordon, cordon: Cordon) -> Cordon:
-    """A copy of the site, with no reports of other tests due."""
-    shutil.copytree(site.home, cordon.home, dirs_exist_ok=True)
-    return cordon
 
 
 @pytest.fixture

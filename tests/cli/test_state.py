@@ -37,7 +37,7 @@ def test_a_key_for_people_is_the_token_alone_with_a_warning(cordon: Cordon) -> N
 def test_a_key_needs_a_known_scope_and_profile(cordon: Cordon) -> None:
     """Exit 2, told with what there is."""
     scope = cordon("key", "create", "--name", "x", "--scope", "everything")
-    assert (scope.code, "known: ingest, bank, report, ops" in scope.err) == (2, True)
+    assert (scope.code, "known: ingest, bank, bank:suppress, report, ops" in scope.err) == (2, True)
     profile = cordon("key", "create", "--name", "x", "--scope", "ingest", "--profile", "odd")
     assert (profile.code, "known: default" in profile.err) == (2, True)
     (cordon.home / "cordon.toml").write_text("[profile.odd]\ndisclose_banks = true\n")
