@@ -26,7 +26,8 @@ Promises (each has a file in ``tests/promises``):
 2. One path: every entrance calls ``pipeline.ingest``.
 3. Fail closed: a verdict starts as undecidable, and nothing defaults to clear.
 4. Report before answer: a match is durably committed before the answer starts.
-5. Sealed: the context of a match is readable only with a custodian's key.
+5. Sealed: the context of a match is readable only with a custodian's key; where the worker files by itself,
+   with its key too.
 6. No oracle: a caller learns a verdict, never which entry matched or how closely.
 7. Only ``fetch`` dials out. 8. Only the sandbox decodes.
 """

@@ -132,6 +132,7 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
         outbox = SealedOutbox(
             ReportShelf(database, settings.store.place_key, pins),
             require_custodian=settings.serve.require_custodian,
+            automatic_within=settings.files_by_itself_within,
         )
         watches: list[FloodGuard | ClearTraffic] = [FloodGuard(database, settings.policy.flood_media)]
         if role == processes.GATE:

@@ -312,6 +312,17 @@ class FilingSettings(_Stage):
         "should be able to read. Its public half is pinned: what custodians approve is sealed to it. Without "
         "this, `worker.key` in `CORDON_STATE_DIR`, made when the worker first starts.",
     )
+    autofile: bool = Field(
+        False,
+        description="Let the worker approve and file by itself what matches a csam bank by a digest, or by a "
+        "PDQ that is nearly the same. Gates then seal these reports to the worker too. It needs "
+        "`CORDON_CYBERTIP` and, for the worker, `CORDON_FILING_IDENTITY`, and does not go with "
+        "`CORDON_DUAL_CONTROL`. Set it for gates and worker alike.",
+    )
+    autofile_distance: Annotated[int, Field(ge=0, le=8)] = Field(
+        8,
+        description="Largest PDQ distance of what the worker files by itself; it can be made less alone.",
+    )
     filing_alarm_hours: Annotated[float, Field(ge=72, allow_inf_nan=False)] = Field(
         72, description="How long filing is tried again before a person is called; it goes on after that."
     )
@@ -438,6 +449,11 @@ class Settings(_Stage):
     profiles: Mapping[str, Profile] = {"default": Profile()}
 
     @property
+    def files_by_itself_within(self) -> int | None:
+        """Largest PDQ distance of what the worker files by itself; None if it files nothing by itself."""
+        return self.filing.autofile_distance if self.filing.autofile else None
+
+    @property
     def roster_path(self) -> Path:
         """The file of the pinned custodians."""
         return self.custody.custodians or self.store.state_dir / "custodians"
@@ -490,7 +506,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         stage: _validated(model, {name: values[name] for name in values if known[name] == stage}, PREFIX)
         for stage, model in STAGES.items()
     }
-    return Settings.model_validate(
+    settings = Settings.model_validate(
         {
             **stages,
             "profiles": {"default": Profile()}
@@ -500,6 +516,18 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             },
         }
     )
+    _check_autofile(settings)
+    return settings
+
+
+def _check_autofile(settings: Settings) -> None:
+    """Refuse automatic filing where nothing is filed, and where two persons must approve."""
+    if settings.filing.autofile and settings.filing.cybertip == "off":
+        raise SettingsError("CORDON_AUTOFILE needs CORDON_CYBERTIP: it says where the worker files")
+    if settings.filing.autofile and settings.custody.dual_control:
+        raise SettingsError(
+            "CORDON_AUTOFILE does not go with CORDON_DUAL_CONTROL: the worker never stands for a custodian"
+        )
 
 
 def _read_file(named: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

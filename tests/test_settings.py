@@ -57,6 +57,23 @@ def test_every_setting_of_every_stage_can_be_named_and_no_two_share_a_name() -> 
     assert all(field.description for stage in STAGES.values() for field in stage.model_fields.values())
 
 
+def test_automatic_filing_is_off_and_asked_for_only_where_it_can_be() -> None:
+    """Where something is filed, and one person may approve; its distance can only be made less."""
+    assert Settings().files_by_itself_within is None
+    on = {"CORDON_AUTOFILE": "true", "CORDON_CYBERTIP": "double"}
+    assert load(on).files_by_itself_within == 8
+    assert load(on | {"CORDON_AUTOFILE_DISTANCE": "0"}).files_by_itself_within == 0
+    assert load({"CORDON_AUTOFILE_DISTANCE": "3"}).files_by_itself_within is None
+    for wrong, named in (
+        ({"CORDON_CYBERTIP": "off"}, "needs CORDON_CYBERTIP"),
+        ({"CORDON_DUAL_CONTROL": "true"}, "CORDON_DUAL_CONTROL"),
+        ({"CORDON_AUTOFILE_DISTANCE": "9"}, "CORDON_AUTOFILE_DISTANCE"),
+        ({"CORDON_AUTOFILE_DISTANCE": "-1"}, "CORDON_AUTOFILE_DISTANCE"),
+    ):
+        with pytest.raises(SettingsError, match=named):
+            load(on | wrong)
+
+
 def test_the_environment_goes_over_the_file_and_the_file_over_the_default() -> None:
     variables = _file("port = 1\nmax_bytes = 2\n")
     settings = load(variables | {"CORDON_PORT": "3"})

@@ -17,7 +17,7 @@ from typing import Final
 
 from app.custody import envelope
 from app.custody.identity import Identity
-from app.custody.roster import Roster
+from app.custody.roster import Pinned, Roster
 from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
@@ -30,15 +30,20 @@ _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
 
 class Action(StrEnum):
-    """What a custodian can decide."""
+    """What a custodian can decide, and the one thing that the worker can."""
 
     APPROVE = "approve"
+    APPROVE_AUTOMATICALLY = "approve_automatically"
+    """By the worker, and by nobody else: no person looked at it."""
     REJECT = "reject"
     ANNOTATE = "annotate"
     FILED = "filed"
     """It was filed by hand."""
     DESTROY = "destroy"
     RESEAL = "reseal"
+
+
+APPROVALS: Final = frozenset({Action.APPROVE, Action.APPROVE_AUTOMATICALLY})
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,9 @@ class Decision:
     Attributes:
         sealed_sha256: of every sealed file of the report as its custodian saw it, hex: its own, then those
             of its later sightings, oldest first.
-        custodian: fingerprint of who signs.
-        xml_sha256: of the XML that is to be filed, hex; with ``approve``.
-        xml: that XML, an age file sealed to the filing worker and the custodians; with ``approve``.
+        custodian: fingerprint of who signs; the worker's with ``approve_automatically``.
+        xml_sha256: of the XML that is to be filed, hex; with an approval.
+        xml: that XML, an age file sealed to the filing worker and the custodians; with an approval.
         words: JSON of what the custodian said, an age file sealed to the custodians.
         resealed_sha256: of the files that take the place of the sealed ones, hex; with ``reseal``.
         disabled_entries: ids of the bank entries that match no more; with ``reject``.
@@ -132,7 +137,7 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
             "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
         ) from None
     decision = _decision(signed)
-    signer = roster.signer(decision.custodian) if of_then_too else roster.custodian(decision.custodian)
+    signer = _signer(decision, roster, of_then_too=of_then_too)
     if signer is None:
         raise SignatureRequiredError("The signer of this decision is no pinned custodian.")
     if signer.signing_key is None:
@@ -140,6 +145,17 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
     if not envelope.is_signed_by(signer.signing_key, PREFIX, signature, signed):
         raise SignatureRequiredError("The signature of this decision is not good.")
     return Signed(decision, envelope.written(signature, signed))
+
+
+def _signer(decision: Decision, roster: Roster, *, of_then_too: bool) -> Pinned | None:
+    """Who is pinned for such a decision under the fingerprint that it names."""
+    if decision.action is not Action.APPROVE_AUTOMATICALLY:
+        return roster.signer(decision.custodian) if of_then_too else roster.custodian(decision.custodian)
+    worker = roster.worker
+    if worker is not None and worker.fingerprint == decision.custodian:
+        return Pinned("worker", worker.public_key, worker.signing_key)
+    former = (each for each in roster.former if each.fingerprint == decision.custodian)
+    return next(former, None) if of_then_too else None
 
 
 def _decision(signed: str) -> Decision:
@@ -158,7 +174,7 @@ def _decision(signed: str) -> Decision:
             resealed_sha256=_digests(said["resealed_sha256"]),
             disabled_entries=tuple(said["disabled_entries"]),
         )
-        approves = decision.action is Action.APPROVE
+        approves = decision.action in APPROVALS
         whole = (
             # This holds its members and its version too.
             decision.to_json() == signed

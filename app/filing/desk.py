@@ -17,12 +17,14 @@ from app import log
 from app.custody.identity import Identity, generate, read_identity, write_identity
 from app.custody.roster import RosterFile, WorkerKeys
 from app.errors import ConflictError, NotFoundError
+from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.answers import Call, Meaning, meaning
 from app.filing.cybertip.client import open_client
-from app.filing.cybertip.environment import endpoint
+from app.filing.cybertip.document import Reporter
+from app.filing.cybertip.environment import check_reporter, endpoint
 from app.filing.cybertip.schema import load
 from app.filing.filer import Desk, Outcome, file_next
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.store import alarms, filings
 from app.store.alarms import AlarmKind
 from app.store.database import Database
@@ -40,12 +42,14 @@ class Filer:
     Attributes:
         desk: what filing needs; None if it is off.
         alarm_after: how long after its approval an unfiled report raises an alarm.
+        by_itself: what the worker approves by itself; None if nothing.
         refused_until: by the monotonic clock; None while the authority takes reports.
     """
 
     database: Database
     desk: Desk | None
     alarm_after: timedelta
+    by_itself: AutomaticApproval | None = None
     refused_until: float | None = None
 
     async def turn(self) -> None:
@@ -60,6 +64,8 @@ class Filer:
             await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
         if self.desk is None or not await self._may_ask(self.desk):
             return
+        if self.by_itself is not None:
+            await self.by_itself.turn()
         while (outcome := await file_next(self.desk)) is not None:
             if outcome is Outcome.STOPPED:
                 await self._refused(self.desk)
@@ -105,6 +111,7 @@ async def open_filer(settings: Settings, database: Database) -> AsyncIterator[Fi
     schema = load(settings.filing.cybertip_xsd) if settings.filing.cybertip_xsd is not None else None
     identity = worker_identity(settings)
     pins = RosterFile(settings.roster_path)
+    terms = _terms(settings, identity, pins)
     _warn_if_not_pinned(identity, pins)
     async with open_client(where) as authority:
         desk = Desk(
@@ -115,9 +122,37 @@ async def open_filer(settings: Settings, database: Database) -> AsyncIterator[Fi
             where.environment,
             settings.custody.dual_control,
             schema,
+            automatic=terms is not None,
         )
         log.event(logger, logging.INFO, "filing_on", environment=where.environment.value)
-        yield Filer(database, desk, alarm_after)
+        if terms is not None:
+            log.event(logger, logging.INFO, "files_by_itself", distance=terms.distance)
+        yield Filer(database, desk, alarm_after, AutomaticApproval(desk, terms) if terms else None)
+
+
+def _terms(settings: Settings, identity: Identity, pins: RosterFile) -> Terms | None:
+    """On which terms the worker files by itself; None if it does not.
+
+    Raises:
+        SettingsError: something is missing for it.
+    """
+    distance = settings.files_by_itself_within
+    if distance is None:
+        return None
+    if settings.filing.filing_identity is None:
+        raise SettingsError(
+            "CORDON_AUTOFILE needs CORDON_FILING_IDENTITY: whoever has the worker's key reads what is sealed "
+            "to it, so name a file that gates cannot read"
+        )
+    check_reporter(settings)
+    keys = WorkerKeys.of(identity)
+    if pins.read().worker != keys:
+        raise SettingsError(
+            "CORDON_AUTOFILE needs the worker's key to be pinned first; run "
+            f"'{_pinning(keys)}', as whoever owns the custodians' file"
+        )
+    report = settings.report
+    return Terms(distance, Reporter.of(settings.filing), report.reporter_role, report.preservation)
 
 
 def worker_identity(settings: Settings) -> Identity:
@@ -147,5 +182,9 @@ def _warn_if_not_pinned(identity: Identity, pins: RosterFile) -> None:
             logger,
             logging.WARNING,
             "worker_key_not_pinned",
-            run=f"cordon custodian pin --worker {keys.public_key} --worker-signing-key {keys.signing_key}",
+            run=_pinning(keys),
         )
+
+
+def _pinning(keys: WorkerKeys) -> str:
+    return f"cordon custodian pin --worker {keys.public_key} --worker-signing-key {keys.signing_key}"

@@ -22,6 +22,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from lxml import etree
+
 from app import log
 from app.custody.identity import Identity, encrypt
 from app.custody.roster import RosterFile
@@ -68,6 +70,7 @@ class Desk:
     Attributes:
         identity: the worker's own; what custodians approve is sealed to it.
         schema: NCMEC's, where there is one.
+        automatic: whether the worker's own approvals count.
         now: the clock, which may jump.
     """
 
@@ -78,6 +81,7 @@ class Desk:
     environment: Environment
     dual_control: bool
     schema: Schema | None = None
+    automatic: bool = False
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -191,15 +195,26 @@ async def _document(desk: Desk, turn: Turn) -> _Document:
         raise _HaltedError(Meaning.PARK, "invalid_document") from None
     # What was true when it was signed is so still, even if this clock was set back since.
     now = max(desk.now(), *(signed.decision.decided_at for signed in approval.signed))
-    if grammar.problems(root, now) or (desk.schema is not None and desk.schema.problem(root)):
+    if is_refusable(desk, root, now):
         raise _HaltedError(Meaning.PARK, "invalid_document")
     return _Document(xml, approval.xml_sha256)
+
+
+def is_refusable(desk: Desk, root: etree._Element, now: datetime) -> bool:
+    """Whether the authority would have to refuse a document at this time, as far as can be known here."""
+    return bool(grammar.problems(root, now)) or (
+        desk.schema is not None and desk.schema.problem(root) is not None
+    )
 
 
 async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:
     try:
         return await decisions.approval(
-            connection, turn.report_id, desk.pins.read(), dual_control=desk.dual_control
+            connection,
+            turn.report_id,
+            desk.pins.read(),
+            dual_control=desk.dual_control,
+            automatic=desk.automatic,
         )
     except NotApprovedError:
         raise _HaltedError(Meaning.PARK, "not_approved") from None

@@ -40,9 +40,20 @@ class Stub:
     place: tuple[tuple[str, str], ...] = field(repr=False)
     content: dict[str, Any] = field(repr=False)
 
-    def to_json(self, report_id: str, *, earlier: str | None = None) -> bytes:
-        """The document that is sealed, as UTF-8 JSON, naming its report and, if known, an earlier one."""
-        document = {"stub_version": STUB_VERSION, "report_id": report_id, "earlier_report": earlier}
+    def to_json(self, report_id: str, *, earlier: str | None = None, automatic: bool = False) -> bytes:
+        """The document that is sealed, as UTF-8 JSON.
+
+        Args:
+            report_id: of its report.
+            earlier: of an earlier one, if known.
+            automatic: whether it is sealed to the worker too, which may file it by itself.
+        """
+        document = {
+            "stub_version": STUB_VERSION,
+            "report_id": report_id,
+            "earlier_report": earlier,
+            "automatic_filing": automatic,
+        }
         text = json.dumps(document | self.content, ensure_ascii=False, sort_keys=False)
         # A lone surrogate has no UTF-8; as a backslash escape it is JSON still, and the report stays whole.
         return text.encode("utf-8", "backslashreplace")
@@ -167,6 +178,8 @@ def _match(match: Match) -> dict[str, Any]:
         "frame": match.rendering.frame if match.rendering is not None else None,
         "background": match.rendering.background.value if match.rendering is not None else None,
         "variant": _variant(match.variant) if match.variant is not None else None,
+        "parked": match.parked,
+        "suppressors": [each.entry_id for each in match.suppressors],
     }
 
 

@@ -7,14 +7,15 @@ from typing import Final, Protocol
 
 from app.errors import NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
+from app.report.automatic import may_file
 from app.report.draft import Stub
 from app.report.seal import seal
 
 CUSTODIANS_LIFE_SECONDS: Final = 1.0
 """How long the number of custodians is believed before it is read again."""
 
-Seal = Callable[[str, Sequence[str]], bytes]
-"""Seals the stub under a report's id to the custodians' public keys."""
+Seal = Callable[[str, Sequence[str], str | None], bytes]
+"""Seals the stub under a report's id to the custodians' public keys, and to the worker's if it is named."""
 
 
 class Shelf(Protocol):
@@ -30,8 +31,11 @@ class Shelf(Protocol):
         idempotency_key: str | None,
         seal: Seal,
         parked_cause: str | None = None,
+        to_worker: bool = False,
     ) -> ReportReference:
         """Seal and commit one sighting, once: as a new report, or joined to a queued one.
+
+        With ``to_worker`` it is sealed to the pinned worker too, if one is pinned.
 
         Raises:
             NotReadyError: the store failed.
@@ -47,11 +51,19 @@ class Shelf(Protocol):
 
 
 class SealedOutbox:
-    """Seals stubs to the custodians and commits them, or says that it could not."""
+    """Seals stubs to the custodians and commits them, or says that it could not.
 
-    def __init__(self, shelf: Shelf, *, require_custodian: bool) -> None:
+    Args:
+        shelf: where they are kept.
+        require_custodian: whether nothing is taken in while nobody is there to seal to.
+        automatic_within: largest PDQ distance of what the worker may file by itself; None if it may nothing,
+            and then nothing is sealed to it.
+    """
+
+    def __init__(self, shelf: Shelf, *, require_custodian: bool, automatic_within: int | None = None) -> None:
         self._shelf = shelf
         self._require_custodian = require_custodian
+        self._automatic_within = automatic_within
         self._counting = asyncio.Lock()
         self._count = 0
         self._counted_at = float("-inf")
@@ -81,6 +93,11 @@ class SealedOutbox:
         Raises:
             ReportNotStoredError: it could not be stored. Nothing of it was, or a later attempt joins it.
         """
+
+        def sealed(report_id: str, public_keys: Sequence[str], worker: str | None) -> bytes:
+            document = stub.to_json(report_id, automatic=worker is not None)
+            return seal(document, (*public_keys, worker) if worker is not None else public_keys)
+
         try:
             return await self._shelf.put(
                 bank_kind=stub.kind,
@@ -88,8 +105,11 @@ class SealedOutbox:
                 place=stub.place,
                 key_id=stub.key_id,
                 idempotency_key=stub.idempotency_key,
-                seal=lambda report_id, public_keys: seal(stub.to_json(report_id), public_keys),
+                seal=sealed,
                 parked_cause=parked_cause,
+                to_worker=parked_cause is None
+                and self._automatic_within is not None
+                and may_file(stub.content, distance=self._automatic_within),
             )
         except NotReadyError as error:
             raise ReportNotStoredError(str(error)) from None

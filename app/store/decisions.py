@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import Action, Decision, Signed, sign, verify
+from app.custody.decision import APPROVALS, Action, Decision, Signed, sign, verify
 from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
@@ -39,6 +39,10 @@ _DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
+
+
+Listed = tuple[tuple[datetime, str, str], ...]
+"""When a decision was taken in, its action, and the fingerprint of its signer, for each."""
 
 
 class NotApprovedError(ConflictError):
@@ -109,6 +113,36 @@ async def take(
     return await reports.get(connection, report_id)
 
 
+async def approve_automatically(
+    connection: AsyncConnection, decision: Decision, identity: Identity, roster: Roster, *, by: str
+) -> Report:
+    """Take in the worker's own approval of a report that no person touched yet, signed here.
+
+    Args:
+        connection: within ``Database.begin``.
+        decision: to ``approve_automatically``.
+        identity: the worker's.
+        roster: the pinned.
+        by: as in ``take``.
+
+    Raises:
+        SignatureRequiredError: the identity is not the pinned worker's.
+        NotFoundError: there is no such report.
+        ConflictError: it changed since, is on hold, a custodian decided on it, or it is not queued.
+    """
+    signed = verify(sign(decision, identity), roster)
+    if decision.action is not Action.APPROVE_AUTOMATICALLY:
+        raise SignatureRequiredError("The worker signs no decision but its own.")
+    report = await check_stands(connection, signed, roster)
+    if report.on_hold or await every(connection, decision.report_id, roster):
+        raise ConflictError("A person has this report in hand.")
+    await record(connection, signed)
+    details = _told(signed, by)
+    return await reports.move(
+        connection, report.id, to=State.APPROVED, expect={State.QUEUED}, details=details
+    )
+
+
 async def reseal(
     connection: AsyncConnection, report_id: str, identity: Identity, roster: Roster, *, by: str
 ) -> bool:
@@ -171,7 +205,7 @@ async def check_stands(connection: AsyncConnection, signed: Signed, roster: Rost
         raise ConflictError(
             "The report is not as you saw it: it was seen again, or sealed anew. Open it again."
         )
-    if decision.action is Action.APPROVE and report.bank_kind is not BankKind.CSAM:
+    if decision.action in APPROVALS and report.bank_kind is not BankKind.CSAM:
         raise ConflictError(
             f"Only reports of csam banks can be filed, and this is one of kind '{report.bank_kind.value}'. "
             "'cordon report export' writes it for others."
@@ -230,10 +264,32 @@ async def every(connection: AsyncConnection, report_id: str, roster: Roster) -> 
     return tuple(found)
 
 
+async def listed(connection: AsyncConnection, report_id: str) -> Listed:
+    """What was decided, oldest first, as the database says it: nothing is checked."""
+    rows = await connection.execute(
+        select(decisions.c.at, decisions.c.action, decisions.c.custodian)
+        .where(decisions.c.report_id == report_id)
+        .order_by(decisions.c.at)
+    )
+    return tuple((row.at, row.action, row.custodian) for row in rows)
+
+
 async def approval(
-    connection: AsyncConnection, report_id: str, roster: Roster, *, dual_control: bool
+    connection: AsyncConnection,
+    report_id: str,
+    roster: Roster,
+    *,
+    dual_control: bool,
+    automatic: bool = False,
 ) -> Approval:
     """What custodians approved for filing and nobody took back; the worker files this and nothing else.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        roster: the pinned.
+        dual_control: whether two different custodians must have approved the very same XML.
+        automatic: whether the worker's own approval counts too; under dual control it never does.
 
     Raises:
         NotFoundError: there is no such report.
@@ -250,7 +306,12 @@ async def approval(
     good = [
         each
         for each in approved
-        if each.decision.sealed_sha256 in stood and roster.custodian(each.decision.custodian) is not None
+        if each.decision.sealed_sha256 in stood
+        and (
+            (automatic and not dual_control and _is_of_worker(each.decision, roster))
+            if each.decision.action is Action.APPROVE_AUTOMATICALLY
+            else roster.custodian(each.decision.custodian) is not None
+        )
     ]
     signers = {each.decision.custodian for each in good}
     if len(signers) < (2 if dual_control else 1):
@@ -268,10 +329,14 @@ def standing(signed: Sequence[Signed]) -> list[Signed]:
         decision = each.decision
         if decision.action is Action.REJECT:
             found = []
-        elif decision.action is Action.APPROVE:
+        elif decision.action in APPROVALS:
             same = found and found[-1].decision.xml_sha256 == decision.xml_sha256
             found = [*found, each] if same else [each]
     return found
+
+
+def _is_of_worker(decision: Decision, roster: Roster) -> bool:
+    return roster.worker is not None and roster.worker.fingerprint == decision.custodian
 
 
 async def _is_first_of_two(
@@ -287,7 +352,8 @@ async def _is_first_of_two(
     )
     approved = standing([verify(row.document, roster, of_then_too=True) for row in rows])
     return not any(
-        each.decision.custodian != decision.custodian
+        each.decision.action is Action.APPROVE
+        and each.decision.custodian != decision.custodian
         and each.decision.sealed_sha256 == decision.sealed_sha256
         and roster.custodian(each.decision.custodian) is not None
         for each in approved
@@ -311,10 +377,13 @@ def _told(signed: Signed, by: str) -> dict[str, Any]:
     decision = signed.decision
     told: dict[str, Any] = {
         "decision_sha256": signed.sha256,
-        "custodian": decision.custodian,
         "sealed_sha256": list(decision.sealed_sha256),
         "by": by,
     }
+    if decision.action is Action.APPROVE_AUTOMATICALLY:
+        told |= {sealed.WORKER: decision.custodian, "automatic": "yes"}
+    else:
+        told["custodian"] = decision.custodian
     if decision.disabled_entries:
         told["disabled_entries"] = [str(each) for each in decision.disabled_entries]
     return told

@@ -55,4 +55,4 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 }
 
 DECIDED: Final = frozenset({State.APPROVED, State.REJECTED, State.FILED_MANUALLY})
-"""Coming to these is a person's decision, which retention counts from where there is no receipt."""
+"""Coming to these is a decision, mostly a person's, which retention counts from where there is no receipt."""

@@ -11,12 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError, SignatureRequiredError
+from app.media import BankKind
+from app.store.report_states import State
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, reports, sightings
 
 SEALED_EVENT: Final = "report.sealed"
 SIGHTED_EVENT: Final = "report.sighted"
 RESEALED_EVENT: Final = "report.resealed"
+
+OPENED_EVENT: Final = "report.opened"
+
+WORKER: Final = "worker"
+"""What the audit entry of a seal calls the fingerprint of the worker, where a file is sealed to it too."""
 
 Files = dict[str, bytes]
 """Sealed files by id: the report's own first, then those of its later sightings, oldest first."""
@@ -84,6 +91,28 @@ async def authentic(connection: AsyncConnection, report_id: str, roster: Roster)
     if await _recorded(connection, report_id, roster) != [digests(found)]:
         raise TamperedError(report_id)
     return found
+
+
+async def waiting_for_worker(connection: AsyncConnection, worker: str) -> tuple[str, ...]:
+    """Ids of queued csam reports that nobody holds and that the worker can open, oldest first.
+
+    Args:
+        connection: to read with.
+        worker: fingerprint of its public key.
+    """
+    rows = await connection.execute(
+        select(reports.c.id)
+        .join(audit_log, audit_log.c.subject == reports.c.id)
+        .where(
+            reports.c.state == State.QUEUED.value,
+            reports.c.bank_kind == BankKind.CSAM.value,
+            reports.c.on_hold.is_(False),
+            audit_log.c.event == SEALED_EVENT,
+            audit_log.c.details.contains(f'"{WORKER}":"{worker}"', autoescape=True),
+        )
+        .order_by(reports.c.id)
+    )
+    return tuple(rows.scalars())
 
 
 async def stood(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[tuple[str, ...], ...]:

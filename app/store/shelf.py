@@ -21,12 +21,12 @@ from app.store.database import Database
 from app.store.report_states import State
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
-from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT
+from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT, WORKER
 
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
 
 Place = tuple[tuple[str, str], ...]
-Seal = Callable[[str, Sequence[str]], bytes]
+Seal = Callable[[str, Sequence[str], str | None], bytes]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class _Arrival:
     parked_cause: str | None
     roster: Roster
     seal: Seal
+    to_worker: bool
 
 
 class ReportShelf:
@@ -77,6 +78,7 @@ class ReportShelf:
         idempotency_key: str | None,
         seal: Seal,
         parked_cause: str | None = None,
+        to_worker: bool = False,
     ) -> ReportReference:
         """Seal and commit one sighting, once, in one transaction with its audit entry.
 
@@ -90,9 +92,11 @@ class ReportShelf:
             place: where it was found; empty makes it a report of its own.
             key_id: of the token that handed it in.
             idempotency_key: the caller's, if any.
-            seal: called in the transaction with the report's id and the pinned custodians' public keys.
+            seal: called in the transaction with the report's id, the pinned custodians' public keys, and the
+                worker's or None.
             parked_cause: why it is stored as ``parked`` instead of ``queued``; such a report is joined to
                 none, and none to it.
+            to_worker: whether to seal to the pinned worker too, if there is one; the audit entry names it.
 
         Raises:
             NotReadyError: the database failed, or the file of the pinned is none.
@@ -113,6 +117,7 @@ class ReportShelf:
             parked_cause=parked_cause,
             roster=self._pinned.read_if_there(),
             seal=seal,
+            to_worker=to_worker,
         )
         return await self._database.write(partial(_put, arrival))
 
@@ -143,7 +148,8 @@ async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReferenc
         raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
     waiting = await _queued_at(arrival.place_hash, connection)
     report_id = waiting or arrival.id
-    sealed_file = arrival.seal(report_id, to.public_keys)
+    worker = to.worker if arrival.to_worker else None
+    sealed_file = arrival.seal(report_id, to.public_keys, worker.public_key if worker is not None else None)
     sealed_sha256 = hashlib.sha256(sealed_file).digest()
     fingerprints = list(to.fingerprints)
     row = {
@@ -153,6 +159,8 @@ async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReferenc
         "sealed_sha256": sealed_sha256,
     }
     details: dict[str, Any] = {"sealed_sha256": sealed_sha256.hex(), "custodians": fingerprints}
+    if worker is not None:
+        details[WORKER] = worker.fingerprint
     if waiting is not None:
         await connection.execute(insert(sightings).values(**row, report_id=waiting, seen_at=now))
         details["sighting"] = arrival.id

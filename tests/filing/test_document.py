@@ -11,8 +11,9 @@ from lxml import etree
 from app.context import parse_context
 from app.errors import InvalidRequestError
 from app.filing.cybertip import rules
-from app.filing.cybertip.document import Reporter, Said, build, gaps, is_placeholder
+from app.filing.cybertip.document import Reporter, Said, build, is_placeholder
 from app.media import BankAction, BankKind, Match, Region, SignalType, Symmetry, Variant
+from app.report.provenance import gaps
 from app.settings import FilingSettings
 from tests.stubs import ADDRESS, URL, perceptual_of, stub
 

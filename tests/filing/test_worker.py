@@ -2,23 +2,38 @@
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from PIL import ImageOps
 
-from app.custody.identity import write_identity
+from app.custody.identity import generate, write_identity
+from app.custody.roster import Pinned, Roster, WorkerKeys
 from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.report_states import State
+from demo.pictures import encoded, scene
 from tests.filing.double import Double
 from tests.filing.office import Office, open_office
-from tests.gates import CORDON, environment
+from tests.gates import (
+    CORDON,
+    RunningGate,
+    environment,
+    fill_bank,
+    prepare,
+    running_gate,
+    wait_for,
+)
+from tests.pins import pins_of
 
 
 @contextlib.contextmanager
@@ -98,6 +113,124 @@ async def test_a_worker_files_nothing_unless_it_is_told_where(
                 await asyncio.sleep(0.05)
         assert found == [(AlarmKind.FILING_FAILING, report_id)]
         assert (await office.report(report_id)).state is State.APPROVED
+
+
+BANKED = encoded(scene(7), "PNG")
+SAVED_ANEW = encoded(scene(7), "JPEG", quality=90)
+MIRRORED = encoded(ImageOps.mirror(scene(7)), "PNG")
+REPORTER = {
+    "reporter_first_name": "Ada",
+    "reporter_last_name": "Lovelace",
+    "reporter_email": "ada@analytical.org",
+    "reporter_company": "Analytical Society",
+    "reporter_role": "voluntary",
+}
+
+
+def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
+    store: StoreSettings, double: Double
+) -> None:
+    """A real gate, worker and double: the very bytes and a copy saved anew of them are filed, and no more."""
+    prepared = asyncio.run(prepare(store))
+    settings: dict[str, Any] = {
+        "autofile": "true",
+        "cybertip": "double",
+        "cybertip_double_url": double.url,
+        **REPORTER,
+    }
+    worker, key = generate(), store.state_dir.parent / "own.key"
+    with running_gate(prepared, **settings) as gate:
+        pins = pins_of(store)
+        pins.write(replace(pins.read(), worker=WorkerKeys.of(worker)))
+        write_identity(worker, key)
+        fill_bank(gate, "list", BANKED)
+        found = {
+            name: _report(gate, picture, **said)
+            for name, picture, said in (
+                ("exact", BANKED, {"account_id": "7"}),
+                ("saved anew", SAVED_ANEW, {"uploader_ip": "203.0.113.5"}),
+                ("mirrored", MIRRORED, {"account_id": "7"}),
+                ("from nowhere", BANKED, {}),
+            )
+        }
+        with running_worker(store, **settings, filing_identity=str(key)) as process:
+            wait_for(lambda: {_shown(gate, found[name])["state"] for name in CERTAIN} == {"dry_run"}, 60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        for name, report_id in found.items():
+            told = double.tell(report_id)
+            state = _shown(gate, report_id)["state"]
+            assert (told["filed_exactly_once"], state) == (
+                (True, "dry_run") if name in CERTAIN else (False, "queued")
+            ), name
+        shown = subprocess.run(
+            [CORDON, "report", "show", found["exact"]],
+            env=environment(store, **settings),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "action: approve_automatically" in shown
+        assert f"signer: {WorkerKeys.of(worker).fingerprint}" in shown
+        adas = store.state_dir.parent / "ada.key"
+        write_identity(prepared.custodians[0], adas)
+        opened = subprocess.run(
+            [CORDON, "report", "open", found["exact"], "--identity", str(adas)],
+            env=environment(store, **settings),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "approve_automatically  the worker, and no person" in opened
+    assert "approved_automatically" in (store.state_dir / "worker.log").read_text()
+
+
+CERTAIN = ("exact", "saved anew")
+
+
+def _report(gate: RunningGate, picture: bytes, **said: str) -> str:
+    """The id of the report of an upload."""
+    parts: Any = {"media": ("p", picture, "image/png"), "context": (None, json.dumps(said))}
+    answer = gate.client().post("/v1/ingest", files=parts)
+    assert answer.json()["verdict"] == "match"
+    return str(answer.json()["report"]["id"])
+
+
+def _shown(gate: RunningGate, report_id: str) -> dict[str, Any]:
+    shown: dict[str, Any] = gate.client("report").get(f"/v1/reports/{report_id}").json()
+    return shown
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"reporter_company": "Placeholder"}, "CORDON_REPORTER_COMPANY is a placeholder"),
+        ({"filing_identity": ""}, "CORDON_AUTOFILE needs CORDON_FILING_IDENTITY"),
+        ({}, "cordon custodian pin --worker age1"),
+    ],
+)
+def test_a_worker_that_cannot_file_by_itself_does_not_start(
+    store: StoreSettings, changed: dict[str, str], said: str
+) -> None:
+    """The last is one whose key nobody pinned. Each says what is wrong."""
+    asyncio.run(prepare(store))
+    pins_of(store).write(Roster((Pinned("ada", generate().public_key),)))
+    key = store.state_dir.parent / "own.key"
+    write_identity(generate(), key)
+    named = {"autofile": "true", "cybertip": "double", "filing_identity": str(key), **REPORTER, **changed}
+    settings = {name: value for name, value in named.items() if value}
+    ran = subprocess.run(
+        [CORDON, "worker"],
+        env=environment(store, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode != 0
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 async def standing(database: Database) -> list[tuple[AlarmKind, str]]:

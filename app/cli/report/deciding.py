@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,7 +194,7 @@ def reseal(
 
 def _show(opened: Opened) -> None:
     """All that the report says, and what it lacks."""
-    from app.filing.cybertip.document import gaps
+    from app.report.provenance import gaps
 
     for number, document in enumerate(opened.documents):
         if number:
@@ -245,7 +244,7 @@ def worded(text: str, option: str) -> str:
 def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
     """The XML of what the report and its custodian say, and their words."""
     from app.cli.state import read_settings
-    from app.filing.cybertip.document import Reporter, build
+    from app.filing.cybertip.document import Reporter, build, unguessable
 
     settings = read_settings()
     xml = build(
@@ -256,13 +255,7 @@ def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
         preservation=settings.report.preservation,
         now=datetime.now(UTC),
     )
-    return _unguessable(xml), dataclasses.asdict(said)
-
-
-def _unguessable(xml: bytes) -> bytes:
-    """The same with a random comment: its digest is no secret, and must confirm no guess of its content."""
-    declaration, end, root = xml.partition(b"?>\n")
-    return declaration + end + f"<!-- {secrets.token_hex(16)} -->\n".encode() + root
+    return unguessable(xml), dataclasses.asdict(said)
 
 
 def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, Mapping[str, Any]] | None:

@@ -128,7 +128,8 @@ def _xml(opened: Opened, identity: "Identity") -> bytes:
     """The document that custodians approved, else the one that they would, with what is missing said."""
     from app.cli.state import read_settings
     from app.errors import InvalidRequestError
-    from app.filing.cybertip.document import Said, build, gaps
+    from app.filing.cybertip.document import Said, build
+    from app.report.provenance import gaps
     from app.store.decisions import standing
 
     for each in reversed(standing(opened.signed)):

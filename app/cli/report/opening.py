@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from app.custody.roster import Pinned, Roster
     from app.store.reports import Report
 
-OPENED_EVENT = "report.opened"
-
 Document = dict[str, Any]
 
 
@@ -106,7 +104,7 @@ async def _open(report_id: str, identity: "Identity") -> Opened:
         documents = tuple(open_report(file, identity, report_id=report_id) for file in files.values())
         signed = await decisions.every(connection, report_id, roster)
         told = {"custodian": fingerprint(identity.public_key), "by": BY}
-        await audit.append(connection, OPENED_EVENT, report_id, told)
+        await audit.append(connection, sealed.OPENED_EVENT, report_id, told)
     return Opened(report, tuple(sealed.digests(files).values()), documents, signed, roster)
 
 

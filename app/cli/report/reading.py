@@ -13,6 +13,7 @@ from app.cli.report.opening import Document, Opened, open_stored, read_key, word
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
+    from app.store.decisions import Listed
     from app.store.report_states import State
     from app.store.reports import Report, Sighting
 
@@ -59,7 +60,7 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
 
     cordon report show 01J9ZK3V5T8QX2M4N6P8R0S1T2
     """
-    found, later = asyncio.run(_show(report_id))
+    found, later, decided = asyncio.run(_show(report_id))
     told = {
         "id": found.id,
         "state": found.state,
@@ -72,6 +73,10 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
         "on_hold": found.on_hold,
         "custodians": list(found.custodians),
         "sealed_sha256": found.sealed_sha256,
+        "decisions": [
+            {"taken_in_at": at.isoformat(), "action": action, "signer": signer}
+            for at, action, signer in decided
+        ],
         "later_sightings": [
             {
                 "id": each.id,
@@ -177,13 +182,14 @@ async def _list(state: "State | None") -> "list[Report]":
                 return found
 
 
-async def _show(report_id: str) -> "tuple[Report, tuple[Sighting, ...]]":
+async def _show(report_id: str) -> "tuple[Report, tuple[Sighting, ...], Listed]":
     from app.cli.state import open_state
-    from app.store import reports
+    from app.store import decisions, reports
 
     async with open_state() as database, database.connect() as connection:
         found = await reports.get(connection, report_id)
-        return found, await reports.list_sightings(connection, report_id)
+        later = await reports.list_sightings(connection, report_id)
+        return found, later, await decisions.listed(connection, report_id)
 
 
 async def _set_hold(report_id: str, *, on_hold: bool) -> None:
@@ -217,11 +223,15 @@ def _open_file(path: Path, identity: "Identity") -> Document:
 
 
 def _decided(opened: Opened, identity: "Identity") -> Iterator[str]:
-    """What custodians decided, and what they said with it as far as it is sealed to this one."""
+    """What was decided, and what custodians said with it as far as it is sealed to this one."""
+    from app.custody.decision import Action
+
     for each in opened.signed:
         decision = each.decision
         signer = opened.roster.signer(decision.custodian)
         name = signer.name if signer is not None else decision.custodian
+        if decision.action is Action.APPROVE_AUTOMATICALLY:
+            name = "the worker, and no person"
         yield f"{decision.decided_at:%Y-%m-%d %H:%M} UTC  {decision.action}  {name}"
         yield from readable(words_of(decision, identity), "    ")
 

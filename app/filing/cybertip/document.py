@@ -7,6 +7,7 @@ Nothing is guessed: what no person said and no sighting tells is not in it.
 Sources: "CyberTipline Reporting API Technical Documentation" and its schema; 18 USC 2258A(b).
 """
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,8 @@ from lxml import etree
 from app.context import parse_context
 from app.errors import InvalidContextError, InvalidRequestError
 from app.filing.cybertip import rules
+from app.report.provenance import ADDABLE, Document, gaps, is_fetched, told_of
 from app.settings import FilingSettings
-
-Stub = Mapping[str, Any]
-"""An opened report or sighting, as ``app.report.seal.open_report`` gives it."""
 
 CLASSIFICATIONS: Final = ("A1", "A2", "B1", "B2")
 """The industry's classes: A prepubescent, B pubescent; 1 sex act, 2 lascivious exhibition (the schema's
@@ -37,25 +36,6 @@ INTENTS: Final = {
 }
 """Why somebody shared it, as a person judges: the taxonomy of Buckley, Andrus and Williams, "Understanding
 the intentions of child sexual abuse material (CSAM) sharers", Meta Research 2021."""
-
-ADDABLE: Final = (
-    "requested_url",
-    "host",
-    "fetched_at",
-    "received_at",
-    "source_url",
-    "page_url",
-    "profile_url",
-    "platform",
-    "account_id",
-    "account_name",
-    "post_id",
-    "posted_at",
-    "uploaded_at",
-    "uploader_ip",
-    "uploader_port",
-)
-"""What a custodian may add to the provenance of a report."""
 
 MAX_NOTE: Final = 1000
 """Longest note, reason or reference of a custodian; it shares the 3000 characters of ``additionalInfo``."""
@@ -162,19 +142,6 @@ class Said:
         _check_added(self.provenance)
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Something that the provenance of a report lacks.
-
-    Attributes:
-        any_of: keys of ``ADDABLE``; one of them closes the gap.
-        words: what is missing, for a person.
-    """
-
-    any_of: tuple[str, ...]
-    words: str
-
-
 def is_placeholder(value: str) -> bool:
     """Whether a value of the reporter is one that examples use: nobody is reached by it."""
     lowered = value.strip().lower()
@@ -191,36 +158,8 @@ def is_placeholder(value: str) -> bool:
     )
 
 
-def gaps(stub: Stub, added: Mapping[str, str] | None = None) -> tuple[Gap, ...]:
-    """What the provenance of a sighting lacks for anybody to act on the report.
-
-    A fetched sighting needs the requested URL, a host and the time of fetching; an uploaded one the time of
-    receipt and one of account_id, profile_url, uploader_ip and source_url.
-
-    Args:
-        stub: the opened report or sighting.
-        added: what a custodian adds, as ``Said.provenance``.
-    """
-    told = _told(stub, added or {})
-    if _fetched(stub):
-        wanted: tuple[Gap, ...] = (
-            Gap(("requested_url",), "the URL that was requested"),
-            Gap(("host",), "the host that it was fetched from"),
-            Gap(("fetched_at",), "when it was fetched"),
-        )
-    else:
-        wanted = (
-            Gap(("received_at",), "when it was received"),
-            Gap(
-                ("account_id", "profile_url", "uploader_ip", "source_url"),
-                "who uploaded it or where it was: one of account_id, profile_url, uploader_ip, source_url",
-            ),
-        )
-    return tuple(gap for gap in wanted if not any(told.get(key) for key in gap.any_of))
-
-
 def build(
-    stubs: Sequence[Stub],
+    stubs: Sequence[Document],
     reporter: Reporter,
     said: Said,
     *,
@@ -248,7 +187,7 @@ def build(
         raise InvalidRequestError(
             f"The report does not tell {missing[0].words}. Add it ({keys}), or say why it is not known."
         )
-    told = [_told(stub, said.provenance) for stub in stubs]
+    told = [told_of(stub, said.provenance) for stub in stubs]
     report = etree.Element("report")
     _incident_summary(report, first, told[0], said, now)
     _web_page(report, stubs, told)
@@ -260,8 +199,14 @@ def build(
     return document
 
 
+def unguessable(xml: bytes) -> bytes:
+    """The same with a random comment: its digest is no secret, and must confirm no guess of its content."""
+    declaration, end, root = xml.partition(b"?>\n")
+    return declaration + end + f"<!-- {secrets.token_hex(16)} -->\n".encode() + root
+
+
 def _incident_summary(
-    report: etree._Element, first: Stub, told: Mapping[str, str], said: Said, now: datetime
+    report: etree._Element, first: Document, told: Mapping[str, str], said: Said, now: datetime
 ) -> None:
     summary = etree.SubElement(report, "incidentSummary")
     _add(summary, "incidentType", said.incident_type)
@@ -276,16 +221,16 @@ def _incident_summary(
     _add(summary, "incidentDateTimeDescription", words)
 
 
-def _incident_time(first: Stub, told: Mapping[str, str], now: datetime) -> tuple[datetime, str]:
+def _incident_time(first: Document, told: Mapping[str, str], now: datetime) -> tuple[datetime, str]:
     """When it happened as far as is known, before ``now``, and what that moment is."""
-    if not _fetched(first):
+    if not is_fetched(first):
         uploaded = _moment(told.get("uploaded_at"))
         if uploaded is not None and _EARLIEST <= uploaded < now:
             return uploaded, "The time of upload, as the platform told it."
-    arrived = _moment(told.get("fetched_at" if _fetched(first) else "received_at"))
+    arrived = _moment(told.get("fetched_at" if is_fetched(first) else "received_at"))
     if arrived is None:
         arrived, words = _moment(first.get("created_at")) or now, "The time when Cordon wrote the report."
-    elif _fetched(first):
+    elif is_fetched(first):
         words = "The time when Cordon received the file from its host, not when it was uploaded there."
     else:
         words = "The time when Cordon received the file from the platform, not when it was uploaded there."
@@ -295,9 +240,9 @@ def _incident_time(first: Stub, told: Mapping[str, str], now: datetime) -> tuple
     return latest, f"{words} The clock that told it was ahead."
 
 
-def _web_page(report: etree._Element, stubs: Sequence[Stub], told: Sequence[Mapping[str, str]]) -> None:
+def _web_page(report: etree._Element, stubs: Sequence[Document], told: Sequence[Mapping[str, str]]) -> None:
     page = etree.SubElement(etree.SubElement(report, "internetDetails"), "webPageIncident")
-    if _fetched(stubs[0]):
+    if is_fetched(stubs[0]):
         page.set("thirdPartyHostedContent", "true")
     for url in _urls(stubs, told):
         if rules.url(url) is None:
@@ -323,14 +268,14 @@ def _reporter(report: etree._Element, who: Reporter) -> None:
 
 
 def _account(
-    report: etree._Element, stubs: Sequence[Stub], told: Sequence[Mapping[str, str]], now: datetime
+    report: etree._Element, stubs: Sequence[Document], told: Sequence[Mapping[str, str]], now: datetime
 ) -> None:
     """Whom the page or the platform names; nobody where neither does."""
     keys = ("account_id", "account_name", "profile_url", "uploader_ip")
     if not any(each.get(key) for each in told for key in keys):
         return
     person = etree.SubElement(report, "personOrUserReported")
-    here = not _fetched(stubs[0])
+    here = not is_fetched(stubs[0])
     ids = _distinct(told, "account_id")
     names = _distinct(told, "account_name")
     if here:
@@ -370,7 +315,7 @@ def _add_event(parent: etree._Element, event: tuple[str, str | None, str | None]
     _add(capture, "port", port)
 
 
-def _file_lines(stub: Stub) -> Iterable[tuple[str, object]]:
+def _file_lines(stub: Document) -> Iterable[tuple[str, object]]:
     """What is known of the file: digests, perceptual hashes, what matched, size and form."""
     signals, media = stub["signals"], stub["media"]
     for name in ("md5", "sha1", "sha256"):
@@ -416,7 +361,7 @@ def _variant_words(variant: Mapping[str, Any] | None) -> str:
 
 
 def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
-    stubs: Sequence[Stub],
+    stubs: Sequence[Document],
     told: Sequence[Mapping[str, str]],
     reporter: Reporter,
     said: Said,
@@ -425,7 +370,7 @@ def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
     now: datetime,
 ) -> list[tuple[str, object]]:
     """How it was found and what is known of the place; the most telling first, as room is short."""
-    first, fetched = stubs[0], _fetched(stubs[0])
+    first, fetched = stubs[0], is_fetched(stubs[0])
     lines: list[tuple[str, object]] = [
         ("Report of the sender", first["report_id"]),
         (
@@ -464,9 +409,9 @@ def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
 _ROLES: Final = {"provider": "provider", "voluntary": "voluntary reporter"}
 
 
-def _sighting_lines(stub: Stub, told: Mapping[str, str]) -> Iterable[tuple[str, object]]:
+def _sighting_lines(stub: Document, told: Mapping[str, str]) -> Iterable[tuple[str, object]]:
     provenance = stub["provenance"]
-    if _fetched(stub):
+    if is_fetched(stub):
         yield "Fetched", told.get("fetched_at")
         yield "Host", told.get("host")
         if provenance.get("resolved_address"):
@@ -484,38 +429,12 @@ def _sighting_lines(stub: Stub, told: Mapping[str, str]) -> Iterable[tuple[str, 
     yield "Uploaded, as told", told.get("uploaded_at")
 
 
-def _urls(stubs: Sequence[Stub], told: Sequence[Mapping[str, str]]) -> list[str]:
+def _urls(stubs: Sequence[Document], told: Sequence[Mapping[str, str]]) -> list[str]:
     """Every URL at which the file or a page with it was, each once, the requested ones first."""
     found = [each.get("requested_url") for each in told]
     found += [stub["provenance"].get("final_url") for stub in stubs]
     found += [each.get(key) for key in _URL_KEYS for each in told]
     return list(dict.fromkeys(url for url in found if url))
-
-
-def _told(stub: Stub, added: Mapping[str, str]) -> dict[str, str]:
-    """Provenance and context of a sighting by key, as text; what a custodian adds never replaces it."""
-    told = {key: str(value) for key, value in stub["context"].items() if key in ADDABLE}
-    for key in ("requested_url", "fetched_at", "received_at"):
-        if stub["provenance"].get(key):
-            told[key] = stub["provenance"][key]
-    told = dict(added) | told
-    requested = told.get("requested_url")
-    if "host" not in told and requested is not None:
-        host = _host(requested)
-        if host:
-            told["host"] = host
-    return told
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _fetched(stub: Stub) -> bool:
-    return bool(stub["provenance"]["how"] == "fetched")
 
 
 def _moment(text: object) -> datetime | None:

@@ -92,6 +92,15 @@ def _check_production(settings: Settings) -> None:
             "CORDON_CYBERTIP=production files real reports; set CORDON_CYBERTIP_REAL_REPORTS=true too "
             "if you mean it"
         )
+    check_reporter(settings)
+
+
+def check_reporter(settings: Settings) -> None:
+    """Return only if reports can be sent in somebody's name.
+
+    Raises:
+        SettingsError: the reporter is a placeholder, or their role or what they preserve is not said.
+    """
     placeholders = Reporter.of(settings.filing).placeholders
     if placeholders:
         raise SettingsError(f"{placeholders[0]} is a placeholder; set it to what NCMEC registered")

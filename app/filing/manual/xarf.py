@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import xarf
 
 from app.errors import InvalidRequestError
-from app.filing.cybertip.document import Reporter, Stub
+from app.filing.cybertip.document import Reporter
 from app.media import PDQ_MINIMUM_QUALITY
+from app.report.provenance import Document
 
 CLASSIFICATIONS: Final = ("baseline", "A1", "A2", "B1", "B2")
 """How the material is classed, which only a person says; ``baseline`` is what is illegal everywhere."""
@@ -21,7 +22,7 @@ CLASSIFICATIONS: Final = ("baseline", "A1", "A2", "B1", "B2")
 _MEDIA: Final = {"image": "image", "video": "video"}
 
 
-def report(stub: Stub, reporter: Reporter, classification: str, *, ncmec_report_id: str | None) -> bytes:
+def report(stub: Document, reporter: Reporter, classification: str, *, ncmec_report_id: str | None) -> bytes:
     """One report as JSON, found valid by the package.
 
     Args:
@@ -72,7 +73,7 @@ def report(stub: Stub, reporter: Reporter, classification: str, *, ncmec_report_
     return f"{text}\n".encode()
 
 
-def _hashes(stub: Stub) -> Mapping[str, str]:
+def _hashes(stub: Document) -> Mapping[str, str]:
     signals = stub["signals"]
     digests = {name: signals[name] for name in ("md5", "sha1", "sha256")}
     # The schema does not name PDQ, and takes it.
