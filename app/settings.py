@@ -310,7 +310,7 @@ class FilingSettings(_Stage):
         None,
         description="The worker's own key, 0600, made by `cordon custodian keygen`, which no other process "
         "should be able to read. Its public half is pinned: what custodians approve is sealed to it. Without "
-        "this, `worker.key` in `CORDON_STATE_DIR`, made when the worker first starts.",
+        "this, `worker.key` in `CORDON_STATE_DIR`, made when the worker first files.",
     )
     autofile: bool = Field(
         False,
