@@ -75,6 +75,9 @@ class _Double:
         raise NotImplementedError
 
     async def _finish(self) -> None:
+        # asyncio leaves a connection open that it accepted and had not set up when its server closed.
+        for _ in range(5):
+            await asyncio.sleep(0)
         await self._stop()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
