@@ -19,9 +19,10 @@ import uvicorn
 
 from app import log
 from app.api.application import application
-from app.api.health import Gauges, Readiness
+from app.api.gauges import Gauges
 from app.api.limits import KeyLimits
 from app.api.probing import ProbeGuard
+from app.api.readiness import Readiness
 from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
@@ -209,14 +210,23 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
 
 def _services(settings: Settings, wired: WiredWithState) -> Services:
     guard = ProbeGuard(time.monotonic)
-    services = Services(
+    metrics = Metrics()
+    readiness = Readiness(
+        process_id=wired.presence.process_id,
+        database=wired.database,
+        banks=wired.banks,
+        sandbox=wired.sandbox,
+        pins=wired.pins,
+        require_custodian=settings.serve.require_custodian,
+    )
+    return Services(
         settings=settings,
         database=wired.database,
         banks=wired.banks,
         sandbox=wired.sandbox,
         gate=dataclasses.replace(wired.gate, watches=(*wired.gate.watches, guard)),
         fetch=wired.fetcher.fetch,
-        metrics=Metrics(),
+        metrics=metrics,
         keys=KeyRing(wired.database),
         limits=KeyLimits(
             lambda: wired.presence.gates == 1,
@@ -225,10 +235,17 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
         ),
         guard=guard,
         pins=wired.pins,
+        readiness=readiness,
+        gauges=Gauges(
+            metrics,
+            readiness=readiness,
+            database=wired.database,
+            banks=wired.banks,
+            sandbox=wired.sandbox,
+            quarantine=wired.gate.quarantine,
+            pins=wired.pins,
+        ),
     )
-    services.readiness = Readiness(services, wired.presence.process_id)
-    services.gauges = Gauges(services)
-    return services
 
 
 def _gate(settings: Settings, sandbox: Sandbox, banks: Banks, outbox: Outbox | None) -> Gate:

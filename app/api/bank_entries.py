@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.api import bodies, problems
@@ -21,7 +21,6 @@ from app.api.banks import (
 from app.api.edge import require_scope
 from app.api.services import InServices, Services
 from app.entries import PLAIN_TEXT_PATTERN
-from app.errors import InvalidRequestError
 from app.media import SignalType
 from app.store import bank_history, bank_listing, banks, entry_marks
 from app.store.bank_history import BankChange
@@ -34,7 +33,6 @@ _LARGEST_ID: Final = 2**53 - 1
 
 Id = Annotated[int, Field(ge=1, le=_LARGEST_ID)]
 EntryId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="The entry's id.")]
-Wanted = TypeVar("Wanted", bound=BaseModel)
 
 _PROBLEMS_OF_LISTS: Final = problems.documented("not_found", "invalid_request")
 _PROBLEMS_OF_ENTRIES: Final = problems.documented(
@@ -219,7 +217,7 @@ async def disable(
     request: Request, at: InServices, key: BankKey, name: BankName, entry_id: EntryId
 ) -> EntrySummary:
     """The rest of the bank stays as it is, and an import does not bring the entry back into force."""
-    why = _checked(DisableRequest, await bodies.read_json(request, MAX_POLICY_BYTES)).why
+    why = (await bodies.read_model(request, MAX_POLICY_BYTES, DisableRequest)).why
     async with at.database.begin() as connection:
         await entry_marks.disable(connection, entry_id, why=why, by=key.id, in_bank=name)
     await entry_marks.release_reports(at.database)
@@ -254,7 +252,7 @@ async def annotate(
     request: Request, at: InServices, key: BankKey, name: BankName, entry_id: EntryId
 ) -> EntrySummary:
     """A word of your own, for whoever looks after the bank."""
-    note = _checked(NoteRequest, await bodies.read_json(request, MAX_POLICY_BYTES)).note
+    note = (await bodies.read_model(request, MAX_POLICY_BYTES, NoteRequest)).note
     async with at.database.begin() as connection:
         await entry_marks.annotate(connection, entry_id, note=note, by=key.id, in_bank=name)
     return await _entry(at, name, entry_id)
@@ -294,7 +292,7 @@ async def pair(
     409 if the two are no such entries.
     """
     require_scope(key, Scope.SUPPRESS)
-    suppressor_id = _checked(PairRequest, await bodies.read_json(request, MAX_POLICY_BYTES)).suppressor_id
+    suppressor_id = (await bodies.read_model(request, MAX_POLICY_BYTES, PairRequest)).suppressor_id
     async with at.database.begin() as connection:
         await entry_marks.name_pair(connection, entry_id, suppressor_id, by=key.id, in_bank=name)
     return await _entry(at, name, entry_id)
@@ -312,7 +310,7 @@ async def unpair(
     request: Request, at: InServices, key: BankKey, name: BankName, entry_id: EntryId
 ) -> EntrySummary:
     """404 if they are none."""
-    suppressor_id = _checked(PairRequest, await bodies.read_json(request, MAX_POLICY_BYTES)).suppressor_id
+    suppressor_id = (await bodies.read_model(request, MAX_POLICY_BYTES, PairRequest)).suppressor_id
     async with at.database.begin() as connection:
         await entry_marks.drop_pair(connection, entry_id, suppressor_id, by=key.id, in_bank=name)
     return await _entry(at, name, entry_id)
@@ -344,20 +342,6 @@ async def history(
 async def _entry(at: Services, name: str, entry_id: int) -> EntrySummary:
     async with at.database.connect() as connection:
         return _summary(await bank_listing.get(connection, entry_id, in_bank=name))
-
-
-def _checked(model: type[Wanted], untrusted: object) -> Wanted:
-    """A body as it should be.
-
-    Raises:
-        InvalidRequestError: naming the member that is wrong.
-    """
-    try:
-        return model.model_validate(untrusted)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
 
 
 def _summary(entry: BankEntry) -> EntrySummary:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from app.api import bodies, problems
 from app.api.edge import Key, require_scope
@@ -355,7 +355,7 @@ async def put_bank(
     request: Request, at: InServices, key: BankKey, name: BankName, response: Response
 ) -> BankSummary:
     """201 if it was made, 200 if it was there. The kind of a bank never changes."""
-    wanted = _bank_request(await bodies.read_json(request, MAX_POLICY_BYTES))
+    wanted = await bodies.read_model(request, MAX_POLICY_BYTES, BankRequest)
     if wanted.action is BankAction.SUPPRESS:
         require_scope(key, Scope.SUPPRESS)
     thresholds = wanted.thresholds.model_dump(exclude_unset=True)
@@ -410,20 +410,6 @@ async def remove_signals(request: Request, at: InServices, key: BankKey, name: B
     signals, _ = await read_signals(request)
     async with at.database.begin() as connection:
         return _answer(await banks.remove(connection, name, signals, by=key.id))
-
-
-def _bank_request(untrusted: object) -> BankRequest:
-    """The policy that a body asks for.
-
-    Raises:
-        InvalidRequestError: naming the member that is wrong.
-    """
-    try:
-        return BankRequest.model_validate(untrusted)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
 
 
 async def read_signals(request: Request) -> tuple[list[NewSignal], Origin | None]:

@@ -7,9 +7,10 @@ framework's form parser would spool parts to a file, so it is never called.
 import json
 from datetime import UTC, datetime
 from email.message import Message
-from typing import Final
+from typing import Final, TypeVar
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from app.context import MAX_CONTEXT_BYTES, Context, parse_context
@@ -26,6 +27,8 @@ from app.quarantine import QuarantinedMedia
 
 MULTIPART_OVERHEAD_BYTES: Final = 32 * 1024
 """Room for boundaries, part headers and a context around a medium of the largest size."""
+
+Wanted = TypeVar("Wanted", bound=BaseModel)
 
 _MAX_PARTS: Final = 8
 _MAX_BOUNDARY_CHARACTERS: Final = 200
@@ -100,6 +103,22 @@ def json_object(untrusted: object, known: frozenset[str]) -> dict[str, object]:
     if not known.issuperset(untrusted):
         raise InvalidRequestError(f"The body has an unknown key. Known keys: {', '.join(sorted(known))}.")
     return untrusted
+
+
+async def read_model(request: Request, limit_bytes: int, model: type[Wanted]) -> Wanted:
+    """Read a JSON body of a certain shape.
+
+    Raises:
+        UnsupportedMediaTypeError, TooLargeError, MalformedError: as :func:`read_json`.
+        InvalidRequestError: naming the member that is wrong.
+    """
+    untrusted = await read_json(request, limit_bytes)
+    try:
+        return model.model_validate(untrusted)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
 
 
 async def pour_body(request: Request, media: QuarantinedMedia) -> Arrived:

@@ -1,8 +1,5 @@
 """``/livez``, ``/readyz`` and ``/metrics`` for anyone who watches; ``/v1/status`` for operators."""
 
-import asyncio
-import contextlib
-import time
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -12,7 +9,7 @@ from pydantic import BaseModel, Field
 from app import __version__, metrics
 from app.api import problems
 from app.api.edge import Key
-from app.api.services import InServices, Services, scope
+from app.api.services import InServices, scope
 from app.banks.current import BanksStatus
 from app.controls import Control, controls
 from app.custody.roster import Roster
@@ -21,96 +18,7 @@ from app.store import alarms, custodians, processes, reports
 
 router = APIRouter(tags=["ops"])
 
-_WRITE_SECONDS: Final = 2.0
-_ANSWER_LIFE_SECONDS: Final = 1.0
 _ALARMS_SHOWN: Final = 100
-
-
-class Readiness:
-    """Whether a match would be caught and stored now; asked at most once a second, however often polled."""
-
-    def __init__(self, at: Services, process_id: str) -> None:
-        self._at = at
-        self._process_id = process_id
-        self._asking = asyncio.Lock()
-        self._failing: tuple[str, ...] = ()
-        self._asked_at = float("-inf")
-
-    async def failing(self) -> tuple[str, ...]:
-        """Names of the checks that fail; empty if the gate is ready."""
-        async with self._asking:
-            if time.monotonic() - self._asked_at > _ANSWER_LIFE_SECONDS:
-                self._failing = await self._ask()
-                self._asked_at = time.monotonic()
-            return self._failing
-
-    async def _ask(self) -> tuple[str, ...]:
-        at = self._at
-        checks = {
-            "database": await self._can_write(),
-            "banks": self._banks_ready(),
-            "sandbox": at.sandbox.alive,
-        }
-        if at.settings.serve.require_custodian:
-            checks["custodian"] = self._custodian_known()
-        return tuple(name for name, holds in checks.items() if not holds)
-
-    async def _can_write(self) -> bool:
-        try:
-            async with asyncio.timeout(_WRITE_SECONDS):
-                await processes.heartbeat(self._at.database, self._process_id, self._at.banks.generation)
-        except (NotReadyError, TimeoutError):
-            return False
-        return True
-
-    def _banks_ready(self) -> bool:
-        try:
-            self._at.banks.ready(None)
-        except NotReadyError:
-            return False
-        return True
-
-    def _custodian_known(self) -> bool:
-        try:
-            return bool(self._at.pins.read_if_there().custodians)
-        except NotReadyError:
-            return False
-
-
-class Gauges:
-    """What is measured when somebody looks, not when it happens."""
-
-    def __init__(self, at: Services) -> None:
-        self._at = at
-        gauge = at.metrics.gauge
-        self._ready = gauge("cordon_ready", "1 if a match would be caught and stored now.")
-        self._generation = gauge("cordon_index_generation", "Generation of the banks in force.")
-        self._queue = gauge("cordon_reports_queued", "Reports that wait for a custodian.")
-        self._queue_age = gauge("cordon_reports_queued_oldest_seconds", "Age of the oldest of them.")
-        self._alarms = gauge("cordon_alarms", "Alarms that stand.", "kind")
-        self._custodians = gauge("cordon_custodians", "Pinned custodians, whom reports are sealed to.")
-        self._held = gauge("cordon_media_held", "Media in the quarantine.")
-        self._reserved = gauge("cordon_media_reserved_bytes", "Bytes of the budget that they take.")
-        self._controls = at.metrics.gauge("cordon_control", "1 if the control is in force.", "control")
-
-    async def refresh(self) -> None:
-        """Read all of it anew; what the database cannot tell keeps its last value."""
-        at = self._at
-        self._ready.set(not await at.readiness.failing())
-        self._generation.set(at.banks.generation)
-        self._held.set(at.gate.quarantine.held_media)
-        self._reserved.set(at.gate.quarantine.reserved_bytes)
-        for control in controls(at.sandbox, at.pins):
-            self._controls.labels(control.control).set(control.in_force)
-        with contextlib.suppress(NotReadyError):
-            self._custodians.set(len(at.pins.read_if_there().custodians))
-        with contextlib.suppress(NotReadyError):
-            async with at.database.connect() as connection:
-                queue = await reports.queue(connection)
-                self._queue.set(queue.depth)
-                self._queue_age.set(queue.oldest_age_seconds or 0)
-                for kind, count in (await alarms.count_standing(connection)).items():
-                    self._alarms.labels(kind.value).set(count)
 
 
 class Ready(BaseModel):

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
 from app.api.edge import Key, require_scope
+from app.api.gauges import Gauges
 from app.api.limits import KeyLimits
 from app.api.probing import ProbeGuard
+from app.api.readiness import Readiness
 from app.banks.current import CurrentBanks
 from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox
@@ -20,9 +22,6 @@ from app.quarantine import QuarantinedMedia
 from app.settings import Profile, Settings
 from app.store.database import Database
 from app.store.keys import KeyRing
-
-if TYPE_CHECKING:
-    from app.api.health import Gauges, Readiness
 
 Fetch = Callable[[str, QuarantinedMedia], Awaitable[Provenance]]
 
@@ -46,8 +45,8 @@ class Services:
     limits: KeyLimits
     guard: ProbeGuard
     pins: RosterFile
-    readiness: "Readiness" = field(init=False)
-    gauges: "Gauges" = field(init=False)
+    readiness: Readiness
+    gauges: Gauges
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
