@@ -312,6 +312,12 @@ class FilingSettings(_Stage):
         "should be able to read. Its public half is pinned: what custodians approve is sealed to it. Without "
         "this, `worker.key` in `CORDON_STATE_DIR`, made when the worker first files.",
     )
+    filing_memory: Path | None = Field(
+        None,
+        description="Where the worker keeps what it last saw of the audit log, a file that no other process "
+        "should be able to write: while the log does not follow on from that, it files nothing. Without "
+        "this, `worker.key.seen` beside its key.",
+    )
     autofile: bool = Field(
         False,
         description="Let the worker approve and file by itself what matches a csam bank by a digest, or by a "
@@ -462,6 +468,12 @@ class Settings(_Stage):
     def worker_key_path(self) -> Path:
         """The worker's identity file."""
         return self.filing.filing_identity or self.store.state_dir / "worker.key"
+
+    @property
+    def worker_memory_path(self) -> Path:
+        """The file of what the worker saw of the audit log."""
+        key = self.worker_key_path
+        return self.filing.filing_memory or key.with_name(f"{key.name}.seen")
 
 
 STAGES: Final[Mapping[str, type[_Stage]]] = {

@@ -23,6 +23,7 @@ from app.settings import RetentionSettings, Settings
 from app.store import banks as banks_in_store
 from app.store import entry_marks, kept_values, reports
 from app.store.database import Database, open_current
+from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ async def work(settings: Settings) -> int:
     Raises:
         SettingsError: ``CORDON_NOTIFY_CA_FILE`` cannot be read as certificates, or something that filing
             needs is missing.
-        NotFoundError, InvalidRequestError: the worker's own identity cannot be used.
+        NotFoundError, InvalidRequestError: the worker's own identity, or its memory, cannot be used.
     """
-    pins = RosterFile(settings.roster_path)
+    pins, witness = RosterFile(settings.roster_path), Witness(settings.worker_memory_path)
     told = partial(notify.tell, to=notify.channels(settings.notify))
     ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
@@ -60,8 +61,10 @@ async def work(settings: Settings) -> int:
         open_banks(settings, database) as banks,
         announced(database, banks, "worker"),
         repeating(partial(told, database), NOTIFY_SECONDS),
-        repeating(partial(checkpoints.sign, database, settings.worker_key_path, pins), CHECKPOINT_SECONDS),
-        open_filer(settings, database) as filer,
+        repeating(
+            partial(checkpoints.sign, database, settings.worker_key_path, pins, witness), CHECKPOINT_SECONDS
+        ),
+        open_filer(settings, database, witness) as filer,
     ):
         filing = asyncio.create_task(_file(filer))
         until: set[asyncio.Future[Any]] = {ended, filing}

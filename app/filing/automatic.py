@@ -122,6 +122,7 @@ class AutomaticApproval:
         """The report with its later sightings, each checked against the audit log; that is recorded."""
         async with self.desk.database.begin() as connection:
             try:
+                await self.desk.witness.check(connection, report_id)
                 files = await sealed.authentic(connection, report_id, roster)
                 decided = await decisions.every(connection, report_id, roster)
             except ConflictError:

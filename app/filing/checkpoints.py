@@ -9,17 +9,19 @@ from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotFoundError, RefusedError
 from app.store import checkpoints
 from app.store.database import Database
+from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
 
-async def sign(database: Database, key: Path, pins: RosterFile) -> None:
+async def sign(database: Database, key: Path, pins: RosterFile, witness: Witness) -> None:
     """Sign the log's head if the worker has a key; why it cannot is logged, and tried again.
 
     Args:
         database: whose log it is.
         key: the worker's identity file.
         pins: where its public half stands.
+        witness: what was seen of the log before, also where nobody signed it.
 
     Raises:
         NotReadyError: the database does not answer, or the file of the pinned is none.
@@ -32,6 +34,7 @@ async def sign(database: Database, key: Path, pins: RosterFile) -> None:
         log.failure(logger, "no_audit_checkpoint", error, code=error.code)
         return
     try:
+        await witness.follow(database)
         await checkpoints.take(database, identity, pins.read_if_there())
     except RefusedError as error:
         log.failure(logger, "no_audit_checkpoint", error, code=error.code)

@@ -16,7 +16,7 @@ from typing import Final
 from app import log
 from app.custody.identity import Identity, generate, read_identity, write_identity
 from app.custody.roster import RosterFile, WorkerKeys
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.answers import Call, Meaning, meaning
 from app.filing.cybertip.client import open_client
@@ -27,7 +27,9 @@ from app.filing.filer import Desk, Outcome, file_next
 from app.settings import Settings, SettingsError
 from app.store import alarms, filings
 from app.store.alarms import AlarmKind
+from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
+from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +66,21 @@ class Filer:
             await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
         if self.desk is None or not await self._may_ask(self.desk):
             return
+        try:
+            await self._file(self.desk)
+        except (AuditBrokenError, InvalidRequestError) as error:
+            log.failure(logger, "nothing_is_filed", error, code=error.code)
+
+    async def _file(self, desk: Desk) -> None:
+        await desk.witness.follow(desk.database)
         if self.by_itself is not None:
             await self.by_itself.turn()
-        while (outcome := await file_next(self.desk)) is not None:
+        while (outcome := await file_next(desk)) is not None:
             if outcome is Outcome.STOPPED:
-                await self._refused(self.desk)
+                await self._refused(desk)
                 return
             if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
-                await self._taken(self.desk)
+                await self._taken(desk)
 
     async def _may_ask(self, desk: Desk) -> bool:
         if self.refused_until is None:
@@ -96,12 +105,19 @@ class Filer:
 
 
 @contextlib.asynccontextmanager
-async def open_filer(settings: Settings, database: Database) -> AsyncIterator[Filer]:
+async def open_filer(
+    settings: Settings, database: Database, witness: Witness | None = None
+) -> AsyncIterator[Filer]:
     """The filer that the settings ask for, until the block ends.
+
+    Args:
+        settings: what to file, and where.
+        database: whose reports they are.
+        witness: what was seen of the audit log; None reads what the worker remembers of it.
 
     Raises:
         SettingsError: something that filing needs is missing, or is not what it must be.
-        NotFoundError, InvalidRequestError: the worker's identity cannot be used.
+        NotFoundError, InvalidRequestError: the worker's identity, or its memory, cannot be used.
     """
     alarm_after = timedelta(hours=settings.filing.filing_alarm_hours)
     where = endpoint(settings)
@@ -123,6 +139,7 @@ async def open_filer(settings: Settings, database: Database) -> AsyncIterator[Fi
             settings.custody.dual_control,
             schema,
             automatic=terms is not None,
+            witness=witness or Witness(settings.worker_memory_path),
         )
         log.event(logger, logging.INFO, "filing_on", environment=where.environment.value)
         if terms is not None:

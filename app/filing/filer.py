@@ -17,7 +17,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -39,6 +39,7 @@ from app.store.database import Database
 from app.store.decisions import NotApprovedError
 from app.store.filings import Step, Transaction, Turn
 from app.store.report_states import State
+from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Desk:
         identity: the worker's own; what custodians approve is sealed to it.
         schema: NCMEC's, where there is one.
         automatic: whether the worker's own approvals count.
+        witness: what was seen of the audit log; nothing is filed that contradicts it.
         now: the clock, which may jump.
     """
 
@@ -82,6 +84,7 @@ class Desk:
     dual_control: bool
     schema: Schema | None = None
     automatic: bool = False
+    witness: Witness = field(default_factory=Witness)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -111,8 +114,11 @@ async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
         report_id: this report, and no other; None for whichever is due longest.
 
     Raises:
+        AuditBrokenError: the audit log does not follow on from what was seen of it; nothing is filed by it.
+        InvalidRequestError: what was seen of it cannot be remembered.
         NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
     """
+    await desk.witness.follow(desk.database)
     async with desk.database.begin() as connection:
         turn = await filings.claim(
             connection, environment=desk.environment.value, now=desk.now(), report_id=report_id
@@ -209,6 +215,7 @@ def is_refusable(desk: Desk, root: etree._Element, now: datetime) -> bool:
 
 async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:
     try:
+        await desk.witness.check(connection, turn.report_id)
         return await decisions.approval(
             connection,
             turn.report_id,

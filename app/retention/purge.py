@@ -17,11 +17,11 @@ from app.settings import RetentionSettings
 from app.store import alarms, erasure, removal, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.decisions import PURGED_EVENT
 from app.store.reports import Report
 
 logger = logging.getLogger(__name__)
 
-PURGED_EVENT: Final = "report.purged"
 UNFINISHED_AFTER: Final = timedelta(hours=1)
 """How long what was removed may still stand in the database's files before a person is called."""
 

@@ -44,7 +44,8 @@ class AlarmKind(StrEnum):
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
     AUDIT_BROKEN = "audit_broken"
-    """The audit log does not follow on from what was signed before; the subject is ``audit``."""
+    """The audit log does not follow on from what was signed before (the subject is ``audit``), or from what
+    the worker saw (``worker``)."""
     NOTICES_FAILING = "notices_failing"
     """Nobody could be told for a day; the subject is the channel."""
 

@@ -7,7 +7,7 @@ cannot show is that its newest entries were cut off, or that all of it was writt
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,6 +30,16 @@ class Head:
     """An entry as the newest of its time: its digest covers all before it."""
 
     seq: int
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry that follows on those before it."""
+
+    seq: int
+    event: str
+    subject: str
     digest: bytes = field(repr=False)
 
 
@@ -105,7 +115,11 @@ async def head(connection: AsyncConnection) -> Head | None:
 
 
 async def examine(
-    connection: AsyncConnection, known: Sequence[Head], *, after: Head | None = None
+    connection: AsyncConnection,
+    known: Sequence[Head],
+    *,
+    after: Head | None = None,
+    see: Callable[[Entry], None] | None = None,
 ) -> Examined:
     """Read the log from its beginning and find the first place where it was changed.
 
@@ -113,6 +127,7 @@ async def examine(
         connection: to read with.
         known: what is known of entries from elsewhere: checkpoints whose signatures were found good.
         after: begin here instead, with what is known of this entry.
+        see: called with each entry that follows on those before it.
     """
     start = after or Head(0, BEFORE_THE_FIRST)
     walk = _Walk(start.seq, start.digest, start.seq, {each.seq: each for each in known})
@@ -126,11 +141,43 @@ async def examine(
             finding = walk.step(dict(row))
             if finding is not None:
                 return Examined(walk.seq, walk.vouched, finding)
+            if see is not None:
+                see(Entry(walk.seq, row["event"], row["subject"], walk.digest))
     newest_known = max(walk.known, default=0)
     if newest_known > walk.seq:
         cut_off = Finding(walk.seq + 1, newest_known, "cut off the end")
         return Examined(walk.seq, walk.vouched, cut_off)
     return Examined(walk.seq, walk.vouched, None)
+
+
+async def since(
+    connection: AsyncConnection,
+    last: Head | None,
+    *,
+    known: Sequence[Head] = (),
+    see: Callable[[Entry], None] | None = None,
+) -> Finding | None:
+    """Read what came after an entry that was read before; the first change, of that entry on.
+
+    Args:
+        connection: to read with.
+        last: the newest entry of then; None to read all.
+        known: as in ``examine``.
+        see: as in ``examine``.
+    """
+    if last is not None:
+        newest = await head(connection) or Head(0, BEFORE_THE_FIRST)
+        if newest.seq <= last.seq and newest != last:
+            first = min(newest.seq + 1, last.seq)
+            return Finding(first, last.seq, "cut off the end, or written anew")
+    return (await examine(connection, known, after=last, see=see)).finding
+
+
+async def digests_of(connection: AsyncConnection, subject: str) -> tuple[bytes, ...]:
+    """The digests that the entries of a subject have by what they say now, oldest first."""
+    rows = await connection.execute(select(audit).where(audit.c.subject == subject).order_by(audit.c.seq))
+    entries = [dict(row) for row in rows.mappings()]
+    return tuple(_digest({name: entry[name] for name in entry if name != "digest"}) for entry in entries)
 
 
 @dataclass

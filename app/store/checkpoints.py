@@ -6,7 +6,7 @@ copy that counts later.
 
 import logging
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,10 +30,10 @@ SUBJECT: Final = "audit"
 
 
 class AuditBrokenError(ConflictError):
-    """The audit log was changed, so that nobody signs it as it is."""
+    """The audit log was changed, so that nobody signs it as it is, and nothing is filed by it."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(f"The audit log was changed: {told(finding)}. Nothing was signed.")
+        super().__init__(f"The audit log was changed: {told(finding)}. Nothing was signed or filed.")
 
 
 async def take(database: Database, identity: Identity, roster: Roster) -> Checkpoint | None:
@@ -53,14 +53,9 @@ async def take(database: Database, identity: Identity, roster: Roster) -> Checkp
         last = Head(own[-1].seq, own[-1].digest) if own else None
         if head is None or head == last:
             return None
-        examined = await audit.examine(connection, [head], after=last)
-    finding = examined.finding
-    if last is not None and head.seq <= last.seq:
-        finding = Finding(min(head.seq + 1, last.seq), last.seq, "cut off the end, or written anew")
+        finding = await audit.since(connection, last, known=[head])
     if finding is not None:
-        async with database.begin() as connection:
-            await alarms.raise_alarm(connection, AlarmKind.AUDIT_BROKEN, SUBJECT)
-        raise AuditBrokenError(finding)
+        await refuse(database, finding)
     signed = checkpoint.verify(checkpoint.sign(head.seq, head.digest, identity).document, roster)
     async with database.begin() as connection:
         # Another process with the same key may have signed the same head.
@@ -74,6 +69,18 @@ async def take(database: Database, identity: Identity, roster: Roster) -> Checkp
         logger, logging.INFO, "audit_checkpoint", entries=signed.seq, document=signed.document.decode("ascii")
     )
     return signed
+
+
+async def refuse(database: Database, finding: Finding, *, subject: str = SUBJECT) -> NoReturn:
+    """Raise the alarm that the log was changed, and the error.
+
+    Raises:
+        AuditBrokenError: always.
+        NotReadyError: the database does not answer.
+    """
+    async with database.begin() as connection:
+        await alarms.raise_alarm(connection, AlarmKind.AUDIT_BROKEN, subject)
+    raise AuditBrokenError(finding)
 
 
 async def stored(connection: AsyncConnection, roster: Roster) -> tuple[tuple[Checkpoint, ...], int]:

@@ -31,10 +31,13 @@ FIRST_APPROVAL_EVENT: Final = "report.first_approval"
 """The first of two approvals: the report stays where it is until the second."""
 ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
+PURGED_EVENT: Final = "report.purged"
+REMOVED_EVENTS: Final = (DESTROYED_EVENT, PURGED_EVENT)
 
 _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
-_FILED_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}")
+_OVER_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", *REMOVED_EVENTS)
+"""After these nothing is filed, whatever was approved before."""
 _DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
@@ -298,11 +301,11 @@ async def approval(
     """
     stood = await sealed.stood(connection, report_id, roster)
     approved = standing(await every(connection, report_id, roster))
-    filed = await connection.execute(
-        select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_FILED_EVENTS))
+    over = await connection.execute(
+        select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_OVER_EVENTS))
     )
-    if filed.first() is not None:
-        raise NotApprovedError("The audit log says that this report was filed.")
+    if over.first() is not None:
+        raise NotApprovedError("The audit log says that this report was filed, or removed.")
     good = [
         each
         for each in approved

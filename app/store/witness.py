@@ -1,0 +1,153 @@
+"""What a worker saw of the audit log: remembered where no gate and no database can write.
+
+Whoever can write to the database can also write its log anew, to bring back an approval that was taken
+back, or to hide that a report was filed. The worker has read the log by then. It keeps the newest entry in
+a file of its own, whose digest covers all before it, and files nothing while the log does not follow on from
+that. Of each report it remembers what the log said, so that an old entry that is changed in place is noticed.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import ConflictError, InvalidRequestError
+from app.store import alarms, audit, checkpoints
+from app.store.alarms import AlarmKind
+from app.store.audit import Entry, Head
+from app.store.database import Database
+
+SUBJECT: Final = "worker"
+"""Of the alarm: it is about what the worker saw."""
+
+_MAX_FILE_BYTES: Final = 4096
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_NOTHING: Final = (0, bytes(32))
+
+
+class TakenBackError(ConflictError):
+    """What the log says of a report is not what was seen there before."""
+
+    def __init__(self, report_id: str) -> None:
+        super().__init__(
+            f"Report {report_id}: the audit log does not say of it what it said before. Somebody changed the "
+            "database."
+        )
+
+
+class Witness:
+    """Follows the log of one database."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Remember nothing yet but what the file holds.
+
+        Args:
+            path: the file; it is made when there is something to remember. None remembers only for as long
+                as this object lives.
+
+        Raises:
+            InvalidRequestError: others may write the file, or it is none of ours.
+        """
+        self._path = path
+        self._head = _read(path) if path is not None else None
+        # How far this object has read, and of each subject how many entries, and a digest over theirs.
+        self._walked: Head | None = None
+        self._seen: dict[str, tuple[int, bytes]] = {}
+        self._alarm_may_stand = True
+        self._turn = asyncio.Lock()
+
+    async def follow(self, database: Database) -> None:
+        """Read what came since the last time, all of the log at first, and remember it.
+
+        Raises:
+            AuditBrokenError: it does not follow on from what was seen; an alarm is raised too.
+            InvalidRequestError: the file cannot be written.
+            NotReadyError: the database does not answer.
+        """
+        async with self._turn:
+            async with database.connect() as connection:
+                known = [self._head] if self._head is not None else []
+                finding = await audit.since(connection, self._walked, known=known, see=self._see)
+            if finding is not None:
+                # Once it is mended, all of it is read anew.
+                self._walked, self._seen, self._alarm_may_stand = None, {}, True
+                await checkpoints.refuse(database, finding, subject=SUBJECT)
+            if self._alarm_may_stand:
+                async with database.begin() as connection:
+                    await alarms.clear_alarm(connection, AlarmKind.AUDIT_BROKEN, SUBJECT)
+                self._alarm_may_stand = False
+            if self._walked != self._head and self._walked is not None:
+                if self._path is not None:
+                    _write(self._path, self._walked)
+                self._head = self._walked
+
+    async def check(self, connection: AsyncConnection, report_id: str) -> None:
+        """Return only if the log says of a report all that it was seen to say; it may say more by now.
+
+        Raises:
+            TakenBackError: something was changed, put in or taken out.
+        """
+        count, digest = self._seen.get(report_id, _NOTHING)
+        found = _NOTHING
+        for each in (await audit.digests_of(connection, report_id))[:count]:
+            found = _with(found, each)
+        if found != (count, digest):
+            raise TakenBackError(report_id)
+
+    def _see(self, entry: Entry) -> None:
+        self._walked = Head(entry.seq, entry.digest)
+        self._seen[entry.subject] = _with(self._seen.get(entry.subject, _NOTHING), entry.digest)
+
+
+def _with(seen: tuple[int, bytes], digest: bytes) -> tuple[int, bytes]:
+    return seen[0] + 1, hashlib.sha256(seen[1] + digest).digest()
+
+
+def _read(path: Path) -> Head | None:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            untrusted = file.read(_MAX_FILE_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidRequestError(f"The worker's memory {path} cannot be read: {error.strerror}.") from None
+    if mode & _OTHERS_WRITE:
+        raise InvalidRequestError(f"Others may write the worker's memory {path}; run 'chmod 600 {path}'.")
+    try:
+        said = json.loads(untrusted)
+        head = Head(int(said["seq"]), bytes.fromhex(said["digest"]))
+    except (LookupError, ValueError, TypeError):
+        raise InvalidRequestError(
+            f"{path} is no memory of a worker. Run 'cordon audit verify --checkpoint' with a copy that you "
+            "kept, and remove it if all is well."
+        ) from None
+    return head
+
+
+def _write(path: Path, head: Head) -> None:
+    """Replace the file whole, durably."""
+    partial = path.with_name(f".{path.name}.partial")
+    content = json.dumps({"seq": head.seq, "digest": head.digest.hex()}) + "\n"
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"The worker's memory {path} cannot be written: {error.strerror}. Name a file in "
+            "CORDON_FILING_MEMORY that the worker alone can write."
+        ) from None
