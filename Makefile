@@ -13,6 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= python3
 BIN := .venv/bin
+COMPILED := app/hashing/_pixels.c app/matching/_hamming.c
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq
 
 help:  ## list these tasks
@@ -56,14 +57,14 @@ lock: .venv/.runtime  ## lock the dependencies of pyproject.toml; newest version
 	@scripts/lock $(if $(UPGRADE),--upgrade)
 
 clean:  ## remove what these tasks made; never a state directory
-	rm -rf .venv .demo build dist *.egg-info app/matching/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .demo build dist *.egg-info app/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@scripts/preflight "$(PYTHON)"
 	@$(PYTHON) -m venv --clear .venv
 
 # Two steps, so that what is built from source is built with locked tools too, not with the newest.
-.venv/.runtime: $(BIN)/python requirements-build.lock requirements.lock pyproject.toml setup.py app/matching/_hamming.c
+.venv/.runtime: $(BIN)/python requirements-build.lock requirements.lock pyproject.toml setup.py $(COMPILED)
 	@echo "Installing the locked dependencies into .venv (a minute or two the first time)"
 	@$(INSTALL) --require-hashes --only-binary :all: --requirement requirements-build.lock
 	@$(INSTALL) --require-hashes --no-build-isolation --requirement requirements.lock

@@ -13,16 +13,16 @@ Source: 'PDQ: A perceptual hash' (2017-10-09) and the C++ in facebook/ThreatExch
 """
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pdqhash
 from numpy.typing import NDArray
 
+from app.hashing import engine
 from app.media import PDQ_BITS, PDQ_BYTES
 
 Strips = Callable[[], Iterator[NDArray[np.uint8]]]
@@ -40,6 +40,7 @@ _SIDE: Final = 64
 _COEFFICIENTS: Final = 16
 _GRADIENTS_PER_QUALITY: Final = 90
 _LUMA: Final = (0.299, 0.587, 0.114)
+_GREY: Final = np.ones(1, np.float32)
 
 _GAP: Final = 5e-3
 """Coefficients on either side of the median that are closer than this could have swapped places.
@@ -69,8 +70,8 @@ In 851 quick looks at JPEGs, at a short side of 370 pixels or more, that left at
 form. See ``docs/decisions/0010-a-quick-look-first.md``.
 """
 
-_MATRICES: Final = 8
-"""How many lengths' matrices are kept."""
+_REDUCERS: Final = 64
+"""How many lengths' matrices are kept: of a picture, and of all its parts."""
 
 # The reference multiplies in double precision and keeps the product in single.
 _DCT: Final = (
@@ -134,38 +135,28 @@ class Spectrum:
 class Downsampler:
     """Sums the strips of one picture up to PDQ's 64 by 64 downsample.
 
-    Takes 768 bytes for each pixel of width, plus 256 for each of width and height in the cached ``A``.
+    Takes 1 KiB for each pixel of width.
     """
 
     def __init__(self, height: int, width: int) -> None:
-        self._width = width
+        self._height, self._width = height, width
         self._row = 0
-        self._sums = np.zeros((_SIDE, width * 3), np.float32)
-        self._reducer = reducer(height)
-        self._starts, self._ends = (places.tolist() for places in _supports(height))
-        # Few enough rows that most of the 64 sums have no share in them, enough that it is worth a call.
-        self._block_rows = max(4, height // _SIDE)
-        self._block = np.empty((self._block_rows, width * 3), np.float32)
+        self._sums = np.zeros((_SIDE, 0), np.float32)
 
     def add(self, strip: NDArray[np.uint8]) -> None:
-        """Take the next rows: uint8 (rows, width, 3)."""
-        rows = strip.reshape(len(strip), self._width * 3)
-        for start in range(0, len(rows), self._block_rows):
-            taken = rows[start : start + self._block_rows]
-            top, bottom = self._row, self._row + len(taken)
-            self._row = bottom
-            first, last = bisect_right(self._ends, top), bisect_left(self._starts, bottom)
-            if first < last:
-                block = self._block[: len(taken)]
-                block[:] = taken
-                self._sums[first:last] += self._reducer[first:last, top:bottom] @ block
+        """Take the next rows: uint8 (rows, width, channels), of which red, green and blue are the first."""
+        rows = strip.reshape(len(strip), -1)
+        if not self._row:
+            self._sums = np.zeros((_SIDE, rows.shape[1]), np.float32)
+        engine.ENGINE.add_rows(self._sums, rows, self._row, *reducer(self._height))
+        self._row += len(strip)
 
     def finish(self) -> NDArray[np.float64]:
         """The downsample, once all rows were added: float64 (64, 64), 0 to 255."""
         reduced = np.empty((_SIDE, _SIDE))
-        # Each column takes part in one or two sums: a product of whole matrices would be mostly zeros.
-        for column, (samples, weights) in enumerate(_columns(self._width)):
-            reduced[:, column] = self._sums[:, samples] @ weights
+        channels = np.zeros(self._sums.shape[1] // self._width, np.float32)
+        channels[: len(_LUMA)] = _LUMA
+        engine.ENGINE.gather(self._sums, channels, *reducer(self._width), reduced)
         return reduced
 
 
@@ -227,9 +218,10 @@ def downsample(
         scale: how many times smaller it was made.
         from_end: whether rows, and columns, were grouped from the end; then the first ones may be partial.
     """
-    places, weights = _gathered(height, scale, from_end=from_end[0])
-    rows = (weights @ luma[places].astype(np.float32))[:, 0]
-    return (rows @ reducer(width, scale, from_end=from_end[1]).T).astype(np.float64)
+    sums, reduced = np.zeros((_SIDE, luma.shape[1]), np.float32), np.empty((_SIDE, _SIDE))
+    engine.ENGINE.add_rows(sums, np.ascontiguousarray(luma), 0, *reducer(height, scale, from_end[0]))
+    engine.ENGINE.gather(sums, _GREY, *reducer(width, scale, from_end[1]), reduced)
+    return reduced
 
 
 def analyse(reduced: NDArray[np.float64], pixels: int) -> Spectrum:
@@ -255,7 +247,9 @@ def strip_rows(width: int) -> int:
 
 def sums_bytes(width: int, height: int) -> int:
     """Most memory that ``Downsampler`` takes for a picture of this size, the matrices that stay included."""
-    return _SIDE * width * 3 * 4 + _MATRICES * _SIDE * 4 * (width + height) + 8 * STRIP_BYTES
+    # A matrix has two windows a row, of which there are 128 in a length.
+    matrices = _REDUCERS * (4 * max(width, height) + 2048)
+    return _SIDE * width * 4 * 4 + matrices + 8 * STRIP_BYTES
 
 
 def reference_bytes(width: int, height: int) -> int:
@@ -265,9 +259,23 @@ def reference_bytes(width: int, height: int) -> int:
     return 32 * _REFERENCE_ROWS * width + width * height // 16
 
 
-@lru_cache(maxsize=_MATRICES)
-def reducer(length: int, scale: int = 1, *, from_end: bool = False) -> NDArray[np.float32]:
-    """``A(length)``: float32 (64, length), read-only; each row sums to 1.
+class Reducer(NamedTuple):
+    """``A(length)`` without its zeros; each of its 64 rows sums to 1.
+
+    Attributes:
+        weights: float32 (64, k), read-only, where k is the most that any row has; others end in zeros.
+        starts: int64 (64,), the place of each row's first weight.
+        ends: int64 (64,), the place after its last.
+    """
+
+    weights: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+@lru_cache(maxsize=_REDUCERS)
+def reducer(length: int, scale: int = 1, from_end: bool = False) -> Reducer:  # noqa: FBT001, FBT002 - cached
+    """``A(length)``.
 
     Row i is row ``floor((i + 0.5) · length / 64)`` of the squared box mean, whose window is
     ``ceil(length / 128)`` and shrinks at both ends.
@@ -275,7 +283,7 @@ def reducer(length: int, scale: int = 1, *, from_end: bool = False) -> NDArray[n
     Args:
         length: of the picture's side, in pixels.
         scale: of how many pixels each one is the mean in the picture that the matrix is for, where that was
-            made smaller. The weights of these pixels are added up, and ``ceil(length / scale)`` columns are
+            made smaller. The weights of these pixels are added up, and ``ceil(length / scale)`` places are
             left: where the samples lie, and how wide they are, is up to the original length.
         from_end: whether pixels were grouped from the end, as in a picture that was turned afterwards.
     """
@@ -283,23 +291,30 @@ def reducer(length: int, scale: int = 1, *, from_end: bool = False) -> NDArray[n
     places = np.arange(length)
     counts = np.minimum(places + reach, length) - np.maximum(places + reach - window, 0)
     inverse = np.concatenate([[0.0], np.cumsum(1.0 / counts)])
-    starts, ends = _supports(length)
-    rows = np.repeat(np.arange(_SIDE), ends - starts)
-    support = np.arange(len(rows)) - np.repeat(np.cumsum(ends - starts) - ends, ends - starts)
-    # The mean over the window at the centre of the means of which each place is a part.
     centres = _centres(length)
-    first = np.maximum(centres + reach - window, 0)[rows]
-    last = np.minimum(centres + reach, length)[rows]
+    starts = np.maximum(centres - 2 * (window - reach), 0)
+    ends = np.minimum(centres + 2 * reach - 1, length)
+    columns = starts[:, np.newaxis] + np.arange(np.max(ends - starts))
+    outside = columns >= ends[:, np.newaxis]
+    columns = np.minimum(columns, ends[:, np.newaxis] - 1)
+    # The mean over the window at the centre of the means of which each place is a part.
+    first = np.maximum(centres + reach - window, 0)[:, np.newaxis]
+    last = np.minimum(centres + reach, length)[:, np.newaxis]
     weights = (
-        inverse[np.minimum(last, support + window - reach + 1)]
-        - inverse[np.maximum(first, support - reach + 1)]
+        inverse[np.minimum(last, columns + window - reach + 1)]
+        - inverse[np.maximum(first, columns - reach + 1)]
     ) / (last - first)
-    columns = -(-length // scale)
-    groups = columns - 1 - (length - 1 - support) // scale if from_end else support // scale
-    summed = np.bincount(rows * columns + groups, weights, _SIDE * columns)
-    matrix = summed.reshape(_SIDE, columns).astype(np.float32)
-    matrix.flags.writeable = False
-    return matrix
+    weights[outside] = 0
+    if scale > 1:
+        groups = (length - 1) // scale - (length - 1 - columns) // scale if from_end else columns // scale
+        starts, ends = groups[:, 0], groups[:, -1] + 1
+        most = int(np.max(ends - starts))
+        taken = groups + (np.arange(_SIDE) * most - starts)[:, np.newaxis]
+        weights = np.bincount(taken.ravel(), weights.ravel(), _SIDE * most).reshape(_SIDE, most)
+    found = Reducer(weights.astype(np.float32), np.ascontiguousarray(starts), np.ascontiguousarray(ends))
+    for part in found:
+        part.flags.writeable = False
+    return found
 
 
 def reference(height: int, width: int, strips: Strips) -> tuple[bytes, int]:
@@ -362,44 +377,6 @@ def _window(length: int) -> tuple[int, int]:
 
 def _centres(length: int) -> NDArray[np.int64]:
     return ((np.arange(_SIDE) + 0.5) * length / _SIDE).astype(np.int64)
-
-
-@lru_cache(maxsize=_MATRICES)
-def _supports(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First place, and the one after the last, that each row of ``reducer`` gives weight to."""
-    window, reach = _window(length)
-    centres = _centres(length)
-    starts = np.maximum(centres - 2 * (window - reach), 0)
-    ends = np.minimum(centres + 2 * reach - 1, length)
-    return starts, ends
-
-
-@lru_cache(maxsize=_MATRICES)
-def _columns(width: int) -> list[tuple[slice, NDArray[np.float32]]]:
-    """Which samples of an RGB row each sum takes, and their weights: those of ``reducer`` and of luma."""
-    matrix, luma = reducer(width), np.array(_LUMA, np.float32)
-    return [
-        (slice(3 * start, 3 * end), np.outer(matrix[column, start:end], luma).ravel())
-        for column, (start, end) in enumerate(
-            zip(*(place.tolist() for place in _supports(width)), strict=True)
-        )
-    ]
-
-
-@lru_cache(maxsize=_MATRICES)
-def _gathered(length: int, scale: int, *, from_end: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """``reducer`` without most of its zeros: which places each sum takes, and their weights.
-
-    Returns:
-        int64 (64, k) and float32 (64, 1, k), where k is the most places that any sum takes.
-    """
-    matrix = reducer(length, scale, from_end=from_end)
-    taken = matrix != 0
-    columns = matrix.shape[1]
-    most = int(np.max(columns - taken[:, ::-1].argmax(axis=1) - taken.argmax(axis=1)))
-    # A sum near the end takes places before its own as well, with no weight.
-    places = np.minimum(taken.argmax(axis=1), columns - most)[:, np.newaxis] + np.arange(most)
-    return places, np.take_along_axis(matrix, places, axis=1)[:, np.newaxis]
 
 
 def _bits(coefficients: NDArray[np.floating]) -> bytes:

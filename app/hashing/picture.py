@@ -108,7 +108,7 @@ class Picture:
             transparent = "transparency" in part.info or (part.palette and part.palette.mode == "RGBA")
             return part.convert("RGBA" if transparent else "RGB")
         if self.transparent is None:
-            return part.convert("RGB")
+            return part if part.mode == "RGB" else part.convert("RGB")
         samples = np.asarray(part.convert("L") if part.mode == "1" else part, np.int32)
         if self.low_bytes is not None:
             samples = samples * 256 + np.asarray(self.low_bytes.crop(box), np.int32)

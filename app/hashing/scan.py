@@ -23,6 +23,7 @@ from PIL import Image
 from app import formats
 from app.hashing import parts, pdq, samples
 from app.hashing.decode import Medium, Size, UndecodableError, open_medium
+from app.hashing.engine import pixels_of
 from app.hashing.perceptual import Shrinker
 from app.hashing.picture import Picture, Small
 from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Limits, Look, Need
@@ -182,12 +183,12 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
     opaque = True
     for strip, strip_is_opaque in picture.strips(rows, background):
         opaque = opaque and strip_is_opaque
-        pixels = np.asarray(strip)
+        pixels = pixels_of(strip)
         shrinker.add(strip)
         if downsampler is not None:
             downsampler.add(pixels)
         if digest is not None:
-            digest.update(pixels.data)
+            digest.update(pixels[:, :, :3].tobytes())
     phash = shrinker.finish()
     if downsampler is None:
         return _Hashed(bytes(PDQ_BYTES), 0, phash, [], opaque, digest.digest() if digest else None)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pdqhash
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from app.hashing.pdq import Reducer
 from app.hashing.records import Forms, Limits, Need
 from app.hashing.scan import scan
 from app.media import Reason, Rendering, Shape
@@ -107,3 +109,11 @@ def found_in(medium: bytes, **changed: Any) -> Found:
     assert len(shapes) <= 1
     assert len(needs) <= 1
     return Found(shapes[0] if shapes else None, needs[0] if needs else None, renderings, reason, forms)
+
+
+def dense(reducer: Reducer, length: int) -> NDArray[np.float64]:
+    """What PDQ sums a side up by, with its zeros: float64 (64, length)."""
+    matrix = np.zeros((64, length))
+    for row, weights, start, end in zip(matrix, *reducer, strict=True):
+        row[start:end] = weights[: end - start]
+    return matrix

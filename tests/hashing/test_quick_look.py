@@ -14,7 +14,7 @@ from app.hashing.picture import Small
 from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Look
 from app.hashing.scan import scan
 from app.media import PDQ_BYTES, Reason, Region, Rendering
-from tests.hashing.drawings import LIMITS, distance, drawing, encoded, turned
+from tests.hashing.drawings import LIMITS, dense, distance, drawing, encoded, turned
 
 Looked = tuple[Rendering | None, list[Forms], Reason | None]
 
@@ -142,12 +142,13 @@ def test_a_small_copy_weighs_each_pixel_as_the_picture_would(
     """Where the pixels of each group are alike, the copy gives the very sums, however it is turned."""
     chance = np.random.default_rng(abs(seed))
     small = chance.integers(0, 256, (-(-height // scale), -(-width // scale)), np.uint8)
-    whole = small.repeat(scale, axis=0).repeat(scale, axis=1)[:height, :width]
+    large = small.repeat(scale, axis=0).repeat(scale, axis=1)[:height, :width]
     copy = Small.of(Image.fromarray(small), (width, height), orientation, scale)
-    upright = np.asarray(_set_upright(Image.fromarray(whole), orientation))
+    upright = np.asarray(_set_upright(Image.fromarray(large), orientation))
     assert (copy.height, copy.width) == upright.shape
     reduced = pdq.downsample(copy.luma, copy.height, copy.width, scale, copy.from_end)
-    expected = pdq.reducer(copy.height) @ upright.astype(float) @ pdq.reducer(copy.width).T.astype(float)
+    down, across = (dense(pdq.reducer(side), side) for side in upright.shape)
+    expected = down @ upright.astype(float) @ across.T
     assert np.abs(reduced - expected).max() < 0.01
 
 

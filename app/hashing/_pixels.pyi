@@ -1,0 +1,27 @@
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Pixels:
+    def __new__(cls, capsule: object, size: int, /) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def add_rows(
+    sums: NDArray[np.float32],
+    rows: NDArray[np.uint8],
+    top: int,
+    weights: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    /,
+) -> None: ...
+def gather(
+    sums: NDArray[np.float32],
+    channels: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    reduced: NDArray[np.float64],
+    /,
+) -> None: ...

@@ -1,0 +1,92 @@
+"""What loops behind hashing: compiled where it could be, NumPy and Pillow elsewhere, with the same results.
+
+Cordon is built with the compiled one where there is a C compiler. Without it everything works, and a picture
+takes up to three times as long.
+"""
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.hashing import fallback
+
+
+class Engine(Protocol):
+    """The loops of ``app.hashing``. All raise ``ValueError`` for what does not fit together."""
+
+    def add_rows(  # noqa: PLR0917 - C takes them by position
+        self,
+        sums: NDArray[np.float32],
+        rows: NDArray[np.uint8],
+        top: int,
+        weights: NDArray[np.float32],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        /,
+    ) -> None:
+        """Add rows of samples, weighted, to the 64 sums that each has a share in.
+
+        Args:
+            sums: shape (64, samples), to be added to.
+            rows: shape (rows, samples).
+            top: which row of the picture the first one is.
+            weights: shape (64, k), ``starts`` and ``ends``: what ``pdq.reducer`` gives for the height.
+            starts: see there.
+            ends: see there.
+        """
+
+    def gather(  # noqa: PLR0917 - the same
+        self,
+        sums: NDArray[np.float32],
+        channels: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        reduced: NDArray[np.float64],
+        /,
+    ) -> None:
+        """Sum the columns of the sums up in the same way.
+
+        Args:
+            sums: shape (64, width · channels), as ``add_rows`` left them.
+            channels: the weight of each channel of a pixel, one, three or four.
+            weights: shape (64, k), ``starts`` and ``ends``: what ``pdq.reducer`` gives for the width.
+            starts: see there.
+            ends: see there.
+            reduced: shape (64, 64), to be filled.
+        """
+
+
+def _best() -> Engine:
+    try:
+        from app.hashing import _pixels  # noqa: PLC0415 - not there without a compiler
+    except ImportError:
+        return fallback
+    return _pixels
+
+
+ENGINE: Final = _best()
+
+COMPILED: Final = ENGINE is not fallback
+"""Whether the compiled loops are there."""
+
+
+def pixels_of(rgb: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an RGB picture: uint8 (height, width, channels), read-only.
+
+    There are three channels, or four, of which the last says nothing, where they can be had in place.
+    """
+    if not COMPILED:
+        return np.asarray(rgb)
+    from app.hashing._pixels import Pixels  # noqa: PLC0415 - the same
+
+    width, height = rgb.size
+    try:
+        _, array = rgb.__arrow_c_array__()
+        held = Pixels(array, 4 * width * height)
+    except ValueError:
+        # A large picture may lie in several pieces.
+        return np.asarray(rgb)
+    return np.frombuffer(memoryview(held), np.uint8).reshape(height, width, 4)

@@ -1,0 +1,138 @@
+"""The compiled loops of hashing are in use where they were built, and touch nothing that is not theirs."""
+
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.hashing import _pixels, engine, fallback, pdq
+from app.hashing.engine import Engine
+from tests.hashing.drawings import dense, drawing
+
+ENGINES: Final[dict[str, Engine]] = {"compiled": _pixels, "fallback": fallback}
+
+
+def test_the_compiled_engine_is_the_one_in_use_where_it_is_built() -> None:
+    assert engine.COMPILED
+    assert engine.ENGINE is _pixels
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    shape=st.tuples(st.integers(5, 700), st.integers(5, 700), st.sampled_from([1, 3, 4])),
+    scale=st.sampled_from([1, 2, 4, 8]),
+    from_end=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_both_engines_sum_up_as_the_matrices_say(
+    shape: tuple[int, int, int], scale: int, *, from_end: bool, seed: int
+) -> None:
+    (height, width, channels), chance = shape, np.random.default_rng(seed)
+    rows, columns = -(-height // scale), -(-width // scale)
+    samples = chance.integers(0, 256, (rows, columns * channels), np.uint8)
+    cut = int(chance.integers(0, rows + 1))
+    weights = chance.random(channels, np.float32)
+    down, across = pdq.reducer(height, scale, from_end), pdq.reducer(width, scale, from_end)
+    grey = samples.reshape(rows, columns, channels) @ weights.astype(float)
+    expected = dense(down, rows) @ grey @ dense(across, columns).T
+    engines: tuple[Engine, ...] = (_pixels, fallback)
+    for each in engines:
+        sums, reduced = np.zeros((64, columns * channels), np.float32), np.empty((64, 64))
+        each.add_rows(sums, samples[:cut], 0, *down)
+        each.add_rows(sums, samples[cut:], cut, *down)
+        each.gather(sums, weights, *across, reduced)
+        assert np.allclose(reduced, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (37, 53)])
+def test_pixels_in_place_are_those_that_a_copy_holds(mode: str, size: tuple[int, int]) -> None:
+    """And outlive the picture."""
+    picture = drawing(1, size) if min(size) > 1 else Image.effect_noise(size, 90).convert("RGB")
+    rgb = picture.convert(mode).convert("RGB")
+    expected = np.array(rgb)
+    pixels = engine.pixels_of(rgb)
+    del rgb
+    Image.effect_noise((2000, 2000), 90)
+    assert pixels.shape == (size[1], size[0], 4)
+    assert np.array_equal(pixels[:, :, :3], expected)
+    assert not pixels.flags.writeable
+
+
+def test_pixels_that_lie_in_several_pieces_are_copied() -> None:
+    """As Pillow keeps those of a picture of more than 16 MiB."""
+    rgb = drawing(2, (2048, 2100))
+    with pytest.raises(ValueError, match="contiguous"):
+        rgb.__arrow_c_array__()
+    pixels = engine.pixels_of(rgb)
+    assert pixels.shape == (2100, 2048, 3)
+    assert np.array_equal(pixels, np.asarray(rgb))
+
+
+def test_an_array_of_another_size_is_refused() -> None:
+    _, array = Image.new("RGB", (5, 7)).__arrow_c_array__()
+    for size in (139, 141, 0, -1):
+        with pytest.raises(ValueError, match="in one piece"):
+            _pixels.Pixels(array, size)
+    with pytest.raises(ValueError, match="incorrect name"):
+        _pixels.Pixels(Image.new("RGB", (5, 7)).__arrow_c_schema__(), 140)
+
+
+HEIGHT, WIDTH = 300, 80
+ROWS: dict[str, Any] = {
+    "sums": np.zeros((64, WIDTH * 3), np.float32),
+    "rows": np.zeros((HEIGHT, WIDTH * 3), np.uint8),
+    "top": 0,
+    **pdq.reducer(HEIGHT)._asdict(),
+}
+BAD_ROWS: dict[str, dict[str, Any]] = {
+    "rows of half a sample": {"rows": bytes(WIDTH * 3 + 1)},
+    "sums that are cut short": {"sums": bytearray(64 * 4 * WIDTH - 1)},
+    "no sums": {"sums": bytearray()},
+    "a row before the first": {"top": -1},
+    "weights that are cut short": {"weights": bytes(64 * 4 - 1)},
+    "fewer weights than told": {"weights": bytes(64 * 4)},
+    "starts that are cut short": {"starts": bytes(63 * 8)},
+    "a start before the first": {"starts": np.full(64, -1)},
+    "an end before its start": {"ends": np.full(64, 3), "starts": np.full(64, 4)},
+    "an end beyond all": {"ends": np.full(64, 2**62)},
+}
+
+
+@pytest.mark.parametrize("given", BAD_ROWS.values(), ids=BAD_ROWS)
+def test_rows_that_do_not_fit_are_refused_before_they_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        _pixels.add_rows(*(ROWS | given).values())
+
+
+COLUMNS: dict[str, Any] = {
+    "sums": np.zeros((64, WIDTH * 3), np.float32),
+    "channels": np.zeros(3, np.float32),
+    **pdq.reducer(WIDTH)._asdict(),
+    "reduced": np.zeros((64, 64)),
+}
+BAD_COLUMNS: dict[str, dict[str, Any]] = {
+    "no channel": {"channels": b""},
+    "five channels": {"channels": bytes(20)},
+    "half a channel": {"channels": bytes(10)},
+    "sums of fewer channels": {"channels": bytes(16)},
+    "narrower sums": {"sums": np.zeros((64, WIDTH * 3 - 3), np.float32)},
+    "sums that are cut short": {"sums": bytes(64 * 4 * WIDTH * 3 - 4)},
+    "an end beyond all": {"ends": np.full(64, 2**62)},
+    "nowhere to put it": {"reduced": bytearray(64 * 64 * 4)},
+}
+
+
+@pytest.mark.parametrize("given", BAD_COLUMNS.values(), ids=BAD_COLUMNS)
+def test_columns_that_do_not_fit_are_refused_before_they_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"do not fit|reach beyond"):
+        _pixels.gather(*(COLUMNS | given).values())
+
+
+def test_what_fits_is_taken() -> None:
+    """Else the refusals above would say nothing."""
+    _pixels.add_rows(*ROWS.values())
+    _pixels.gather(*COLUMNS.values())
