@@ -297,6 +297,9 @@ class ChangeAnswer(BaseModel):
     generation: int
     changed: int
     unchanged: int = Field(description="Signals that were there already, or not there to be removed.")
+    kept: int = Field(
+        description="Signals that this source withdrew and another stands by, so that they stay."
+    )
 
 
 _BANK_BODY: Final[dict[str, Any]] = {
@@ -406,10 +409,14 @@ async def add_signals(request: Request, at: InServices, key: BankKey, name: Bank
     summary="Remove up to 10,000 signals, all or none",
 )
 async def remove_signals(request: Request, at: InServices, key: BankKey, name: BankName) -> ChangeAnswer:
-    """Signals that are not there are counted as unchanged. What is said of them beside is not looked at."""
-    signals, _ = await read_signals(request)
+    """Signals that are not there are counted as unchanged.
+
+    With a `source`, that source alone withdraws them: what another one gave too, or was put there without a
+    source, stays. The rest of what is said of them is not looked at.
+    """
+    signals, origin = await read_signals(request)
     async with at.database.begin() as connection:
-        return _answer(await banks.remove(connection, name, signals, by=key.id))
+        return _answer(await banks.remove(connection, name, signals, by=key.id, origin=origin))
 
 
 async def read_signals(request: Request) -> tuple[list[NewSignal], Origin | None]:
@@ -429,6 +436,8 @@ async def read_signals(request: Request) -> tuple[list[NewSignal], Origin | None
     except BadSignalError as error:
         raise InvalidRequestError(f"{str(error).capitalize()}.") from None
     of_a_source = origin is not None and origin.source is not None
+    if not of_a_source and body.get("source") is not None:
+        raise InvalidRequestError("'source' is blank: name who gives them, or leave it out.")
     if not of_a_source and any(said is not None for said in body.values()):
         raise InvalidRequestError("'source': name who says the rest.")
     signals = [
@@ -467,4 +476,9 @@ def _summary(bank: Bank) -> BankSummary:
 
 
 def _answer(changed: Changed) -> ChangeAnswer:
-    return ChangeAnswer(generation=changed.generation, changed=changed.changed, unchanged=changed.unchanged)
+    return ChangeAnswer(
+        generation=changed.generation,
+        changed=changed.changed,
+        unchanged=changed.unchanged,
+        kept=changed.kept,
+    )

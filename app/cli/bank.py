@@ -258,19 +258,35 @@ def remove(
     name: Name,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A list, as import takes it; - is stdin.")],
     signal_type: ListType = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what this source gave, as it withdraws it.")
+    ] = None,
 ) -> None:
     """Remove the signals of a list from a bank. Those it does not hold are no error.
 
+    With --source, or where a line names its source, that source alone withdraws the signal: if another one
+    gave it too, or somebody put it there without a source, it stays.
+
     A bank that is emptied this way makes gates refuse to decide: delete it if it is no longer wanted.
 
-        cordon bank remove hashlist withdrawn.csv
+        cordon bank remove hashlist wrong.csv
+        cordon bank remove hashlist withdrawn.csv --source NCMEC
         echo 9e107d9d372bb6826bd81d3542a419d6 | cordon bank remove hashlist -
     """
     from app.banks.importing import ListFile
+    from app.banks.lists import BadSignalError, new_origin
     from app.cli import importing
 
+    try:
+        origin = new_origin({"source": source})
+    except BadSignalError as error:
+        raise UsageError(f"--source: {error}") from None
+    if source is not None and origin is None:
+        raise UsageError(
+            "--source is empty: name who withdraws them, or leave it out to remove them outright"
+        )
     # What is not in the bank cannot be removed from it, so a wrong type does no harm.
-    importing.remove_file(name, ListFile(file, signal_type, force=True))
+    importing.remove_file(name, ListFile(file, signal_type, force=True, origin=origin))
 
 
 @app.command()

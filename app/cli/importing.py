@@ -15,7 +15,7 @@ from app.banks.lists import BadLine, ListError, new_signal
 from app.cli import testpicture
 from app.cli.console import FailedError, UsageError, printable, say
 from app.cli.state import BY, open_state, read_settings
-from app.entries import NewSignal
+from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
@@ -61,7 +61,7 @@ def remove_file(name: str, listed: ListFile) -> None:
     with rereadable(listed) as list_file, _told("nothing was removed"):
         list_file.checked()
         signals = [signal for chunk in list_file.chunks() for signal in chunk.signals]
-        asyncio.run(_remove(name, signals))
+        asyncio.run(_remove(name, signals, listed.origin))
 
 
 def read_signals(listed: ListFile) -> list[NewSignal]:
@@ -163,12 +163,13 @@ def _tell_imported(name: str, imported: Imported) -> None:
     say(f"{imported.added} signals are new in bank {printable(name)}{there}")
 
 
-async def _remove(name: str, signals: list[NewSignal]) -> None:
+async def _remove(name: str, signals: list[NewSignal], origin: Origin | None) -> None:
     async with open_state() as database:
         async with database.begin() as connection:
-            changed = await banks.remove(connection, name, signals, by=BY)
+            changed = await banks.remove(connection, name, signals, by=BY, origin=origin)
+        kept = f"; {changed.kept} stay, as another source stands by them" if changed.kept else ""
         there = f"; {changed.unchanged} were not in it" if changed.unchanged else ""
-        say(f"{changed.changed} signals are removed from bank {printable(name)}{there}")
+        say(f"{changed.changed} signals are removed from bank {printable(name)}{kept}{there}")
         await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
 
 

@@ -2,7 +2,8 @@
 
 Where an import says the same of all that it brings, that stands once, with the change. Only what differs has
 a row of its own: what a line says of its signal, and what a later import says of an entry that was there. A
-source's newest word is its opinion. What an import that is not finished says is read by nobody.
+source's newest word is its opinion, until it takes it back. What an import that is not finished says is read
+by nobody.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,12 +32,12 @@ FROM {given} JOIN entries ON entries.bank_id = {bank} AND entries.type = given.t
 WHERE NOT EXISTS (
     SELECT 1 FROM (
         SELECT opinions.change_id, opinions.reference, opinions.classification, opinions.restrictions,
-            opinions.listed_at
+            opinions.listed_at, opinions.withdrawn
         FROM opinions JOIN changes ON changes.id = opinions.change_id
         WHERE opinions.entry_id = entries.id AND opinions.source_id = given.source_id
             AND changes.generation IS NOT NULL
         UNION ALL
-        SELECT changes.id, NULL, changes.classification, changes.restrictions, NULL
+        SELECT changes.id, NULL, changes.classification, changes.restrictions, NULL, false
         FROM changes
         WHERE changes.id = entries.change_id AND changes.source_id = given.source_id
         ORDER BY 1 DESC LIMIT 1
@@ -45,6 +46,7 @@ WHERE NOT EXISTS (
         AND newest.classification IS NOT DISTINCT FROM given.classification
         AND newest.restrictions IS NOT DISTINCT FROM given.restrictions
         AND newest.listed_at IS NOT DISTINCT FROM given.listed_at
+        AND NOT newest.withdrawn
 )
 ON CONFLICT (entry_id, source_id, change_id) DO UPDATE SET
     reference = excluded.reference, classification = excluded.classification,
@@ -62,6 +64,45 @@ _RECORD_SQLITE: Final = _RECORD.format(
     given="(SELECT :source_id AS source_id, :type AS type, :value AS value, :reference AS reference, "
     ":classification AS classification, :restrictions AS restrictions, :listed_at AS listed_at) AS given",
 )
+
+# What an import that is not finished says stands too, and keeps the entry: else a withdrawal by one source
+# would take away what another is bringing.
+_STANDS: Final = """
+SELECT 1 FROM (
+    SELECT source_id, change_id, withdrawn FROM opinions WHERE entry_id = entries.id
+    UNION ALL
+    SELECT source_id, id, false FROM changes WHERE id = entries.change_id
+) AS said
+WHERE NOT said.withdrawn {of} AND NOT EXISTS (
+    SELECT 1 FROM opinions AS later WHERE later.entry_id = entries.id AND later.withdrawn
+        AND later.source_id = said.source_id AND later.change_id > said.change_id
+)
+"""
+_WITHDRAW: Final = """
+INSERT INTO opinions (entry_id, source_id, change_id, withdrawn)
+SELECT entries.id, given.source_id, {change}, true
+FROM {given} JOIN entries ON entries.bank_id = {bank} AND entries.type = given.type
+    AND entries.value = given.value AND entries.removed_generation IS NULL
+JOIN changes ON changes.id = entries.change_id AND changes.generation IS NOT NULL
+WHERE EXISTS ({stands})
+"""
+_WITHDRAW_POSTGRESQL: Final = _WITHDRAW.format(
+    change="$1::bigint",
+    bank="$2",
+    given="unnest($3::int[], $4::text[], $5::bytea[]) AS given (source_id, type, value)",
+    stands=_STANDS.format(of="AND said.source_id = given.source_id"),
+)
+_WITHDRAW_SQLITE: Final = _WITHDRAW.format(
+    change=":change",
+    bank=":bank",
+    given="(SELECT :source_id AS source_id, :type AS type, :value AS value) AS given",
+    stands=_STANDS.format(of="AND said.source_id = given.source_id"),
+)
+_DESERTED: Final = """
+UPDATE entries SET removed_generation = :generation
+WHERE id IN (SELECT entry_id FROM opinions WHERE change_id = :change) AND NOT EXISTS ({stands})
+"""
+_REMOVE_DESERTED: Final = _DESERTED.format(stands=_STANDS.format(of=""))
 
 
 @dataclass(frozen=True)
@@ -143,6 +184,58 @@ async def record(
             )
 
 
+async def withdraw(
+    connection: AsyncConnection,
+    bank_id: int,
+    change_id: int,
+    signals: Sequence[NewSignal],
+    origin: Origin | None,
+) -> int:
+    """Take back what sources say of signals; tells of how many entries something was taken back.
+
+    Args:
+        connection: within ``Database.begin``.
+        bank_id: of the bank.
+        change_id: the withdrawal.
+        signals: each names its source, or ``origin`` does for all.
+        origin: what is said of all.
+    """
+    ids = await _source_ids(connection, {name for each in signals if (name := source_of(each, origin))})
+    given = {(row.source_id, row.type, row.value) for row in _given(signals, origin, ids)}
+    rows = sorted(given)
+    for begin in range(0, len(rows), _OPINIONS_AT_ONCE):
+        some = rows[begin : begin + _OPINIONS_AT_ONCE]
+        if connection.dialect.name == "postgresql":
+            columns = [list(column) for column in zip(*some, strict=True)]
+            await connection.exec_driver_sql(_WITHDRAW_POSTGRESQL, (change_id, bank_id, *columns))
+        else:
+            await connection.exec_driver_sql(
+                _WITHDRAW_SQLITE,
+                [
+                    {"change": change_id, "bank": bank_id, "source_id": source_id, "type": of, "value": value}
+                    for source_id, of, value in some
+                ],
+            )
+    taken_back = select(func.count(opinions.c.entry_id.distinct())).where(opinions.c.change_id == change_id)
+    return int((await connection.execute(taken_back)).scalar_one())
+
+
+async def remove_deserted(connection: AsyncConnection, change_id: int, generation: int) -> int:
+    """Remove the entries of a withdrawal that no source stands by any more; tells how many.
+
+    One that came without a source stays: somebody here put it there.
+    """
+    removed = await connection.execute(
+        text(_REMOVE_DESERTED), {"generation": generation, "change": change_id}
+    )
+    return removed.rowcount
+
+
+def source_of(signal: NewSignal, origin: Origin | None) -> str | None:
+    """Who gives a signal: who its line names, or who gives all of them."""
+    return _merged(signal, origin).source
+
+
 async def of_entries(
     connection: AsyncConnection, entry_ids: Sequence[int]
 ) -> Mapping[int, tuple[Opinion, ...]]:
@@ -170,6 +263,9 @@ async def of_entries(
             .order_by(opinions.c.change_id)
         )
         for row in await connection.execute(on_its_own):
+            if row.withdrawn:
+                newest[row.entry_id].pop(row.name, None)
+                continue
             newest[row.entry_id][row.name] = Opinion(
                 row.name, row.reference, row.classification, row.restrictions, row.listed_at, row.at
             )

@@ -60,11 +60,13 @@ class Changed:
         generation: the one it took.
         changed: how many entries it added or removed.
         unchanged: how many signals were there already, or were not there to be removed.
+        kept: how many entries one source withdrew and another stands by, so that they stay.
     """
 
     generation: int
     changed: int
     unchanged: int
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -403,8 +405,24 @@ async def add(
     return Changed(generation, added, len(signals) - added)
 
 
-async def remove(connection: AsyncConnection, name: str, signals: Sequence[NewSignal], *, by: str) -> Changed:
+async def remove(
+    connection: AsyncConnection,
+    name: str,
+    signals: Sequence[NewSignal],
+    *,
+    by: str,
+    origin: Origin | None = None,
+) -> Changed:
     """Remove signals from a bank, all or none; those it does not hold are no error.
+
+    One that names a source is withdrawn by that source alone, and removed only if no other stands by it.
+
+    Args:
+        connection: within ``Database.begin``.
+        name: of the bank.
+        signals: for thousands.
+        by: as in ``create``.
+        origin: who withdraws all of them, where a signal does not say it.
 
     Raises:
         NotFoundError: there is no such bank.
@@ -412,12 +430,24 @@ async def remove(connection: AsyncConnection, name: str, signals: Sequence[NewSi
     generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
     change_id = await bank_changes.record(connection, generation, bank.id)
-    removed = await bank_entries.mark_removed(connection, bank.id, generation, signals)
-    await connection.execute(update(changes).where(changes.c.id == change_id).values(removed=removed))
+    withdrawing = [each for each in signals if bank_opinions.source_of(each, origin) is not None]
+    removing = [each for each in signals if bank_opinions.source_of(each, origin) is None]
+    removed = await bank_entries.mark_removed(connection, bank.id, generation, removing)
+    withdrawn = deserted = 0
+    if withdrawing:
+        withdrawn = await bank_opinions.withdraw(connection, bank.id, change_id, withdrawing, origin)
+        deserted = await bank_opinions.remove_deserted(connection, change_id, generation)
+    gone = removed + deserted
+    await connection.execute(update(changes).where(changes.c.id == change_id).values(removed=gone))
     await _audit_change(
-        connection, "bank.signals_removed", bank, generation=generation, changed=removed, by=by
+        connection,
+        "bank.signals_withdrawn" if withdrawing else "bank.signals_removed",
+        bank,
+        generation=generation,
+        changed=gone,
+        by=by,
     )
-    return Changed(generation, removed, len(signals) - removed)
+    return Changed(generation, gone, len(signals) - removed - withdrawn, kept=withdrawn - deserted)
 
 
 async def begin_import(database: Database, name: str, *, origin: Origin | None = None) -> Staged:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -170,6 +171,8 @@ opinions = Table(
     Column("restrictions", Text),
     # As an RFC 3339 date or moment.
     Column("listed_at", Text),
+    # The source stands by the entry no more.
+    Column("withdrawn", Boolean, nullable=False, server_default=false()),
 )
 
 # What people, and the flood guard, decided of single entries; most have no row here.

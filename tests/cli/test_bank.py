@@ -141,6 +141,22 @@ def test_signals_are_removed_and_banks_deleted(banked: Cordon) -> None:
     assert banked("bank", "list", "--json").out == b""
 
 
+def test_a_source_withdraws_only_what_no_other_stands_by(banked: Cordon) -> None:
+    """An empty name is a mistake, and not a removal outright."""
+    both, one = "\n".join(MD5S[:2]).encode(), MD5S[0].encode()
+    banked("bank", "import", "known", "-", "--source", "hotline", stdin=both)
+    banked("bank", "import", "known", "-", "--source", "police", stdin=one)
+    refused = banked("bank", "remove", "known", "-", "--source", "", stdin=both)
+    assert refused.code == 2
+    assert "--source is empty" in refused.err
+    assert held(banked) == {"md5": 2}
+    withdrawn = banked("bank", "remove", "known", "-", "--source", "hotline", stdin=both)
+    assert "1 signals are removed from bank known; 1 stay, as another source stands by them" in withdrawn.err
+    assert held(banked) == {"md5": 1}
+    assert banked("bank", "remove", "known", "-", stdin=both).code == 0
+    assert held(banked) == {}
+
+
 def test_a_large_list_is_imported_whole(banked: Cordon) -> None:
     """More than one transaction holds, and still all of it is there at once."""
     values = "\n".join(f"{number:040x}" for number in range(1, 30_002))

@@ -61,6 +61,24 @@ def pdq(*values: str) -> dict[str, Any]:
     return {"signals": [{"type": "pdq", "value": value} for value in values]}
 
 
+def test_a_withdrawal_by_one_source_leaves_what_another_gave_in_force(
+    bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """And a blank source is refused, since it would remove outright."""
+    bank("PUT", "/v1/banks/shared", json={"kind": "test", "action": "report"}).raise_for_status()
+    for source in ("hotline", "police"):
+        bank("POST", "/v1/banks/shared/signals", json=pdq(PDQ) | {"source": source}).raise_for_status()
+    remove = "/v1/banks/shared/signals/remove"
+    assert bank("POST", remove, json=pdq(PDQ) | {"source": " "}).status_code == 422
+    first = bank("POST", remove, json=pdq(PDQ) | {"source": "hotline"}).json()
+    assert (first["changed"], first["kept"]) == (0, 1)
+    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    last = bank("POST", remove, json=pdq(PDQ) | {"source": "police"}).json()
+    assert (last["changed"], last["kept"]) == (1, 0)
+    bank("POST", "/v1/banks/shared/signals", json=pdq(differing(*range(128)))).raise_for_status()
+    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+
+
 def test_a_near_match_is_only_counted_and_a_strong_one_blocked(
     bank: Callable[..., httpx.Response], ingest: Callable[[], dict[str, Any]]
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select, text
 
-from app.entries import Bank, Changes, Head, NewSignal
+from app.entries import Bank, Changes, Head, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.media import BankAction, BankKind, SignalType, Tier
 from app.store import audit, bank_reader, banks, schema
@@ -43,9 +43,11 @@ async def add(database: Database, signals: Sequence[NewSignal], name: str = "a")
         return await banks.add(connection, name, signals, by="cli")
 
 
-async def remove(database: Database, signals: Sequence[NewSignal], name: str = "a") -> Changed:
+async def remove(
+    database: Database, signals: Sequence[NewSignal], origin: Origin | None = None, name: str = "a"
+) -> Changed:
     async with database.begin() as connection:
-        return await banks.remove(connection, name, signals, by="cli")
+        return await banks.remove(connection, name, signals, by="cli", origin=origin)
 
 
 async def delete(database: Database, name: str = "a") -> int:

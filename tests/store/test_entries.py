@@ -155,6 +155,68 @@ async def test_what_was_said_goes_with_the_entry(database: Database) -> None:
         assert await connection.scalar(select(func.count()).select_from(schema.opinions)) == 0
 
 
+async def test_what_one_source_withdraws_stays_while_another_stands_by_it(database: Database) -> None:
+    """The last one takes the entry with it; what nobody gave, and what another gave, is not its to take."""
+    await make(database)
+    await give(database, some(1, 2, 3), HOTLINE)
+    await give(database, some(2), Origin("police", None, "B2"))
+    await give(database, some(4))
+    await give(database, some(4), HOTLINE)
+    withdrawn = await remove(database, some(1, 2, 4, 5), HOTLINE)
+    assert (withdrawn.changed, withdrawn.kept, withdrawn.unchanged) == (1, 2, 1)
+    second, third, fourth = await entries(database)
+    assert [told(entry)[0][:1] for entry in (second, third)] == [("police",), ("hotline",)]
+    assert fourth.sources == ()
+    assert not second.disputed
+    again = await remove(database, some(1, 2, 4, 5), HOTLINE)
+    assert (again.changed, again.kept, again.unchanged) == (0, 0, 4)
+    last = await remove(database, some(2), Origin("police"))
+    assert (last.changed, last.kept, last.unchanged) == (1, 0, 0)
+    assert [entry.value for entry in await entries(database)] == [third.value, fourth.value]
+
+
+async def test_a_source_may_give_again_what_it_withdrew(database: Database) -> None:
+    await make(database)
+    await give(database, some(1), HOTLINE)
+    await give(database, some(1), Origin("police"))
+    await remove(database, some(1), HOTLINE)
+    assert [each.source for each in (await only(database)).sources] == ["police"]
+    await give(database, some(1), HOTLINE)
+    assert [each.source for each in (await only(database)).sources] == ["hotline", "police"]
+    await remove(database, some(1), Origin("police"))
+    assert [each.source for each in (await only(database)).sources] == ["hotline"]
+    assert (await remove(database, some(1), HOTLINE)).changed == 1
+
+
+async def test_lines_name_who_withdraws_them(database: Database) -> None:
+    """Two sources in one list, and a line of none, which removes outright."""
+    await make(database)
+    for origin in (HOTLINE, Origin("police")):
+        await give(database, some(1, 2, 3), origin)
+    by_line = [
+        NewSignal(SignalType.MD5, signal(1).value, None, Origin("hotline")),
+        NewSignal(SignalType.MD5, signal(1).value, None, Origin("police")),
+        NewSignal(SignalType.MD5, signal(2).value, None, Origin("police")),
+        signal(3),
+    ]
+    changed = await remove(database, by_line)
+    assert (changed.changed, changed.kept) == (2, 1)
+    assert [each.source for each in (await only(database)).sources] == ["hotline"]
+    newest, *_ = await history(database)
+    assert (newest.what, newest.entries) == ("signals_withdrawn", 2)
+
+
+async def test_a_withdrawal_takes_nothing_from_an_import_that_is_under_way(database: Database) -> None:
+    """Else the entry would be gone although its second source has just begun to give it."""
+    await make(database)
+    await give(database, some(1), HOTLINE)
+    staged = await banks.begin_import(database, "a", origin=Origin("police"))
+    await banks.stage(database, staged, some(1))
+    assert (await remove(database, some(1), HOTLINE)).changed == 0
+    await banks.finish_import(database, staged, by="cli")
+    assert [each.source for each in (await only(database)).sources] == ["police"]
+
+
 async def test_entries_are_found_by_their_signals_and_paged_by_id(database: Database) -> None:
     await make(database)
     await make(database, "b")
