@@ -10,6 +10,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column(
-        "opinions", sa.Column("withdrawn", sa.Boolean(), nullable=False, server_default=sa.false())
-    )
+    op.add_column("opinions", sa.Column("withdrawn", sa.Boolean(), nullable=False, server_default=sa.false()))
