@@ -21,7 +21,7 @@
 
 #if defined(__x86_64__)
 #define IN_TWO_WAYS 1
-#define WITH_AVX2 __attribute__((target("avx2,fma")))
+#define WITH_AVX2 __attribute__((target("avx2")))
 #else
 #define IN_TWO_WAYS 0
 #endif
@@ -303,16 +303,284 @@ done:
     return result;
 }
 
+/* pHash's reduction: Pillow's grey, and its Lanczos filter, in the very integers that Pillow computes in. */
+
+INLINE void grey_all(uint8_t *restrict grey, const uint8_t *restrict pixels, size_t count, size_t channels) {
+    for (size_t place = 0; place < count; place++) {
+        uint32_t red, green, blue;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (channels == 4) { /* in one load, which makes faster loops */
+            uint32_t pixel;
+            memcpy(&pixel, pixels + 4 * place, sizeof(pixel));
+            red = pixel & 255, green = pixel >> 8 & 255, blue = pixel >> 16 & 255;
+        } else
+#endif
+        {
+            const uint8_t *pixel = pixels + channels * place;
+            red = pixel[0], green = pixel[1], blue = pixel[2];
+        }
+        grey[place] = (uint8_t)((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16);
+    }
+}
+
+static void grey_all_portable(uint8_t *grey, const uint8_t *pixels, size_t count) {
+    grey_all(grey, pixels, count, 4);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void grey_all_avx2(uint8_t *grey, const uint8_t *pixels, size_t count) {
+    grey_all(grey, pixels, count, 4);
+}
+#else
+#define grey_all_avx2 grey_all_portable
+#endif
+
+PyDoc_STRVAR(grey_of_doc, "grey_of(pixels, grey) -> None");
+
+static PyObject *grey_of(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer pixels = {0}, grey = {0};
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*w*", &pixels, &grey))
+        return NULL;
+    size_t count = (size_t)grey.len;
+    if (count == (size_t)pixels.len / 4 && pixels.len % 4 == 0)
+        (has_avx2 ? grey_all_avx2 : grey_all_portable)(grey.buf, pixels.buf, count);
+    else if (count == (size_t)pixels.len / 3 && pixels.len % 3 == 0)
+        grey_all(grey.buf, pixels.buf, count, 3);
+    else {
+        PyErr_SetString(PyExc_ValueError, "the pixels do not fit their grey");
+        goto done;
+    }
+    result = Py_NewRef(Py_None);
+done:
+    PyBuffer_Release(&pixels);
+    PyBuffer_Release(&grey);
+    return result;
+}
+
+/* How a row of a length is shrunk to 32 pixels. The coefficients follow: for each of the 32, those that its
+ * pixels from starts[i] on are multiplied by, as many as fill whole blocks, the last ones zeros.
+ *
+ * They are 22 bits and their sign. Where 16 hold them, as in long rows, there is one part of them. Else there
+ * are two: lower bits, and after those of all 32, upper ones: c = upper * 2^shift + lower. */
+typedef struct {
+    uint32_t length, blocks, shift;
+    int32_t starts[COLUMNS];
+} Filter;
+
+static size_t filter_size(size_t blocks, unsigned shift) {
+    return sizeof(Filter) + (shift > 0 ? 2 : 1) * COLUMNS * blocks * TAPS * sizeof(int16_t);
+}
+
+static double sinc(double place) {
+    if (place == 0.0)
+        return 1.0;
+    place = place * M_PI;
+    return sin(place) / place;
+}
+
+static double lanczos(double place) {
+    return -LOBES <= place && place < LOBES ? sinc(place) * sinc(place / LOBES) : 0.0;
+}
+
+/* The coefficients of one of the 32, in Pillow's order of operations, so that they are rounded as its are.
+ * There is room for most of them, which is what Pillow makes room for. */
+static size_t fill(int32_t *coefficients, double *weights, size_t most, size_t length, size_t column,
+                   int32_t *start) {
+    double scale = (double)length / COLUMNS, wide = scale < 1.0 ? 1.0 : scale, support = LOBES * wide;
+    double narrow = 1.0 / wide, centre = ((double)column + 0.5) * scale, total = 0.0;
+    double first = centre - support + 0.5, last = centre + support + 0.5;
+    size_t begin = first < 0 ? 0 : (size_t)first, end = (size_t)last > length ? length : (size_t)last;
+    size_t count = end - begin < most ? end - begin : most;
+    for (size_t tap = 0; tap < count; tap++) {
+        weights[tap] = lanczos(((double)(tap + begin) - centre + 0.5) * narrow);
+        total += weights[tap];
+    }
+    for (size_t tap = 0; tap < count; tap++) {
+        double weight = total != 0.0 ? weights[tap] / total : weights[tap];
+        coefficients[tap] = (int32_t)((weight < 0 ? -0.5 : 0.5) + weight * (1 << PRECISION));
+    }
+    *start = (int32_t)begin;
+    return count;
+}
+
+/* Whether sums of pixels times these can be formed in 32 bits, as two sums and as one. */
+static int sums_fit(const int32_t *coefficients, size_t count, unsigned shift) {
+    int64_t upper = 0, lower = 0, all = 0;
+    for (size_t tap = 0; tap < count; tap++) {
+        int64_t high = coefficients[tap] >> shift, low = coefficients[tap] - high * (1 << shift);
+        upper += high < 0 ? -high : high;
+        lower += low < 0 ? -low : low;
+        all += coefficients[tap] < 0 ? -(int64_t)coefficients[tap] : coefficients[tap];
+    }
+    return 255 * (upper + 1) * (1 << shift) < INT32_MAX && 255 * lower < INT32_MAX &&
+           255 * all + (1 << PRECISION) < INT32_MAX;
+}
+
+PyDoc_STRVAR(filter_for_doc, "filter_for(length) -> bytes");
+
+static PyObject *filter_for(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_ssize_t asked;
+    if (!PyArg_ParseTuple(arguments, "n", &asked))
+        return NULL;
+    if (asked < 1 || asked > MAX_LENGTH) {
+        PyErr_SetString(PyExc_ValueError, "no row is of that length");
+        return NULL;
+    }
+    size_t length = (size_t)asked, longer = length < COLUMNS ? COLUMNS : length;
+    size_t most = 2 * ((LOBES * longer + COLUMNS - 1) / COLUMNS) + 1, counts[COLUMNS];
+    int32_t *coefficients = calloc(COLUMNS * most, sizeof(int32_t));
+    double *weights = calloc(most, sizeof(double));
+    PyObject *result = NULL;
+    if (coefficients == NULL || weights == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Filter filter = {.length = (uint32_t)length, .blocks = (uint32_t)((most + TAPS - 1) / TAPS)};
+    for (size_t column = 0; column < COLUMNS; column++)
+        counts[column] =
+            fill(coefficients + column * most, weights, most, length, column, &filter.starts[column]);
+    for (size_t place = 0; place < COLUMNS * most; place++)
+        while (filter.shift < TAPS - 1 && (coefficients[place] >> filter.shift > INT16_MAX ||
+                                           coefficients[place] >> filter.shift < INT16_MIN))
+            filter.shift++;
+    for (size_t column = 0; column < COLUMNS; column++)
+        if (!sums_fit(coefficients + column * most, counts[column], filter.shift)) {
+            PyErr_SetString(PyExc_OverflowError, "the coefficients of that length need more than 32 bits");
+            goto done;
+        }
+    size_t size = filter_size(filter.blocks, filter.shift);
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (result == NULL)
+        goto done;
+    char *bytes = PyBytes_AsString(result);
+    memset(bytes, 0, size);
+    memcpy(bytes, &filter, sizeof(filter));
+    int16_t *lower = (int16_t *)(bytes + sizeof(filter)), *upper = lower + COLUMNS * filter.blocks * TAPS;
+    for (size_t column = 0; column < COLUMNS; column++)
+        for (size_t tap = 0; tap < counts[column]; tap++) {
+            int32_t coefficient = coefficients[column * most + tap], high = coefficient >> filter.shift;
+            size_t place = column * filter.blocks * TAPS + tap;
+            if (filter.shift > 0)
+                upper[place] = (int16_t)high;
+            lower[place] = (int16_t)(filter.shift > 0 ? coefficient - high * (1 << filter.shift) : coefficient);
+        }
+done:
+    free(coefficients);
+    free(weights);
+    return result;
+}
+
+/* Two rows at once, as a coefficient takes as long to load as to multiply. Without an upper part, parts is 1. */
+INLINE void sum_up(int32_t sums[2], const int16_t *restrict first, const int16_t *restrict second,
+                   const int16_t *restrict lower, const int16_t *restrict upper, size_t taps, unsigned parts,
+                   unsigned shift) {
+    int32_t lower_first = 0, lower_second = 0, upper_first = 0, upper_second = 0;
+    for (size_t tap = 0; tap < taps; tap++) {
+        lower_first += (int32_t)first[tap] * (int32_t)lower[tap];
+        lower_second += (int32_t)second[tap] * (int32_t)lower[tap];
+        if (parts == 2) {
+            upper_first += (int32_t)first[tap] * (int32_t)upper[tap];
+            upper_second += (int32_t)second[tap] * (int32_t)upper[tap];
+        }
+    }
+    sums[0] = upper_first * (1 << shift) + lower_first;
+    sums[1] = upper_second * (1 << shift) + lower_second;
+}
+
+INLINE uint8_t level_of(int32_t sum) {
+    int32_t level = (sum + (1 << (PRECISION - 1))) >> PRECISION;
+    return (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
+}
+
+/* What shrink checked: each start is at most the length, and there is room in both halves of room for that and
+ * all taps beyond it. */
+INLINE void shrink_all(uint8_t *shrunk, const uint8_t *rows, size_t count, const Filter *filter, int16_t *room) {
+    const size_t length = filter->length, taps = (size_t)filter->blocks * TAPS;
+    const int16_t *lower = (const int16_t *)(filter + 1), *upper = lower + COLUMNS * taps;
+    int16_t *first = room, *second = room + length + taps;
+    for (size_t line = 0; line < count; line += 2, rows += 2 * length) {
+        int both = line + 1 < count;
+        for (size_t place = 0; place < length; place++)
+            first[place] = rows[place];
+        for (size_t place = 0; both && place < length; place++)
+            second[place] = rows[length + place];
+        for (size_t column = 0; column < COLUMNS; column++) {
+            size_t start = (size_t)filter->starts[column], part = column * taps;
+            int32_t sums[2];
+            if (filter->shift > 0)
+                sum_up(sums, first + start, second + start, lower + part, upper + part, taps, 2, filter->shift);
+            else
+                sum_up(sums, first + start, second + start, lower + part, lower + part, taps, 1, 0);
+            shrunk[column * count + line] = level_of(sums[0]);
+            if (both)
+                shrunk[column * count + line + 1] = level_of(sums[1]);
+        }
+    }
+}
+
+static void shrink_all_portable(uint8_t *shrunk, const uint8_t *rows, size_t count,
+                                const Filter *filter, int16_t *room) {
+    shrink_all(shrunk, rows, count, filter, room);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void shrink_all_avx2(uint8_t *shrunk, const uint8_t *rows, size_t count,
+                                      const Filter *filter, int16_t *room) {
+    shrink_all(shrunk, rows, count, filter, room);
+}
+#else
+#define shrink_all_avx2 shrink_all_portable
+#endif
+
+PyDoc_STRVAR(shrink_doc, "shrink(rows, filter, shrunk) -> None");
+
+static PyObject *shrink(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer rows = {0}, held = {0}, shrunk = {0};
+    int16_t *room = NULL;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*y*w*", &rows, &held, &shrunk))
+        return NULL;
+    const Filter *filter = held.buf;
+    int fits = (size_t)held.len >= sizeof(Filter) && (uintptr_t)held.buf % sizeof(uint32_t) == 0 &&
+               filter->length >= 1 && filter->length <= MAX_LENGTH && filter->shift < TAPS &&
+               filter->blocks <= MAX_LENGTH && (size_t)held.len == filter_size(filter->blocks, filter->shift);
+    for (size_t column = 0; fits && column < COLUMNS; column++)
+        fits = filter->starts[column] >= 0 && (uint32_t)filter->starts[column] <= filter->length;
+    size_t count = (size_t)shrunk.len / COLUMNS;
+    if (!fits || (size_t)shrunk.len % COLUMNS != 0 || (size_t)rows.len % filter->length != 0 ||
+        (size_t)rows.len / filter->length != count) {
+        PyErr_SetString(PyExc_ValueError, "the rows do not fit their filter or what they become");
+        goto done;
+    }
+    room = calloc(2 * (filter->length + (size_t)filter->blocks * TAPS), sizeof(int16_t));
+    if (room == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    (has_avx2 ? shrink_all_avx2 : shrink_all_portable)(shrunk.buf, rows.buf, count, filter, room);
+    result = Py_NewRef(Py_None);
+done:
+    free(room);
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&held);
+    PyBuffer_Release(&shrunk);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"add_rows", add_rows, METH_VARARGS, add_rows_doc},
     {"gather", gather, METH_VARARGS, gather_doc},
+    {"grey_of", grey_of, METH_VARARGS, grey_of_doc},
+    {"filter_for", filter_for, METH_VARARGS, filter_for_doc},
+    {"shrink", shrink, METH_VARARGS, shrink_doc},
     {0},
 };
 
 static int start_module(PyObject *module) {
 #if IN_TWO_WAYS
     __builtin_cpu_init();
-    has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    has_avx2 = __builtin_cpu_supports("avx2");
 #endif
     PyObject *type = PyType_FromModuleAndSpec(module, &pixels_spec, NULL);
     if (type == NULL)

@@ -58,6 +58,31 @@ class Engine(Protocol):
             reduced: shape (64, 64), to be filled.
         """
 
+    def grey_of(self, pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None:
+        """Make pixels grey, as Pillow does.
+
+        Args:
+            pixels: shape (rows, width, channels), as ``pixels_of`` gives them.
+            grey: shape (rows, width), to be filled.
+        """
+
+    def filter_for(self, length: int, /) -> bytes:
+        """What ``shrink`` shrinks rows of this length by; no more than 65,535 pixels.
+
+        Raises:
+            ValueError: there is no such row.
+            OverflowError: its coefficients are too large to be summed up exactly.
+        """
+
+    def shrink(self, rows: NDArray[np.uint8], by: bytes, shrunk: NDArray[np.uint8], /) -> None:
+        """Shrink rows to 32 pixels each, to the very pixels that Pillow's Lanczos filter gives.
+
+        Args:
+            rows: shape (rows, length), grey.
+            by: what ``filter_for`` gave for the length.
+            shrunk: shape (32, rows), to be filled: each row becomes a column.
+        """
+
 
 def _best() -> Engine:
     try:

@@ -1,10 +1,17 @@
-"""The loops of hashing in NumPy, for where there is no compiler: the results of ``_pixels.c``, slower.
+"""The loops of hashing in NumPy and Pillow, for where there is no compiler.
+
+The results are those of ``_pixels.c``; they take longer.
 
 What the arguments are is told by ``app.hashing.engine.Engine``.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+_SHRUNK: Final = 32
 
 
 def add_rows(  # noqa: PLR0917 - as the compiled one takes them
@@ -41,3 +48,20 @@ def gather(  # noqa: PLR0917 - the same
         raise ValueError("the weights reach beyond the sums")
     for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         reduced[:, place] = luma[:, start:end] @ weights[place, : end - start]
+
+
+def grey_of(pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None:
+    """Make pixels grey, as Pillow does."""
+    rgb = np.ascontiguousarray(pixels[:, :, :3])
+    grey[:] = np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def filter_for(_length: int, /) -> bytes:
+    """Nothing: Pillow computes its coefficients each time."""
+    return b""
+
+
+def shrink(rows: NDArray[np.uint8], _by: bytes, shrunk: NDArray[np.uint8], /) -> None:
+    """Shrink rows to 32 pixels each, by Pillow's Lanczos filter."""
+    short = Image.fromarray(rows).resize((_SHRUNK, len(rows)), Image.Resampling.LANCZOS)
+    shrunk[:] = np.asarray(short).T

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.hashing import pdq, regions
@@ -41,10 +42,11 @@ def is_detailed(width: int, height: int) -> bool:
     return by == 1 or min(width, height) >= by * _SHORT_SIDE
 
 
-def small_copy(grey: Image.Image) -> Small:
-    """The copy of an upright picture, mode L."""
-    by = scale(*grey.size)
-    return Small(np.asarray(grey.reduce(by) if by > 1 else grey), *grey.size, by)
+def small_copy(grey: NDArray[np.uint8]) -> Small:
+    """The copy of an upright grey picture: uint8 (height, width)."""
+    height, width = grey.shape
+    by = scale(width, height)
+    return Small(np.asarray(Image.fromarray(grey).reduce(by)) if by > 1 else grey, width, height, by)
 
 
 def forms(copy: Small) -> Iterator[Forms]:

@@ -18,18 +18,16 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from app import formats
-from app.hashing import parts, pdq, samples
+from app.hashing import parts, pdq, perceptual, samples
 from app.hashing.decode import Medium, Size, UndecodableError, open_medium
 from app.hashing.engine import pixels_of
-from app.hashing.perceptual import Shrinker
 from app.hashing.picture import Picture, Small
 from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Limits, Look, Need
 from app.media import PDQ_BYTES, PDQ_MINIMUM_QUALITY, Background, Reason, Rendering, Shape
 
-_Finder = Callable[[Image.Image], Iterable[Forms]]
+_Finder = Callable[[NDArray[np.uint8]], Iterable[Forms]]
 """Gives the hashes of the parts of a picture, of which a grey copy is at hand."""
 
 _CLOSELY: Final = Look()
@@ -96,6 +94,8 @@ def preload() -> None:
     """
     if not pdq.agrees_with_reference():
         raise RuntimeError("PDQ differs from pdqhash on this machine; no hash can be trusted")
+    # Found out once, for all workers.
+    perceptual.shrinks_as_pillow()
     limits = Limits(max_pixels=2**20, max_frames=10, max_decode_bytes=2**30, disabled_formats=frozenset())
     for sample in samples.every():
         if not any(isinstance(told, Rendering) for told in list(scan(sample, limits))):
@@ -129,7 +129,7 @@ def _look_quickly(small: Small) -> list[Rendering | Forms]:
     return [whole, Forms(None, spectrum.quality, hashes)]
 
 
-def _parts_of(grey: Image.Image) -> Iterable[Forms]:
+def _parts_of(grey: NDArray[np.uint8]) -> Iterable[Forms]:
     return parts.forms(parts.small_copy(grey))
 
 
@@ -178,13 +178,13 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
     width, height = picture.size
     rows = pdq.strip_rows(width)
     downsampler = pdq.Downsampler(height, width) if min(width, height) >= pdq.SMALLEST_SIDE else None
-    shrinker = Shrinker(width, height)
+    shrinker = perceptual.Shrinker(width, height)
     digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16) if with_digest else None
     opaque = True
     for strip, strip_is_opaque in picture.strips(rows, background):
         opaque = opaque and strip_is_opaque
         pixels = pixels_of(strip)
-        shrinker.add(strip)
+        shrinker.add(pixels)
         if downsampler is not None:
             downsampler.add(pixels)
         if digest is not None:
@@ -220,5 +220,9 @@ def _hashing_bytes(size: Size) -> int:
     """Most memory that reading a decoded picture takes, besides the picture."""
     width, height = size
     strips = 16 * pdq.STRIP_BYTES
-    copies = max(width * height + parts.most_bytes(width, height), pdq.reference_bytes(width, height))
+    copies = max(
+        perceptual.most_bytes(width, height),
+        width * height + parts.most_bytes(width, height),
+        pdq.reference_bytes(width, height),
+    )
     return strips + pdq.sums_bytes(width, height) + copies

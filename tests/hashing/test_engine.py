@@ -132,7 +132,58 @@ def test_columns_that_do_not_fit_are_refused_before_they_are_read(given: dict[st
         _pixels.gather(*(COLUMNS | given).values())
 
 
+FILTER = _pixels.filter_for(100)
+SHRUNK: dict[str, Any] = {"rows": bytes(7 * 100), "by": FILTER, "shrunk": bytearray(32 * 7)}
+
+
+def at(place: int, value: int) -> bytes:
+    """The filter, with another number in its head."""
+    head = np.frombuffer(FILTER, np.int32).copy()
+    head[place] = value
+    return head.tobytes()
+
+
+BAD_SHRUNK: dict[str, dict[str, Any]] = {
+    "half a row": {"rows": bytes(7 * 100 - 50)},
+    "a row too many": {"rows": bytes(8 * 100)},
+    "room for half a row": {"shrunk": bytearray(32 * 7 - 1)},
+    "no room": {"shrunk": bytearray()},
+    "no filter": {"by": b""},
+    "a filter that is cut short": {"by": FILTER[:-1]},
+    "a head alone": {"by": FILTER[: 4 * 35]},
+    "a filter for another length": {"by": _pixels.filter_for(101)},
+    "no length": {"by": at(0, 0)},
+    "a length that none has": {"by": at(0, -1), "rows": b"", "shrunk": b""},
+    "more coefficients than there are": {"by": at(1, 2**31 - 1)},
+    "fewer coefficients": {"by": at(1, 0)},
+    "a shift beyond all": {"by": at(2, 40)},
+    "a start before the first": {"by": at(3, -1)},
+    "a start beyond the last": {"by": at(34, 101)},
+}
+
+
+@pytest.mark.parametrize("given", BAD_SHRUNK.values(), ids=BAD_SHRUNK)
+def test_rows_that_do_not_fit_their_filter_are_refused_before_they_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, BufferError, TypeError)):
+        _pixels.shrink(*(SHRUNK | given).values())
+
+
+def test_a_filter_is_for_a_length_that_a_picture_can_have() -> None:
+    for length in (0, -1, 65_536):
+        with pytest.raises(ValueError, match="of that length"):
+            _pixels.filter_for(length)
+
+
+def test_grey_of_another_size_is_refused() -> None:
+    for size in (0, 11, 24):
+        with pytest.raises(ValueError, match="their grey"):
+            _pixels.grey_of(bytes(48), bytearray(size))  # type: ignore[arg-type]
+
+
 def test_what_fits_is_taken() -> None:
     """Else the refusals above would say nothing."""
     _pixels.add_rows(*ROWS.values())
     _pixels.gather(*COLUMNS.values())
+    _pixels.shrink(*SHRUNK.values())
+    for size in (12, 16):
+        _pixels.grey_of(bytes(48), bytearray(size))  # type: ignore[arg-type]
