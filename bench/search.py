@@ -332,7 +332,17 @@ def timed_scan(search: HammingIndex, query: Values) -> float:
     cuts = np.empty((0, 3), np.int32)
     began = time.thread_time()
     engine.ENGINE.search(
-        search.rows, PDQ_BYTES // 8, nothing.view(np.uint8), nothing, cuts, rows, PDQ_DEFAULT_THRESHOLD, 0
+        search.rows,
+        PDQ_BYTES // 8,
+        nothing,
+        nothing,
+        cuts,
+        rows,
+        PDQ_DEFAULT_THRESHOLD,
+        0,
+        len(search.rows),
+        0,
+        0,
     )
     return (time.thread_time() - began) * 1000
 

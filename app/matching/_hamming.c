@@ -14,6 +14,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "snapshots are little-endian, and read in place; fallback.py serves other machines"
@@ -26,11 +29,10 @@ enum {
     WORD_BITS = 64,
     MAX_BANDS = MAX_WORDS * WORD_BITS,
     MAX_WIDTH = 32,         /* a key is a uint32_t */
-    LINE_BYTES = 64,        /* one cache line of the directory: a uint32_t, then one byte a bucket */
-    LINE_BUCKETS = 60,
-    SATURATED = 255,
-    AHEAD = 48,             /* how far to prefetch: more than a core keeps in flight */
+    AHEAD = 24,             /* how far to prefetch: about as much as a core keeps in flight */
+    LANES = 16,             /* postings that one instruction looks at, where it can */
     CANDIDATES = 1024,      /* gathered at once: their rows fit into the second-level cache */
+    POSTINGS_PER_ROW = 16,  /* of so many postings looked at, one may lead to a row: more are a crowd too */
     MAX_PROBES = 1 << 26    /* of one query; hamming.py plans fewer by far */
 };
 
@@ -38,34 +40,56 @@ typedef struct {
     int32_t start, width, radius; /* bits; a radius of -1 leaves the band out */
 } Cut;
 
+/* Bits to turn over in a key, and how many they are. */
+typedef struct {
+    uint32_t bits;
+    int32_t weight;
+} Mask;
+
 typedef struct {
     unsigned start, width;
     int radius;
     unsigned next, hint_width; /* the band after it, the first after the last; how much of its key a hint holds */
-    int together;              /* the most that both can differ: see may_lead */
-    const uint8_t *lines;
+    int together;              /* the most that both can differ: see gather */
+    size_t slots;              /* where its part of the directory begins */
     const uint32_t *postings;
+    const Mask *masks;         /* for each key within the radius */
+    size_t mask_count;
 } Band;
 
 typedef struct {
     const uint64_t *rows;
-    size_t count;       /* of rows: fits into a uint32_t */
-    unsigned row_bits;  /* of a posting; what is above them is the hint */
+    const uint32_t *directory;
+    size_t count;      /* of rows: fits into a uint32_t */
+    unsigned words;    /* of a row */
+    unsigned row_bits; /* of a posting; what is above them is the hint */
     Band bands[MAX_BANDS];
     size_t band_count;
     size_t probes; /* of all bands together */
+    Mask *masks;
     unsigned threshold;
-    uint64_t limit;
+    uint64_t limit; /* of postings of one query */
+    size_t most;    /* hits, after which the search stops between two rows or queries */
 } Index;
 
-/* A key to look up in a band's line, and then the postings of its bucket. */
+/* A bucket to look up in the directory. */
 typedef struct {
-    union {
-        const uint8_t *line;
-        const uint32_t *postings;
-    };
-    uint32_t key, size;
+    const uint32_t *slot;
+    int32_t spare; /* in how many bits a hint there may differ */
 } Probe;
+
+/* What one instruction takes of a bucket, LANES postings at most. */
+typedef struct {
+    const uint32_t *postings;
+    uint32_t size;
+    int32_t spare;
+} Chunk;
+
+/* Rows that may be near a query. */
+typedef struct {
+    uint32_t entries[CANDIDATES + LANES]; /* a store of all lanes may go beyond the last */
+    size_t count;
+} Candidates;
 
 typedef struct {
     uint32_t query, entry, distance;
@@ -76,16 +100,25 @@ typedef struct {
     size_t count, capacity;
 } Hits;
 
-typedef enum { FOUND, DAMAGED, NO_MEMORY } Outcome;
+/* FULL: there are as many hits as were asked for, and there may be more. CROWDED: a scan is cheaper. */
+typedef enum { FOUND, FULL, CROWDED, DAMAGED, NO_MEMORY } Outcome;
+
+/* What is innermost, for one kind of processor. */
+typedef struct {
+    /* Takes candidates from chunks until there are no more, or there may be no room. */
+    Outcome (*gather)(const Index *, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
+                      Candidates *);
+    /* Tells those candidates that are near. */
+    Outcome (*count)(const Index *, const Candidates *, const uint64_t *query, uint32_t number, Hits *);
+    /* Looks at every row from ``*row`` on, which says where it stopped. */
+    Outcome (*scan)(const Index *, const uint64_t *query, uint32_t number, size_t *row, Hits *);
+} Loops;
 
 /* A compiler may load a plain variable twice, and a mapped file may change in between. */
 INLINE uint32_t once32(const uint32_t *place) { return *(const volatile uint32_t *)place; }
-INLINE uint8_t once8(const uint8_t *place) { return *(const volatile uint8_t *)place; }
 
-INLINE size_t lines_of(unsigned width) {
-    /* width <= 32, so this is at most 2^27; one more line ends the last bucket. */
-    return (((size_t)1 << width) + LINE_BUCKETS - 1) / LINE_BUCKETS + 1;
-}
+/* Of a band's directory: where each bucket begins, and where the last one ends. At most 2^32 + 1. */
+INLINE size_t slots_of(unsigned width) { return ((size_t)1 << width) + 1; }
 
 /* The value of a band of a row. start + width <= words * 64 (see read_cuts), so where the band spills into
  * a second word, that is still one of the row's. */
@@ -132,163 +165,190 @@ static Outcome append(Hits *hits, uint32_t query, uint32_t entry, uint32_t dista
     return FOUND;
 }
 
-INLINE Outcome scan(const Index *index, const uint64_t *query, uint32_t number, Hits *hits, unsigned words) {
-    for (size_t entry = 0; entry < index->count; entry++) {
-        unsigned distance = distance_of(index->rows + entry * words, query, words);
-        if (distance <= index->threshold && append(hits, number, (uint32_t)entry, distance) != FOUND)
-            return NO_MEMORY;
+/* A chunk further on; it may lie on two lines. */
+INLINE void prefetch_chunk(const Chunk *chunk, const Chunk *last) {
+    if (last - chunk > AHEAD) {
+        __builtin_prefetch(chunk[AHEAD].postings);
+        __builtin_prefetch(chunk[AHEAD].postings + chunk[AHEAD].size - 1);
     }
-    return FOUND;
 }
 
-/* All keys within a band's radius of a query's key, and the line of each. Writes no more than planned_probes
- * counted: both step through the numbers of ``width`` bits with ``weight`` of them set, of which there are
- * binomial(width, weight). */
-INLINE Probe *near_keys(const Band *band, uint32_t key, Probe *probes) {
-    for (int weight = 0; weight <= band->radius; weight++) {
-        uint64_t mask = ((uint64_t)1 << weight) - 1;
-        while (mask >> band->width == 0) {
-            uint32_t near = key ^ (uint32_t)mask;
-            /* near < 2^width, so there is one more line after this one. */
-            *probes++ = (Probe){.line = band->lines + (size_t)(near / LINE_BUCKETS) * LINE_BYTES, .key = near};
-            if (mask == 0)
-                break;
-            /* The next larger number with as many bits set (Gosper; HAKMEM 175). */
-            uint64_t carried = mask + (mask & -mask);
-            mask = carried | ((mask ^ carried) >> 2) >> __builtin_ctzll(mask);
-        }
-    }
-    return probes;
-}
-
-/* Where the rows of a bucket stand in the postings. A line says where its first bucket begins, and how far
- * behind that each one ends, up to 255. Beyond, what is told runs to the end of the line: rows too many, never
- * too few, and the keys of the rows themselves set them apart. */
-INLINE Outcome bucket_of(const Index *index, const Band *band, const Probe *probe, Probe *found) {
-    const uint8_t *line = probe->line, *ends = line + sizeof(uint32_t);
-    unsigned slot = probe->key % LINE_BUCKETS;
-    uint64_t base = once32((const uint32_t *)line);
-    uint64_t begin = base + (slot ? once8(ends + slot - 1) : 0);
-    unsigned last = once8(ends + slot);
-    uint64_t end = last < SATURATED ? base + last : once32((const uint32_t *)(line + LINE_BYTES));
-    if (begin > end || end > index->count)
-        return DAMAGED;
-    *found = (Probe){.postings = band->postings + begin, .key = probe->key, .size = (uint32_t)(end - begin)};
-    return FOUND;
-}
-
-/* Whether a band leads to a row: it is within the band's radius, and so is the hint of the next one.
+/* The rows that a band may lead to: the key is within its radius, and so is the hint of the next one.
  *
  * Let d be the differing bits of each band and t = r + 1. If the sum of d is T at most and that of t is more,
  * then on the ring of bands there is one from which on every partial sum of d - t is negative: the one after the
  * last greatest sum from the beginning (the cycle lemma). Of these partial sums the first says d <= r of that
  * band, which is what is looked up; the second, d + d' <= r + r' + 1 with the next, sets most rows aside before
  * they are fetched. A hint is part of the next key, and so differs in d' bits at most. */
-INLINE int may_lead(const Band *band, uint32_t differing, uint32_t differing_hint) {
-    return __builtin_popcountll(differing) + __builtin_popcountll(differing_hint) <= band->together;
-}
-
-INLINE uint32_t hint_of(const Index *index, const Band *band, const uint64_t *row) {
-    return key_of(row, index->bands[band->next].start, band->hint_width);
-}
-
-/* Whether this band is the one to tell a row that is near: the row holds this very key, and no earlier band
- * leads to it. So each row is told once, without a record of those that were. */
-INLINE int is_first(const Index *index, size_t number, uint32_t key, const uint64_t *row, const uint64_t *query) {
-    const Band *band = &index->bands[number];
-    if (key_of(row, band->start, band->width) != key)
-        return 0;
-    for (size_t earlier = 0; earlier < number; earlier++) {
-        band = &index->bands[earlier];
-        uint32_t differing = key_of(row, band->start, band->width) ^ key_of(query, band->start, band->width);
-        uint32_t differing_hint = hint_of(index, band, row) ^ hint_of(index, band, query);
-        if (__builtin_popcountll(differing) <= band->radius && may_lead(band, differing, differing_hint))
-            return 0;
+INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
+                      Candidates *found) {
+    uint32_t row_mask = (uint32_t)(((uint64_t)1 << index->row_bits) - 1), furthest = 0;
+    const Chunk *chunk = *next;
+    size_t count = found->count;
+    for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
+        prefetch_chunk(chunk, last);
+        for (uint32_t place = 0; place < chunk->size; place++) {
+            uint32_t posting = once32(chunk->postings + place);
+            uint32_t entry = posting & row_mask;
+            uint32_t differing = (uint32_t)((uint64_t)posting >> index->row_bits) ^ hint;
+            furthest = entry > furthest ? entry : furthest;
+            found->entries[count] = entry;
+            /* Without a branch: which way it goes cannot be foreseen. */
+            count += __builtin_popcountll(differing) <= chunk->spare;
+        }
     }
-    return 1;
+    *next = chunk;
+    found->count = count;
+    return furthest < index->count ? FOUND : DAMAGED;
 }
 
-typedef struct {
-    uint32_t entry, key;
-    unsigned band;
-} Candidate;
-
-INLINE Outcome count_candidates(const Index *index, const Candidate *candidates, size_t count,
-                                const uint64_t *query, uint32_t number, Hits *hits, unsigned words) {
-    for (size_t which = 0; which < count; which++) {
-        if (which + AHEAD < count)
-            __builtin_prefetch(index->rows + (size_t)candidates[which + AHEAD].entry * words);
-        const Candidate *candidate = &candidates[which];
-        const uint64_t *row = index->rows + (size_t)candidate->entry * words;
-        unsigned distance = distance_of(row, query, words);
-        if (distance > index->threshold || !is_first(index, candidate->band, candidate->key, row, query))
-            continue;
-        if (append(hits, number, candidate->entry, distance) != FOUND)
+INLINE Outcome count_words(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
+                           Hits *hits, unsigned words) {
+    for (size_t which = 0; which < found->count; which++) {
+        if (which + AHEAD < found->count)
+            __builtin_prefetch(index->rows + (size_t)found->entries[which + AHEAD] * words);
+        uint32_t entry = found->entries[which];
+        unsigned distance = distance_of(index->rows + (size_t)entry * words, query, words);
+        if (distance <= index->threshold && append(hits, number, entry, distance) != FOUND)
             return NO_MEMORY;
     }
     return FOUND;
 }
 
-INLINE Outcome search_one(const Index *index, const uint64_t *query, uint32_t number, Probe *probes, Hits *hits,
-                          unsigned words) {
-    size_t ends[MAX_BANDS]; /* of each band's part of the probes */
-    size_t at = 0, kept = 0, gathered = 0;
-    uint64_t total = 0;
-    if (index->band_count == 0)
-        return scan(index, query, number, hits, words);
-    for (size_t which = 0; which < index->band_count; which++) {
-        const Band *band = &index->bands[which];
-        at = (size_t)(near_keys(band, key_of(query, band->start, band->width), probes + at) - probes);
-        ends[which] = at;
-    }
-    /* The directory: each bucket that has rows takes the place of a probe that was looked up. */
-    size_t count = at;
-    at = 0;
-    for (size_t which = 0; which < index->band_count; which++) {
-        for (; at < ends[which]; at++) {
-            if (at + AHEAD < count)
-                __builtin_prefetch(probes[at + AHEAD].line);
-            Probe found;
-            if (bucket_of(index, &index->bands[which], &probes[at], &found) != FOUND)
-                return DAMAGED;
-            total += found.size;
-            probes[kept] = found;
-            kept += found.size != 0;
-        }
-        ends[which] = kept;
-    }
-    /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
-    if (total > index->limit)
-        return scan(index, query, number, hits, words);
-    /* The postings, and then the rows that they lead to. */
-    Candidate candidates[CANDIDATES];
-    uint32_t row_mask = (uint32_t)(((uint64_t)1 << index->row_bits) - 1);
-    at = 0;
-    for (size_t which = 0; which < index->band_count; which++) {
-        const Band *band = &index->bands[which];
-        uint32_t key = key_of(query, band->start, band->width), hint = hint_of(index, band, query);
-        for (; at < ends[which]; at++) {
-            if (at + AHEAD < kept)
-                __builtin_prefetch(probes[at + AHEAD].postings);
-            const Probe *probe = &probes[at];
-            for (uint32_t place = 0; place < probe->size; place++) {
-                uint32_t posting = once32(probe->postings + place);
-                uint32_t entry = posting & row_mask;
-                uint32_t told = (uint32_t)((uint64_t)posting >> index->row_bits);
-                if (entry >= index->count)
-                    return DAMAGED;
-                candidates[gathered] = (Candidate){entry, probe->key, (unsigned)which};
-                /* Without a branch: which way it goes cannot be foreseen. */
-                gathered += (size_t)may_lead(band, probe->key ^ key, told ^ hint);
-                if (gathered == CANDIDATES) {
-                    if (count_candidates(index, candidates, gathered, query, number, hits, words) != FOUND)
-                        return NO_MEMORY;
-                    gathered = 0;
-                }
-            }
+INLINE Outcome scan_words(const Index *index, const uint64_t *query, uint32_t number, size_t *row, size_t end,
+                          Hits *hits, unsigned words) {
+    for (size_t entry = *row; entry < end; entry++) {
+        unsigned distance = distance_of(index->rows + entry * words, query, words);
+        if (distance > index->threshold)
+            continue;
+        if (append(hits, number, (uint32_t)entry, distance) != FOUND)
+            return NO_MEMORY;
+        if (hits->count >= index->most) {
+            *row = entry + 1;
+            return FULL;
         }
     }
-    return count_candidates(index, candidates, gathered, query, number, hits, words);
+    return FOUND;
+}
+
+/* The number of words as a constant lets the compiler unroll what is innermost. */
+INLINE Outcome count(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
+                     Hits *hits) {
+    switch (index->words) {
+    case 1: return count_words(index, found, query, number, hits, 1);
+    case 4: return count_words(index, found, query, number, hits, 4);
+    default: return count_words(index, found, query, number, hits, index->words);
+    }
+}
+
+INLINE Outcome scan(const Index *index, const uint64_t *query, uint32_t number, size_t *row, Hits *hits) {
+    switch (index->words) {
+    case 1: return scan_words(index, query, number, row, index->count, hits, 1);
+    case 4: return scan_words(index, query, number, row, index->count, hits, 4);
+    default: return scan_words(index, query, number, row, index->count, hits, index->words);
+    }
+}
+
+/* The loops above, compiled for one kind of processor. */
+#define LOOPS_FOR(name, attributes)                                                                              \
+    attributes static Outcome gather_##name(const Index *index, uint32_t hint, const Chunk **next,               \
+                                            const Chunk *end, const Chunk *last, Candidates *found) {            \
+        return gather(index, hint, next, end, last, found);                                                      \
+    }                                                                                                            \
+    attributes static Outcome count_##name(const Index *index, const Candidates *found, const uint64_t *query,   \
+                                           uint32_t number, Hits *hits) {                                        \
+        return count(index, found, query, number, hits);                                                         \
+    }                                                                                                            \
+    attributes static Outcome scan_##name(const Index *index, const uint64_t *query, uint32_t number,            \
+                                          size_t *row, Hits *hits) {                                             \
+        return scan(index, query, number, row, hits);                                                            \
+    }
+
+LOOPS_FOR(portable, )
+static const Loops portable = {gather_portable, count_portable, scan_portable};
+
+#if defined(__x86_64__)
+/* The first x86-64 processors lack the instruction. */
+LOOPS_FOR(popcnt, __attribute__((target("popcnt"))))
+static const Loops popcnt = {gather_popcnt, count_popcnt, scan_popcnt};
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")))
+
+/* As gather, a chunk at a time. */
+AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end,
+                                    const Chunk *last, Candidates *found) {
+    const __m512i row_mask = _mm512_set1_epi32((int)(uint32_t)(((uint64_t)1 << index->row_bits) - 1));
+    const __m512i furthest = _mm512_set1_epi32((int)(uint32_t)(index->count - 1));
+    const __m512i hints = _mm512_set1_epi32((int)hint);
+    const __m128i row_bits = _mm_cvtsi32_si128((int)index->row_bits);
+    const Chunk *chunk = *next;
+    size_t count = found->count;
+    __mmask16 astray = 0;
+    for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
+        prefetch_chunk(chunk, last);
+        __mmask16 there = (__mmask16)((1u << chunk->size) - 1);
+        __m512i postings = _mm512_maskz_loadu_epi32(there, chunk->postings);
+        __asm__("" : "+v"(postings)); /* loaded once: see once32 */
+        __m512i entries = _mm512_and_si512(postings, row_mask);
+        __m512i differing = _mm512_xor_si512(_mm512_srl_epi32(postings, row_bits), hints);
+        __mmask16 near = _mm512_mask_cmple_epi32_mask(there, _mm512_popcnt_epi32(differing),
+                                                      _mm512_set1_epi32(chunk->spare));
+        astray |= _mm512_mask_cmpgt_epu32_mask(there, entries, furthest);
+        /* All lanes are stored: to store some of them is slow on some processors. */
+        _mm512_storeu_si512(found->entries + count, _mm512_maskz_compress_epi32(near, entries));
+        count += (size_t)__builtin_popcountll(near);
+    }
+    *next = chunk;
+    found->count = count;
+    return astray ? DAMAGED : FOUND;
+}
+
+/* Of four rows, the sums of their first two words and of their last two. */
+AVX512 static inline __m512i halves_of(__m512i one, __m512i other) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(one, other), _mm512_unpackhi_epi64(one, other));
+}
+
+/* As scan; rows of four words, eight at a time. */
+AVX512 static Outcome scan_avx512(const Index *index, const uint64_t *query, uint32_t number, size_t *row,
+                              Hits *hits) {
+    if (index->words != MAX_WORDS)
+        return scan(index, query, number, row, hits);
+    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query));
+    const __m512i threshold = _mm512_set1_epi64((long long)index->threshold);
+    for (; index->count - *row >= 8; *row += 8) {
+        const uint64_t *rows = index->rows + *row * MAX_WORDS;
+        __m512i bits[4]; /* of two rows each */
+        for (int pair = 0; pair < 4; pair++)
+            bits[pair] = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows + 8 * pair), wanted));
+        __m512i low = halves_of(bits[0], bits[1]), high = halves_of(bits[2], bits[3]);
+        __m512i distances = /* of the eight rows, in some order */
+            _mm512_add_epi64(_mm512_shuffle_i64x2(low, high, 0x88), _mm512_shuffle_i64x2(low, high, 0xDD));
+        if (_mm512_cmple_epu64_mask(distances, threshold) == 0)
+            continue;
+        size_t end = *row + 8, at = *row;
+        Outcome outcome = scan_words(index, query, number, &at, end, hits, MAX_WORDS);
+        if (outcome != FOUND) {
+            *row = at;
+            return outcome;
+        }
+    }
+    return scan(index, query, number, row, hits);
+}
+
+static const Loops avx512 = {gather_avx512, count_popcnt, scan_avx512};
+#endif
+
+/* All keys within each band's radius of the query's. Writes no more than planned_probes counted. */
+static void find_slots(const Index *index, const uint64_t *query, Probe *probes) {
+    for (size_t which = 0; which < index->band_count; which++) {
+        const Band *band = &index->bands[which];
+        const uint32_t *slots = index->directory + band->slots;
+        uint32_t key = key_of(query, band->start, band->width);
+        for (size_t mask = 0; mask < band->mask_count; mask++)
+            /* The key stays below 2^width, so there is one more slot after this one. */
+            *probes++ = (Probe){.slot = slots + (key ^ band->masks[mask].bits),
+                                .spare = band->together - band->masks[mask].weight};
+    }
 }
 
 static int by_entry(const void *one, const void *other) {
@@ -296,56 +356,112 @@ static int by_entry(const void *one, const void *other) {
     return (left > right) - (left < right);
 }
 
-/* Puts the hits of one query in order; those of a scan are. */
-static void sort_hits(Hit *hits, size_t count) {
-    for (size_t which = 1; which < count; which++)
-        if (hits[which - 1].entry > hits[which].entry) {
-            qsort(hits, count, sizeof(Hit), by_entry);
-            return;
+/* Puts the hits of one query in order, and tells each once: several bands may have led to it. */
+static void settle(Hits *hits, size_t first) {
+    if (hits->count - first < 2)
+        return;
+    qsort(hits->hits + first, hits->count - first, sizeof(Hit), by_entry);
+    size_t last = first;
+    for (size_t which = first + 1; which < hits->count; which++)
+        if (hits->hits[which].entry != hits->hits[last].entry)
+            hits->hits[++last] = hits->hits[which];
+    hits->count = last + 1;
+}
+
+/* Cuts a bucket into chunks, and returns where the next ones go. Most buckets make one or two. */
+INLINE Chunk *cut(Chunk *chunks, const uint32_t *postings, uint32_t size, int32_t spare) {
+    uint32_t rest = size > LANES ? size - LANES : 0;
+    /* Without a branch, as in gather. */
+    chunks[0] = (Chunk){postings, size < LANES ? size : LANES, spare};
+    chunks += size != 0;
+    chunks[0] = (Chunk){postings + LANES, rest < LANES ? rest : LANES, spare};
+    chunks += rest != 0;
+    for (uint32_t done = 2 * LANES; done < size; done += LANES)
+        *chunks++ = (Chunk){postings + done, size - done < LANES ? size - done : LANES, spare};
+    return chunks;
+}
+
+/* The most chunks that buckets of ``limit`` postings together make, and the one that cut writes in vain. */
+INLINE uint64_t most_chunks(const Index *index) { return index->probes + index->limit / LANES + 2; }
+
+/* The chunks of all buckets near a query, and where those of each band end; DAMAGED, or CROWDED if the
+ * postings are more than the limit. */
+static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes, Chunk *chunks,
+                       const Chunk **ends) {
+    uint64_t total = 0;
+    size_t at = 0;
+    find_slots(index, query, probes);
+    for (size_t which = 0; which < index->band_count; which++) {
+        const Band *band = &index->bands[which];
+        for (size_t end = at + band->mask_count; at < end; at++) {
+            if (at + AHEAD < index->probes)
+                __builtin_prefetch(probes[at + AHEAD].slot);
+            uint32_t first = once32(probes[at].slot), behind = once32(probes[at].slot + 1);
+            if (first > behind || behind > index->count)
+                return DAMAGED;
+            total += behind - first;
+            if (total > index->limit)
+                return CROWDED;
+            chunks = cut(chunks, band->postings + first, behind - first, probes[at].spare);
         }
-}
-
-INLINE Outcome search_words(const Index *index, const uint64_t *queries, uint32_t count, Probe *probes,
-                            Hits *hits, unsigned words) {
-    Outcome outcome = FOUND;
-    for (uint32_t number = 0; number < count && outcome == FOUND; number++) {
-        size_t first = hits->count;
-        outcome = search_one(index, queries + (size_t)number * words, number, probes, hits, words);
-        if (hits->count - first > 1)
-            sort_hits(hits->hits + first, hits->count - first);
+        ends[which] = chunks;
     }
-    return outcome;
+    return FOUND;
 }
 
-/* The number of words as a constant lets the compiler unroll what is innermost. */
-INLINE Outcome search_any(const Index *index, const uint64_t *queries, uint32_t count, Probe *probes, Hits *hits,
-                          unsigned words) {
-    switch (words) {
-    case 1: return search_words(index, queries, count, probes, hits, 1);
-    case 4: return search_words(index, queries, count, probes, hits, 4);
-    default: return search_words(index, queries, count, probes, hits, words);
+static Outcome search_one(const Index *index, const Loops *loops, const uint64_t *query, uint32_t number,
+                          Probe *probes, Chunk *chunks, size_t *row, Hits *hits) {
+    const Chunk *ends[MAX_BANDS], *chunk = chunks;
+    Candidates found = {.count = 0};
+    size_t first = hits->count;
+    uint64_t counted = 0;
+    if (index->band_count == 0 || *row != 0)
+        return loops->scan(index, query, number, row, hits);
+    Outcome outcome = look_up(index, query, probes, chunks, ends);
+    /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
+    if (outcome == CROWDED)
+        return loops->scan(index, query, number, row, hits);
+    if (outcome != FOUND)
+        return outcome;
+    for (size_t which = 0; which < index->band_count; which++) {
+        const Band *band = &index->bands[which];
+        uint32_t hint = key_of(query, index->bands[band->next].start, band->hint_width);
+        while (chunk < ends[which]) {
+            if (loops->gather(index, hint, &chunk, ends[which], ends[index->band_count - 1], &found) != FOUND)
+                return DAMAGED;
+            if (found.count <= CANDIDATES - LANES)
+                continue; /* the band is through, and there is room for the next */
+            if (loops->count(index, &found, query, number, hits) != FOUND)
+                return NO_MEMORY;
+            counted += found.count;
+            found.count = 0;
+            if (counted > index->limit / POSTINGS_PER_ROW) {
+                hits->count = first;
+                return loops->scan(index, query, number, row, hits);
+            }
+        }
     }
+    if (loops->count(index, &found, query, number, hits) != FOUND)
+        return NO_MEMORY;
+    settle(hits, first);
+    return FOUND;
 }
 
-typedef Outcome (*Search)(const Index *, const uint64_t *, uint32_t, Probe *, Hits *, unsigned);
-
-static Outcome search_portable(const Index *index, const uint64_t *queries, uint32_t count, Probe *probes,
-                               Hits *hits, unsigned words) {
-    return search_any(index, queries, count, probes, hits, words);
+/* Goes on from a row of a query, and says where it stopped. */
+static Outcome search_all(const Index *index, const Loops *loops, const uint64_t *queries, size_t count,
+                          Probe *probes, Chunk *chunks, size_t *number, size_t *row, Hits *hits) {
+    for (; *number < count; (*number)++, *row = 0) {
+        if (hits->count >= index->most)
+            return FULL;
+        Outcome outcome = search_one(index, loops, queries + *number * index->words, (uint32_t)*number, probes,
+                                     chunks, row, hits);
+        if (outcome != FOUND)
+            return outcome;
+    }
+    return FOUND;
 }
 
-#if defined(__x86_64__)
-/* The first x86-64 processors lack the instruction; it is asked for when the module is loaded. */
-__attribute__((target("popcnt"))) static Outcome search_popcnt(const Index *index, const uint64_t *queries,
-                                                               uint32_t count, Probe *probes, Hits *hits,
-                                                               unsigned words) {
-    return search_any(index, queries, count, probes, hits, words);
-}
-#endif
-
-static Search chosen_search = search_portable;
-
-/* How many keys near_keys writes for one query; more than MAX_PROBES if they are more. */
+/* How many keys are within a radius of one; more than MAX_PROBES if they are more. */
 static size_t planned_probes(unsigned width, int radius) {
     size_t total = 0, binomial = 1;
     for (int weight = 0; weight <= radius; weight++) {
@@ -358,33 +474,71 @@ static size_t planned_probes(unsigned width, int radius) {
     return total;
 }
 
+/* Writes as many masks as planned_probes counted: both step through the numbers of ``width`` bits with
+ * ``weight`` of them set, of which there are binomial(width, weight). */
+static void fill_masks(Mask *masks, unsigned width, int radius) {
+    for (int weight = 0; weight <= radius; weight++) {
+        uint64_t mask = ((uint64_t)1 << weight) - 1;
+        while (mask >> width == 0) {
+            *masks++ = (Mask){(uint32_t)mask, weight};
+            if (mask == 0)
+                break;
+            /* The next larger number with as many bits set (Gosper; HAKMEM 175). */
+            uint64_t carried = mask + (mask & -mask);
+            mask = carried | ((mask ^ carried) >> 2) >> __builtin_ctzll(mask);
+        }
+    }
+}
+
+/* Gives each band its masks, bands that are alike the same ones. */
+static int make_masks(Index *index) {
+    size_t made = 0;
+    index->masks = malloc((index->probes + 1) * sizeof(Mask));
+    if (index->masks == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t which = 0; which < index->band_count; which++) {
+        Band *band = &index->bands[which];
+        for (size_t earlier = 0; earlier < which && band->masks == NULL; earlier++)
+            if (index->bands[earlier].width == band->width && index->bands[earlier].radius == band->radius)
+                band->masks = index->bands[earlier].masks;
+        if (band->masks == NULL) {
+            band->masks = index->masks + made;
+            fill_masks(index->masks + made, band->width, band->radius);
+            made += band->mask_count;
+        }
+    }
+    return 0;
+}
+
 /* Copies the bands out of what Python gave, and checks that they fit the buffers they point into. */
-static int read_cuts(Index *index, const Py_buffer *cuts, const Py_buffer *directory, const Py_buffer *postings,
-                     unsigned words) {
+static int read_cuts(Index *index, const Py_buffer *cuts, const Py_buffer *directory, const Py_buffer *postings) {
     const char *wrong = "the bands do not fit the directory and the postings";
     size_t count = (size_t)cuts->len / sizeof(Cut);
     if (count > MAX_BANDS || (size_t)cuts->len % sizeof(Cut) != 0)
         goto refuse;
-    size_t lines = 0;
+    size_t slots = 0;
     for (size_t which = 0; which < count; which++) {
         Cut cut;
         memcpy(&cut, (const char *)cuts->buf + which * sizeof(Cut), sizeof(Cut));
         if (cut.width < 1 || cut.width > MAX_WIDTH || cut.radius < -1 || cut.radius > cut.width)
             goto refuse;
-        if (cut.start < 0 || cut.start > (int)(words * WORD_BITS) - cut.width)
+        if (cut.start < 0 || cut.start > (int)(index->words * WORD_BITS) - cut.width)
             goto refuse;
         Band band = {
             .start = (unsigned)cut.start,
             .width = (unsigned)cut.width,
             .radius = cut.radius,
-            .lines = (const uint8_t *)directory->buf + lines * LINE_BYTES,
+            .slots = slots,
             .postings = (const uint32_t *)postings->buf + which * index->count,
+            .mask_count = planned_probes((unsigned)cut.width, cut.radius),
         };
-        lines += lines_of(band.width); /* at most 256 times 2^27 */
-        if (lines > (size_t)directory->len / LINE_BYTES)
+        slots += slots_of(band.width); /* at most 256 times 2^32 + 1 */
+        if (slots > (size_t)directory->len / sizeof(uint32_t))
             goto refuse;
         index->bands[which] = band;
-        index->probes += planned_probes(band.width, band.radius);
+        index->probes += band.mask_count;
         if (index->probes > MAX_PROBES) {
             wrong = "the radii ask for too many look-ups";
             goto refuse;
@@ -398,7 +552,7 @@ static int read_cuts(Index *index, const Py_buffer *cuts, const Py_buffer *direc
         band->together = band->radius + index->bands[band->next].radius + 1;
     }
     /* count <= 256 and the number of rows < 2^32: no overflow. */
-    if ((size_t)directory->len != lines * LINE_BYTES ||
+    if ((size_t)directory->len != slots * sizeof(uint32_t) ||
         (size_t)postings->len != count * index->count * sizeof(uint32_t))
         goto refuse;
     return 0;
@@ -424,19 +578,21 @@ static int words_are_wrong(int words) {
     return 1;
 }
 
-PyDoc_STRVAR(search_doc, "search(rows, words, directory, postings, cuts, queries, threshold, limit) -> bytes");
+PyDoc_STRVAR(search_doc, "search(rows, words, directory, postings, cuts, queries, threshold, limit, most, number, row) "
+                         "-> (bytes, number, row)");
 
-static PyObject *search(PyObject *Py_UNUSED(module), PyObject *arguments) {
+static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     Py_buffer rows = {0}, directory = {0}, postings = {0}, cuts = {0}, queries = {0};
     int words;
     unsigned int threshold;
-    unsigned long long limit;
+    unsigned long long limit, most, first_number, first_row;
     PyObject *result = NULL;
     Index *index = NULL;
     Probe *probes = NULL;
+    Chunk *chunks = NULL;
     Hits hits = {0};
-    if (!PyArg_ParseTuple(arguments, "y*iy*y*y*y*IK", &rows, &words, &directory, &postings, &cuts, &queries,
-                          &threshold, &limit))
+    if (!PyArg_ParseTuple(arguments, "y*iy*y*y*y*IKKKK", &rows, &words, &directory, &postings, &cuts, &queries,
+                          &threshold, &limit, &most, &first_number, &first_row))
         return NULL;
     if (words_are_wrong(words))
         goto done;
@@ -448,36 +604,51 @@ static PyObject *search(PyObject *Py_UNUSED(module), PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, "the directory and the postings must be aligned");
         goto done;
     }
+    if (most < 1 || first_number > (uint64_t)query_count || first_row > (uint64_t)row_count) {
+        PyErr_SetString(PyExc_ValueError, "the search goes on from a row of a query, and tells one hit at least");
+        goto done;
+    }
     index = calloc(1, sizeof(Index));
     if (index == NULL) {
         PyErr_NoMemory();
         goto done;
     }
     index->rows = rows.buf;
+    index->directory = directory.buf;
     index->count = (size_t)row_count;
+    index->words = (unsigned)words;
     index->row_bits = row_bits_of(index->count);
     index->threshold = threshold;
-    index->limit = limit;
-    if (read_cuts(index, &cuts, &directory, &postings, (unsigned)words) != 0)
+    index->limit = limit < (uint64_t)row_count ? limit : (uint64_t)row_count;
+    index->most = most < SIZE_MAX ? (size_t)most : SIZE_MAX;
+    if (read_cuts(index, &cuts, &directory, &postings) != 0 || make_masks(index) != 0)
         goto done;
     probes = malloc((index->probes + 1) * sizeof(Probe));
-    if (probes == NULL) {
+    chunks = malloc((size_t)most_chunks(index) * sizeof(Chunk));
+    if (probes == NULL || chunks == NULL) {
         PyErr_NoMemory();
         goto done;
     }
+    size_t number = (size_t)first_number, row = (size_t)first_row;
     Outcome outcome;
     Py_BEGIN_ALLOW_THREADS
-    outcome = chosen_search(index, queries.buf, (uint32_t)query_count, probes, &hits, (unsigned)words);
+    outcome = search_all(index, loops, queries.buf, (size_t)query_count, probes, chunks, &number, &row,
+                         &hits);
     Py_END_ALLOW_THREADS
     if (outcome == DAMAGED)
         PyErr_SetString(PyExc_ValueError, "the index is damaged: it points outside itself");
     else if (outcome == NO_MEMORY)
         PyErr_NoMemory();
     else
-        result = PyBytes_FromStringAndSize((const char *)hits.hits, (Py_ssize_t)(hits.count * sizeof(Hit)));
+        result = Py_BuildValue("(y#KK)", hits.count ? (const char *)hits.hits : "",
+                               (Py_ssize_t)(hits.count * sizeof(Hit)), (unsigned long long)number,
+                               (unsigned long long)row);
 done:
     free(hits.hits);
+    free(chunks);
     free(probes);
+    if (index != NULL)
+        free(index->masks);
     free(index);
     PyBuffer_Release(&rows);
     PyBuffer_Release(&directory);
@@ -487,33 +658,26 @@ done:
     return result;
 }
 
-/* One band's directory, written bucket by bucket. */
-typedef struct {
-    uint8_t *line;
-    unsigned slot;
-    uint32_t base;
-} Writer;
+/* The search by each of the loops: a name, what compiles it, and whether this processor can do it. */
+#define SEARCH_WITH(name)                                                                                        \
+    static PyObject *search_##name(PyObject *Py_UNUSED(module), PyObject *arguments) {                           \
+        return search_with(&name, arguments);                                                                    \
+    }
 
-INLINE void write_bucket(Writer *writer, uint32_t begin, uint32_t end) {
-    if (writer->slot == 0) {
-        writer->base = begin;
-        memcpy(writer->line, &begin, sizeof(begin));
-    }
-    uint32_t behind = end - writer->base;
-    writer->line[sizeof(uint32_t) + writer->slot] = (uint8_t)(behind < SATURATED ? behind : SATURATED);
-    if (++writer->slot == LINE_BUCKETS) {
-        writer->slot = 0;
-        writer->line += LINE_BYTES;
-    }
-}
+SEARCH_WITH(portable)
+#if defined(__x86_64__)
+SEARCH_WITH(popcnt)
+SEARCH_WITH(avx512)
+#endif
 
 /* Sorts all rows by their key in one band: first into parts by the key's upper half, so that then each part,
  * sorted by counting, stays in the cache.
  *
- * keys: one uint64_t a row; begins: 2^upper + 1; cursors: the larger of 2^upper and 2^lower.
+ * directory: 2^width + 1; keys: one uint64_t a row; begins: 2^upper + 1; cursors: the larger of 2^upper and
+ * 2^lower.
  */
 static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigned start, unsigned width,
-                     unsigned next_start, unsigned hint_width, uint8_t *lines, uint32_t *postings,
+                     unsigned next_start, unsigned hint_width, uint32_t *directory, uint32_t *postings,
                      uint64_t *keys, uint32_t *begins, uint32_t *cursors) {
     unsigned upper = width / 2, lower = width - upper;
     unsigned row_bits = row_bits_of(count);
@@ -535,25 +699,20 @@ static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigne
         keys[cursors[part]++] = (uint64_t)(key & (buckets - 1)) << 32 | posting;
     }
     /* From here on, all is read from memory of our own. */
-    Writer writer = {.line = lines};
     for (size_t part = 0; part < parts; part++) {
         uint32_t begin = begins[part];
         memset(cursors, 0, buckets * sizeof(uint32_t));
         for (size_t place = begins[part]; place < begins[part + 1]; place++)
             cursors[keys[place] >> 32]++;
         for (size_t bucket = 0; bucket < buckets; bucket++) {
-            uint32_t end = begin + cursors[bucket];
-            write_bucket(&writer, begin, end);
-            cursors[bucket] = begin;
-            begin = end;
+            uint32_t size = cursors[bucket];
+            *directory++ = cursors[bucket] = begin;
+            begin += size;
         }
         for (size_t place = begins[part]; place < begins[part + 1]; place++)
             postings[cursors[keys[place] >> 32]++] = (uint32_t)keys[place];
     }
-    while (writer.slot != 0)
-        write_bucket(&writer, (uint32_t)count, (uint32_t)count);
-    for (unsigned slot = 0; slot < LINE_BUCKETS; slot++)
-        write_bucket(&writer, (uint32_t)count, (uint32_t)count);
+    *directory = (uint32_t)count;
     return FOUND;
 }
 
@@ -561,13 +720,13 @@ PyDoc_STRVAR(build_band_doc,
              "build_band(rows, words, start, width, next_start, next_width, directory, postings) -> None");
 
 static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    Py_buffer rows = {0}, lines = {0}, postings = {0};
+    Py_buffer rows = {0}, directory = {0}, postings = {0};
     int words, start, width, next_start, next_width;
     uint64_t *keys = NULL;
     uint32_t *begins = NULL, *cursors = NULL;
     PyObject *result = NULL;
     if (!PyArg_ParseTuple(arguments, "y*iiiiiw*w*", &rows, &words, &start, &width, &next_start, &next_width,
-                          &lines, &postings))
+                          &directory, &postings))
         return NULL;
     if (words_are_wrong(words))
         goto done;
@@ -576,7 +735,8 @@ static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
         goto done;
     if (width < 1 || width > MAX_WIDTH || start < 0 || start > words * WORD_BITS - width || next_width < 1 ||
         next_width > MAX_WIDTH || next_start < 0 || next_start > words * WORD_BITS - next_width ||
-        (size_t)lines.len != lines_of((unsigned)width) * LINE_BYTES ||
+        (size_t)directory.len != slots_of((unsigned)width) * sizeof(uint32_t) ||
+        (uintptr_t)directory.buf % sizeof(uint32_t) != 0 ||
         (size_t)postings.len != (size_t)count * sizeof(uint32_t) ||
         (uintptr_t)postings.buf % sizeof(uint32_t) != 0) {
         PyErr_SetString(PyExc_ValueError, "the band does not fit its directory and its postings");
@@ -594,7 +754,7 @@ static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_BEGIN_ALLOW_THREADS
     outcome = build(rows.buf, (size_t)count, (unsigned)words, (unsigned)start, (unsigned)width,
                     (unsigned)next_start, hint_width_of(row_bits_of((size_t)count), (unsigned)next_width),
-                    lines.buf, postings.buf, keys, begins, cursors);
+                    directory.buf, postings.buf, keys, begins, cursors);
     Py_END_ALLOW_THREADS
     if (outcome == FOUND)
         result = Py_NewRef(Py_None);
@@ -605,7 +765,7 @@ done:
     free(begins);
     free(keys);
     PyBuffer_Release(&rows);
-    PyBuffer_Release(&lines);
+    PyBuffer_Release(&directory);
     PyBuffer_Release(&postings);
     return result;
 }
@@ -653,17 +813,37 @@ done:
 }
 
 static PyMethodDef methods[] = {
-    {"search", search, METH_VARARGS, search_doc},
     {"build_band", build_band, METH_VARARGS, build_band_doc},
     {"shuffle", shuffle, METH_VARARGS, shuffle_doc},
     {0},
 };
 
-static int start_module(PyObject *Py_UNUSED(module)) {
+/* Adds the search by some loops under a name of its own, and as the search that is used. */
+static int offer(PyObject *module, PyMethodDef *definition) {
+    if (PyModule_AddFunctions(module, definition) != 0)
+        return -1;
+    PyObject *function = PyObject_GetAttrString(module, definition->ml_name);
+    int failed = function == NULL || PyObject_SetAttrString(module, "search", function) != 0;
+    Py_XDECREF(function);
+    return failed ? -1 : 0;
+}
+
+/* The slowest first, so that the fastest that this processor can do is the one that is used. */
+static int start_module(PyObject *module) {
+    static PyMethodDef by_portable[] = {{"search_portable", search_portable, METH_VARARGS, search_doc}, {0}};
+    if (offer(module, by_portable) != 0)
+        return -1;
 #if defined(__x86_64__)
+    static PyMethodDef by_popcnt[] = {{"search_popcnt", search_popcnt, METH_VARARGS, search_doc}, {0}};
+    static PyMethodDef by_avx512[] = {{"search_avx512", search_avx512, METH_VARARGS, search_doc}, {0}};
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("popcnt"))
-        chosen_search = search_popcnt;
+    if (!__builtin_cpu_supports("popcnt"))
+        return 0;
+    if (offer(module, by_popcnt) != 0)
+        return -1;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq"))
+        return offer(module, by_avx512);
 #endif
     return 0;
 }

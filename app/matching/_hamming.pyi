@@ -4,14 +4,17 @@ from numpy.typing import NDArray
 def search(
     rows: NDArray[np.uint64],
     words: int,
-    directory: NDArray[np.uint8],
+    directory: NDArray[np.uint32],
     postings: NDArray[np.uint32],
     cuts: NDArray[np.int32],
     queries: NDArray[np.uint64],
     threshold: int,
     limit: int,
+    most: int,
+    number: int,
+    row: int,
     /,
-) -> bytes: ...
+) -> tuple[bytes, int, int]: ...
 def build_band(
     rows: NDArray[np.uint64],
     words: int,
@@ -19,7 +22,7 @@ def build_band(
     width: int,
     next_start: int,
     next_width: int,
-    directory: NDArray[np.uint8],
+    directory: NDArray[np.uint32],
     postings: NDArray[np.uint32],
     /,
 ) -> None: ...

@@ -21,28 +21,35 @@ class Engine(Protocol):
         self,
         rows: NDArray[np.uint64],
         words: int,
-        directory: NDArray[np.uint8],
+        directory: NDArray[np.uint32],
         postings: NDArray[np.uint32],
         cuts: NDArray[np.int32],
         queries: NDArray[np.uint64],
         threshold: int,
         limit: int,
+        most: int,
+        number: int,
+        row: int,
         /,
-    ) -> bytes:
-        """All pairs of a query and a row within the threshold, each once.
+    ) -> tuple[bytes, int, int]:
+        """Pairs of a query and a row within the threshold, each once: all, or some and where to go on.
 
         Args:
             rows: shape (n, words).
             words: 1 to 4.
-            directory: shape (lines, 64), and ``postings``, shape (bands, n): as ``HammingIndex`` holds them.
+            directory: shape (slots,), and ``postings``, shape (bands, n): as ``HammingIndex`` holds them.
             postings: see there.
             cuts: start, width and radius of each band; none to look at every row.
             queries: shape (queries, words).
             threshold: in bits.
-            limit: the most candidates of one query; with more, every row is looked at instead.
+            limit: the most postings of one query; with more, every row is looked at instead.
+            most: stop where so many pairs were found; a few more may be told, of a look-up that was begun.
+            number: the query to begin with, and ``row``, its row.
+            row: see there.
 
         Returns:
-            uint32 triples of query, row and distance, by query and then by row.
+            uint32 triples of query, row and distance, by query and then by row; and the query and the row to
+            go on from. The query is the number of all queries when all is found.
 
         Raises:
             ValueError: the index is damaged.
@@ -56,11 +63,11 @@ class Engine(Protocol):
         width: int,
         next_start: int,
         next_width: int,
-        directory: NDArray[np.uint8],
+        directory: NDArray[np.uint32],
         postings: NDArray[np.uint32],
         /,
     ) -> None:
-        """Fill the lines, shape (lines, 64), and the postings, shape (n,), of one band.
+        """Fill the part of the directory, shape (2**width + 1,), and the postings, shape (n,), of one band.
 
         Args:
             rows: shape (n, words).

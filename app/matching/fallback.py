@@ -12,14 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LINE_BYTES: Final = 64
-LINE_BUCKETS: Final = 60
-"""Values of a band that one line of its directory speaks for."""
-
-_BASE_BYTES: Final = LINE_BYTES - LINE_BUCKETS
-_SATURATED: Final = 255
 _WORD_BITS: Final = 64
 _POSTING_BITS: Final = 32
+_DAMAGED: Final = "the index is damaged: it points outside itself"
 
 _ROWS_AT_ONCE: Final = 16384
 _PROBES_AT_ONCE: Final = 1 << 18
@@ -31,27 +26,34 @@ _Rows = NDArray[np.uint64]
 def search(  # noqa: PLR0917 - as the compiled one takes them
     rows: _Rows,
     _words: int,
-    directory: NDArray[np.uint8],
+    directory: NDArray[np.uint32],
     postings: NDArray[np.uint32],
     cuts: NDArray[np.int32],
     queries: _Rows,
     threshold: int,
     limit: int,
+    most: int,
+    number: int,
+    row: int,
     /,
-) -> bytes:
+) -> tuple[bytes, int, int]:
     """All pairs of a query and a row within the threshold, each once: uint32 triples, by query."""
     index = _Index(rows, directory, postings, threshold)
-    if not len(cuts):
-        found = [index.scanned(number, query) for number, query in enumerate(queries)]
-        return _triples(found)
-    probes = _probes(cuts.tobytes())
-    at_once = max(1, _PROBES_AT_ONCE // len(probes.masks))
-    found = [
-        triples
-        for first in range(0, len(queries), at_once)
-        for triples in _look_up(index, probes, cuts, queries[first : first + at_once], first, limit)
-    ]
-    return _triples(found)
+    found: list[_Triples] = []
+    room = most
+    while number < len(queries) and room > 0:
+        crowded = row > 0 or not len(cuts)
+        if not crowded:
+            triples, number, crowded = _look_up(index, cuts, queries, number, limit)
+            found += triples
+            room -= sum(len(some.entries) for some in triples)
+        if crowded and room > 0:
+            scanned, row = index.scanned(number, queries[number], row, room)
+            found.append(scanned)
+            room -= len(scanned.entries)
+            if row == len(rows):
+                number, row = number + 1, 0
+    return _triples(found), number, row
 
 
 def build_band(  # noqa: PLR0917 - the same
@@ -61,11 +63,11 @@ def build_band(  # noqa: PLR0917 - the same
     width: int,
     next_start: int,
     next_width: int,
-    directory: NDArray[np.uint8],
+    directory: NDArray[np.uint32],
     postings: NDArray[np.uint32],
     /,
 ) -> None:
-    """Fill the lines and the postings of one band."""
+    """Fill one band's part of the directory and its postings."""
     keys = _keys(rows, start, width)
     # Sorting value and index as one number is several times as fast as an argsort.
     ordered = (keys << np.uint64(32)) | np.arange(len(rows), dtype=np.uint64)
@@ -74,15 +76,8 @@ def build_band(  # noqa: PLR0917 - the same
     row_bits = _row_bits(len(rows))
     hints = _keys(rows, next_start, min(_POSTING_BITS - row_bits, next_width))
     postings[:] = (hints << np.uint64(row_bits)).astype(np.uint32)[indices] | indices
-    buckets = len(directory) * LINE_BUCKETS
-    ends = np.full(buckets + 1, len(rows), np.int64)
-    ends[0] = 0
-    counts = np.bincount(keys.astype(np.int64), minlength=1 << width)
-    np.cumsum(counts, out=ends[1 : len(counts) + 1])
-    bases = ends[:-1:LINE_BUCKETS]
-    directory[:, :_BASE_BYTES] = bases.astype("<u4").view(np.uint8).reshape(-1, _BASE_BYTES)
-    behind = ends[1:].reshape(-1, LINE_BUCKETS) - bases[:, np.newaxis]
-    directory[:, _BASE_BYTES:] = np.minimum(behind, _SATURATED)
+    directory[0] = 0
+    directory[1:] = np.bincount(keys.astype(np.int64), minlength=1 << width).cumsum()
 
 
 def shuffle(
@@ -108,48 +103,51 @@ class _Index(NamedTuple):
     """What is searched, and how far."""
 
     rows: _Rows
-    directory: NDArray[np.uint8]
+    directory: NDArray[np.uint32]
     postings: NDArray[np.uint32]
     threshold: int
 
-    def scanned(self, number: int, query: _Rows) -> _Triples:
-        """All rows near one query, by counting every distance."""
-        entries, distances = [], []
-        for begin in range(0, len(self.rows), _ROWS_AT_ONCE):
-            counted = _distances(self.rows[begin : begin + _ROWS_AT_ONCE], query)
-            near = np.flatnonzero(counted <= self.threshold)
-            entries.append(near + begin)
+    def scanned(self, number: int, query: _Rows, row: int, room: int) -> tuple[_Triples, int]:
+        """The rows near one query from a row on, by counting every distance; and where that stopped."""
+        entries, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        while row < len(self.rows) and room > 0:
+            counted = _distances(self.rows[row : row + _ROWS_AT_ONCE], query)
+            near = np.flatnonzero(counted <= self.threshold)[:room]
+            entries.append(near + row)
             distances.append(counted[near].astype(np.int64))
-        found = np.concatenate(entries) if entries else np.empty(0, np.int64)
-        return _Triples(
-            np.full(len(found), number, np.int64),
-            found,
-            np.concatenate(distances) if distances else np.empty(0, np.int64),
-        )
+            room -= len(near)
+            row = row + len(counted) if room else row + int(near[-1]) + 1
+        found = np.concatenate(entries)
+        return _Triples(np.full(len(found), number, np.int64), found, np.concatenate(distances)), row
 
 
 class _Probes(NamedTuple):
     """What to look up for each query: its key in ``bands[i]``, with the bits of ``masks[i]`` turned over.
 
-    ``lines[i]`` is where the directory of that band begins, ``places[i]`` the number of the band.
+    ``slots[i]`` is where that band's part of the directory begins, and ``spare[i]`` how many bits a hint may
+    differ in.
     """
 
     bands: NDArray[np.int64]
     masks: NDArray[np.int64]
-    lines: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    spare: NDArray[np.int64]
 
 
 @lru_cache(maxsize=16)
 def _probes(cuts: bytes) -> _Probes:
-    bands, masks, lines = [], [], []
-    line = 0
-    for number, (_, width, radius) in enumerate(np.frombuffer(cuts, np.int32).reshape(-1, 3).tolist()):
+    bands, masks, slots, spare = [], [], [], []
+    slot = 0
+    planned = np.frombuffer(cuts, np.int32).reshape(-1, 3).tolist()
+    for number, (_, width, radius) in enumerate(planned):
         near = _masks(width, radius)
         bands.append(np.full(len(near), number, np.int64))
         masks.append(near)
-        lines.append(np.full(len(near), line, np.int64))
-        line += -(-(1 << width) // LINE_BUCKETS) + 1
-    return _Probes(np.concatenate(bands), np.concatenate(masks), np.concatenate(lines))
+        slots.append(np.full(len(near), slot, np.int64))
+        following = planned[(number + 1) % len(planned)][2]
+        spare.append(radius + following + 1 - np.bitwise_count(near).astype(np.int64))
+        slot += (1 << width) + 1
+    return _Probes(*(np.concatenate(column) for column in (bands, masks, slots, spare)))
 
 
 @lru_cache(maxsize=64)
@@ -165,60 +163,74 @@ def _masks(width: int, radius: int) -> NDArray[np.int64]:
     )
 
 
-def _look_up(  # noqa: PLR0917 - one search, cut where its memory is bounded
-    index: _Index, probes: _Probes, cuts: NDArray[np.int32], queries: _Rows, first: int, limit: int
-) -> Iterator[_Triples]:
-    """Search a few queries by their bands, and those that meet crowded bands by a scan."""
-    keys = np.stack([_keys(queries, start, width) for start, width, _ in cuts.tolist()], axis=1).astype(
-        np.int64
-    )
-    lines, slots = np.divmod(keys[:, probes.bands] ^ probes.masks, LINE_BUCKETS)
-    begins, sizes = _buckets(index, lines + probes.lines, slots)
-    totals = sizes.sum(axis=1)
-    for query in np.flatnonzero(totals > limit).tolist():
-        yield index.scanned(first + query, queries[query])
+def _look_up(
+    index: _Index, cuts: NDArray[np.int32], queries: _Rows, first: int, limit: int
+) -> tuple[list[_Triples], int, bool]:
+    """Search some queries by their bands, up to the first that meets crowded bands.
+
+    Returns:
+        What was found; the first query that was not searched; and whether that is a crowded one.
+    """
+    probes = _probes(cuts.tobytes())
+    some = queries[first : first + max(1, _PROBES_AT_ONCE // len(probes.masks))]
+    keys = np.stack([_keys(some, start, width) for start, width, _ in cuts.tolist()], axis=1)
+    begins, sizes = _buckets(index, probes.slots + (keys.astype(np.int64)[:, probes.bands] ^ probes.masks))
+    crowded = np.flatnonzero(sizes.sum(axis=1) > limit)
+    quiet = np.arange(crowded[0] if len(crowded) else len(some))
     begins += probes.bands * len(index.rows)
-    quiet = np.flatnonzero(totals <= limit)
-    for group in _groups(totals[quiet], _CANDIDATES_AT_ONCE):
-        found = _count(index, quiet[group], begins, sizes, queries)
-        yield found._replace(queries=found.queries + first)
+    hints = np.stack([_hints(index, cuts, some, number) for number in range(len(cuts))], axis=1)
+    found = [
+        counted._replace(queries=counted.queries + first)
+        for group in _groups(sizes[quiet].sum(axis=1), _CANDIDATES_AT_ONCE)
+        for counted in [_count(index, probes, quiet[group], begins, sizes, some, hints)]
+    ]
+    return found, first + len(quiet), len(crowded) > 0
 
 
-def _buckets(
-    index: _Index, lines: NDArray[np.int64], slots: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the rows of buckets begin in their band's postings, and how many they are, or a few more."""
-    base_words = index.directory.view("<u4")[:, 0]
-    bases = base_words[lines].astype(np.int64)
-    before = index.directory[lines, _BASE_BYTES - 1 + slots].astype(np.int64)
-    begins = bases + np.where(slots > 0, before, 0)
-    behind = index.directory[lines, _BASE_BYTES + slots].astype(np.int64)
-    ends = np.where(behind < _SATURATED, bases + behind, base_words[lines + 1].astype(np.int64))
+def _hints(index: _Index, cuts: NDArray[np.int32], queries: _Rows, number: int) -> NDArray[np.uint32]:
+    """What each query would have as the hint of a posting in one band."""
+    start, width, _ = cuts[(number + 1) % len(cuts)].tolist()
+    return _keys(queries, start, min(_POSTING_BITS - _row_bits(len(index.rows)), width)).astype(np.uint32)
+
+
+def _buckets(index: _Index, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the rows of buckets begin in their band's postings, and how many they are."""
+    begins, ends = index.directory[slots].astype(np.int64), index.directory[slots + 1].astype(np.int64)
     if (begins > ends).any() or (ends > len(index.rows)).any():
-        raise ValueError("the index is damaged: it points outside itself")
+        raise ValueError(_DAMAGED)
     return begins, ends - begins
 
 
-def _count(
+def _count(  # noqa: PLR0917 - one search, cut where its memory is bounded
     index: _Index,
+    probes: _Probes,
     asking: NDArray[np.int64],
     begins: NDArray[np.int64],
     sizes: NDArray[np.int64],
     queries: _Rows,
+    hints: NDArray[np.uint32],
 ) -> _Triples:
-    """Count the distances of all rows that share a near band value with these queries."""
+    """Count the distances of the rows that share a near band value with these queries, and whose hint does.
+
+    Why no row is lost by its hint is told at ``gather`` in ``_hamming.c``.
+    """
     flat = sizes[asking].ravel()
     filled = np.flatnonzero(flat)
     lengths = flat[filled]
     ends = lengths.cumsum()
     count = int(ends[-1]) if len(ends) else 0
     places = np.repeat(begins[asking].ravel()[filled] - ends + lengths, lengths) + np.arange(count)
-    # What a hint would set aside is set aside by its distance.
-    row_mask = (1 << _row_bits(len(index.rows))) - 1
-    candidates = index.postings.reshape(-1)[places].astype(np.int64) & row_mask
+    postings = index.postings.reshape(-1)[places]
+    row_bits = _row_bits(len(index.rows))
+    candidates = postings.astype(np.int64) & ((1 << row_bits) - 1)
     if (candidates >= len(index.rows)).any():
-        raise ValueError("the index is damaged: it points outside itself")
-    asked = np.repeat(asking, sizes[asking].sum(axis=1))
+        raise ValueError(_DAMAGED)
+    asked, probed = np.divmod(np.repeat(filled, lengths), len(probes.masks))
+    asked = asking[asked]
+    told = (postings.astype(np.uint64) >> np.uint64(row_bits)).astype(np.uint32)
+    differing = np.bitwise_count(told ^ hints[asked, probes.bands[probed]])
+    may_be_near = np.flatnonzero(differing <= probes.spare[probed])
+    candidates, asked = candidates[may_be_near], asked[may_be_near]
     distances = _distances(index.rows[candidates], queries[asked])
     near = np.flatnonzero(distances <= index.threshold)
     # A row turns up once for each band that it shares.

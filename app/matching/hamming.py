@@ -9,21 +9,21 @@ band, so looking up all band values that near finds it, and the true distance is
 Where that would cost more than looking at every row, as in a small index or in one whose rows share a band,
 every row is looked at instead. The worst case is that of a scan.
 
-The directory of a band is lines of 64 bytes, one cache line each, for 60 values: a uint32 tells where the
-rows of the first begin in the band's postings, and a byte for each tells how far behind that its rows end.
-255 says 'or further': such rows are sought up to the beginning of the next line, and told apart by their own
-bits. One more line ends the last.
+The directory of a band tells for each of its values where the rows that hold it begin in the band's postings;
+one number more ends the last. Bands are so narrow that a value has some ten to twenty rows, about one line of
+the cache: what a look-up costs is the lines that it fetches from memory in no order, and many values with a
+row or none would cost more of them than few values with a line of rows.
 
 A posting is the index of a row. The bits above it hold as much as fits of the row's value in the next band,
-the first after the last: a hint that sets most rows aside before they are fetched (``may_lead`` in
-``_hamming.c`` tells why none is lost).
+the first after the last: a hint that sets most rows aside before they are fetched (``gather`` in
+``_hamming.c`` tells why none is lost). Where the processor can, sixteen postings are looked at in one go.
 
 ``HammingIndex.search`` is the seam; what loops behind it is compiled (``_hamming.c``) where it could be.
 """
 
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from itertools import accumulate
+from itertools import pairwise
 from math import comb
 from typing import Final, NamedTuple, Self
 
@@ -32,18 +32,23 @@ from numpy.typing import NDArray
 
 from app.errors import NotReadyError
 from app.matching.engine import ENGINE, Engine
-from app.matching.fallback import LINE_BUCKETS, LINE_BYTES
 
 WORD_BITS: Final = 64
 
 SCANNED_ROWS: Final = 8192
 """Up to this many rows a scan is as fast as any directory."""
 
-_DIRECTORY_PER_ROW: Final = 12
+_DIRECTORY_PER_ROW: Final = 1.2
 """Most values of bands a row, all bands together."""
 
-# Counting one candidate costs about this many rows of a scan: memory in no order against memory in order.
-_CANDIDATE_COST: Final = 6
+# What a look-up costs, in rows of a scan: a value in the directory and its first postings, one posting more,
+# and a row that is fetched. Memory in no order against memory in order.
+_VALUE_COST: Final = 12
+_POSTING_COST: Final = 0.5
+_ROW_COST: Final = 10
+
+# A scan takes the place of a look-up that meets more postings than this part of all rows.
+_CROWD: Final = 4
 
 # Any fixed number will do; snapshots depend on it.
 _PERMUTATION_SEED: Final = 0x50445131
@@ -80,9 +85,9 @@ class Band:
     width: int
 
     @property
-    def lines(self) -> int:
-        """How many lines its directory has."""
-        return -(-(1 << self.width) // LINE_BUCKETS) + 1
+    def slots(self) -> int:
+        """How many numbers its part of the directory has."""
+        return (1 << self.width) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +96,12 @@ class HammingIndex:
 
     Attributes:
         rows: uint64, shape (n, words); shuffled by ``pack``.
-        directory: uint8, shape (lines, 64); band after band, empty if the index is only ever scanned.
+        directory: uint32, shape (slots,); band after band, empty if the index is only ever scanned.
         postings: uint32, shape (bands, n); for each band, all rows in the order of its values.
     """
 
     rows: Rows = field(repr=False)
-    directory: NDArray[np.uint8] = field(repr=False)
+    directory: NDArray[np.uint32] = field(repr=False)
     postings: NDArray[np.uint32] = field(repr=False)
 
     @classmethod
@@ -104,12 +109,12 @@ class HammingIndex:
         """Index values in memory: uint8, shape (n, bytes), bytes 8, 16, 24 or 32."""
         rows = pack(values)
         bands = bands_of(*rows.shape)
-        directory = np.empty((directory_lines(*rows.shape), LINE_BYTES), np.uint8)
+        directory = np.empty(directory_slots(*rows.shape), np.uint32)
         postings = np.empty((len(bands), len(rows)), np.uint32)
         begin = 0
         for number, band in enumerate(bands):
-            index_band(rows, number, directory[begin : begin + band.lines], postings[number])
-            begin += band.lines
+            index_band(rows, number, directory[begin : begin + band.slots], postings[number])
+            begin += band.slots
         return cls(rows, directory, postings)
 
     def __len__(self) -> int:
@@ -132,25 +137,31 @@ class HammingIndex:
         count, words = self.rows.shape
         cuts = _cuts(count, words, threshold)
         # Without cuts every row is looked at, and neither directory nor postings are.
-        directory, postings = (self.directory, self.postings) if len(cuts) else (_NO_LINES, _NO_POSTINGS)
+        directory, postings = (self.directory, self.postings) if len(cuts) else (_NOTHING, _NOTHING)
+        packed, found, number, row = pack(queries), [], 0, 0
         try:
-            found = engine.search(
-                self.rows,
-                words,
-                directory,
-                postings,
-                cuts,
-                pack(queries),
-                threshold,
-                count // _CANDIDATE_COST,
-            )
+            while number < len(packed):
+                some, number, row = engine.search(
+                    self.rows,
+                    words,
+                    directory,
+                    postings,
+                    cuts,
+                    packed,
+                    threshold,
+                    count // _CROWD,
+                    _HITS_AT_ONCE,
+                    number,
+                    row,
+                )
+                found.append(some)
         except ValueError as error:
             raise NotReadyError(f"banks: {error}") from None
-        return Hits(*np.frombuffer(found, np.uint32).reshape(-1, 3).T.astype(np.int64))
+        return Hits(*np.frombuffer(b"".join(found), np.uint32).reshape(-1, 3).T.astype(np.int64))
 
 
-_NO_LINES: Final = np.empty((0, LINE_BYTES), np.uint8)
-_NO_POSTINGS: Final = np.empty(0, np.uint32)
+_NOTHING: Final = np.empty(0, np.uint32)
+_HITS_AT_ONCE: Final = 1 << 18
 
 
 def pack(values: NDArray[np.uint8]) -> Rows:
@@ -175,21 +186,20 @@ def bands_of(rows: int, words: int) -> tuple[Band, ...]:
         return ()
     bits = words * WORD_BITS
     for count in range(max(2, bits // 32), bits):
-        widths = [bits // count + (band < bits % count) for band in range(count)]
-        if sum(1 << width for width in widths) <= _DIRECTORY_PER_ROW * rows:
+        starts = [band * bits // count for band in range(count + 1)]
+        bands = tuple(Band(start, end - start) for start, end in pairwise(starts))
+        if sum(band.slots for band in bands) <= _DIRECTORY_PER_ROW * rows:
             break
-    return tuple(
-        Band(start, width) for start, width in zip(accumulate(widths, initial=0), widths, strict=False)
-    )
+    return bands
 
 
-def directory_lines(rows: int, words: int) -> int:
-    """How many lines the directory of so many rows of so many words has."""
-    return sum(band.lines for band in bands_of(rows, words))
+def directory_slots(rows: int, words: int) -> int:
+    """How many numbers the directory of so many rows of so many words has."""
+    return sum(band.slots for band in bands_of(rows, words))
 
 
-def index_band(rows: Rows, number: int, directory: NDArray[np.uint8], postings: NDArray[np.uint32]) -> None:
-    """Fill one band's lines of the directory, shape (lines, 64), and its postings, shape (rows,)."""
+def index_band(rows: Rows, number: int, directory: NDArray[np.uint32], postings: NDArray[np.uint32]) -> None:
+    """Fill one band's part of the directory, shape (slots,), and its postings, shape (rows,)."""
     bands = bands_of(*rows.shape)
     band, following = bands[number], bands[(number + 1) % len(bands)]
     engine.build_band(
@@ -214,19 +224,32 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
     """
     bands = bands_of(rows, words)
     radii = [-1] * len(bands)
-    limit = rows // _CANDIDATE_COST
+    hint = 32 - max(1, (rows - 1).bit_length())
 
-    def cost(band: int) -> float:
-        """Of raising a band's radius by one: the directory slots it adds, and the rows found there."""
-        slots = comb(bands[band].width, radii[band] + 1)
-        return slots * (1 + 2 * rows / (1 << bands[band].width))
+    def cost(number: int, radii: list[int]) -> float:
+        """Of one band, as ``_hamming.c`` looks it up: rows pass whose hints are near enough by chance."""
+        following = (number + 1) % len(bands)
+        width, hint_width = bands[number].width, min(hint, bands[following].width)
+        held = rows / (1 << width)
+        total = 0.0
+        for weight in range(radii[number] + 1):
+            spare = radii[number] + radii[following] + 1 - weight
+            passing = sum(comb(hint_width, bits) for bits in range(spare + 1)) / (1 << hint_width)
+            total += comb(width, weight) * (_VALUE_COST + held * (_POSTING_COST + _ROW_COST * passing))
+        return total
+
+    def raised(number: int) -> float:
+        """What it costs to raise a band's radius by one; the band before it lets more rows pass then."""
+        before = (number - 1) % len(bands)
+        higher = [*radii[:number], radii[number] + 1, *radii[number + 1 :]]
+        return sum(cost(each, higher) - cost(each, radii) for each in {before, number})
 
     spent = 0.0
     while bands and sum(radius + 1 for radius in radii) < threshold + 1:
-        raisable = [number for number, band in enumerate(bands) if radii[number] < band.width]
-        cheapest = min(raisable, key=cost, default=None)
-        spent += cost(cheapest) if cheapest is not None else limit + 1
-        if spent > limit or cheapest is None:
+        costs = {number: raised(number) for number, band in enumerate(bands) if radii[number] < band.width}
+        cheapest = min(costs, key=lambda number: costs[number], default=None)
+        spent += costs[cheapest] if cheapest is not None else rows
+        if spent >= rows or cheapest is None:
             return _NO_CUTS
         radii[cheapest] += 1
     cuts = [(band.start, band.width, radius) for band, radius in zip(bands, radii, strict=True)]

@@ -33,22 +33,22 @@ from numpy.typing import NDArray
 from app.entries import Entries
 from app.matching.columns import Banks, Ids, is_code_kind, is_offset_kind
 from app.matching.digests import DigestIndex
-from app.matching.fallback import LINE_BYTES
-from app.matching.hamming import HammingIndex, bands_of, directory_lines, index_band, pack
+from app.matching.hamming import HammingIndex, bands_of, directory_slots, index_band, pack
 from app.matching.index import EntryIndex, Part, count_by_bank
 from app.media import SignalType
 
 _MAGIC: Final = b"CORDONIX"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _HEAD: Final = struct.Struct("<8sIIQ32s")
 _ALIGNMENT: Final = 4096
+_SLOT_BYTES: Final = 4
 _VERIFIED_AT_ONCE: Final = 1 << 24
 _NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{32})\.snapshot")
 _UNFINISHED: Final = ".unfinished"
 _LOCK: Final = "lock"
 
 _DIGEST_SECTIONS: Final = {"prefixes": "<u8", "values": "|u1"}
-_PERCEPTUAL_SECTIONS: Final = {"rows": "<u8", "directory": "|u1", "postings": "<u4"}
+_PERCEPTUAL_SECTIONS: Final = {"rows": "<u8", "directory": "<u4", "postings": "<u4"}
 
 
 class SnapshotError(Exception):
@@ -214,7 +214,7 @@ class SnapshotWriter:
         shape = (count, rows_section.length // 8 // count)
         bands = bands_of(*shape)
         directory = self._begin_section()
-        postings = _Section(_aligned(directory.offset + directory_lines(*shape) * LINE_BYTES))
+        postings = _Section(_aligned(directory.offset + directory_slots(*shape) * _SLOT_BYTES))
         self._file.flush()
         with contextlib.closing(
             mmap.mmap(
@@ -224,16 +224,16 @@ class SnapshotWriter:
             rows = np.frombuffer(mapping, "<u8").reshape(shape)
             for number, band in enumerate(bands):
                 self._check()
-                lines, order = np.empty((band.lines, LINE_BYTES), np.uint8), np.empty(count, np.uint32)
-                index_band(rows, number, lines, order)
+                slots, order = np.empty(band.slots, np.uint32), np.empty(count, np.uint32)
+                index_band(rows, number, slots, order)
                 # Each goes behind what its section has: the file ends where the last of the postings does.
-                self._append(lines, directory)
+                self._append(slots, directory)
                 self._append(order, postings)
             # The mapping cannot be closed while an array looks at it.
             del rows
         return {
             "rows": rows_section.described(shape, "<u8"),
-            "directory": directory.described((directory.length // LINE_BYTES, LINE_BYTES), "|u1"),
+            "directory": directory.described((directory.length // _SLOT_BYTES,), "<u4"),
             "postings": postings.described((len(bands), count), "<u4"),
         }
 
@@ -379,7 +379,7 @@ class _Reader:
             words = of.size_bytes // 8
             shapes |= {
                 "rows": (count, words),
-                "directory": (directory_lines(count, words), LINE_BYTES),
+                "directory": (directory_slots(count, words),),
                 "postings": (len(bands_of(count, words)), count),
             }
             search = HammingIndex(columns["rows"], columns["directory"], columns["postings"])

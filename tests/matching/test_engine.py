@@ -90,9 +90,9 @@ def test_what_does_not_fit_together_is_refused_before_it_is_read(given: dict[str
         "queries": bytes(32),
     } | given
     with pytest.raises(ValueError, match=r"rows|bands|look-ups|buffer|aligned"):
-        _hamming.search(*arguments.values(), 31, 10)  # type: ignore[call-arg, arg-type]
+        _hamming.search(*arguments.values(), 31, 10, 100, 0, 0)  # type: ignore[call-arg, arg-type]
 
 
 def test_a_number_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError):
-        _hamming.search(bytes(64), "4", b"", b"", b"", bytes(32), 31, 10)  # type: ignore[arg-type]
+        _hamming.search(bytes(64), "4", b"", b"", b"", bytes(32), 31, 10, 100, 0, 0)  # type: ignore[arg-type]

@@ -1,11 +1,13 @@
 """The search is exact: for any rows, queries and threshold it finds what counting all distances finds.
 
-Each test runs with the compiled loops, which ``make setup`` builds, and with those in NumPy.
+Each test runs with the compiled loops, which ``make setup`` builds, for each kind of processor that this one
+can stand in for, and with those in NumPy.
 """
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
+from types import SimpleNamespace
+from typing import Final, cast
 
 import numpy as np
 import pytest
@@ -16,17 +18,29 @@ from numpy.typing import NDArray
 from app.errors import NotReadyError
 from app.matching import _hamming, fallback, hamming
 from app.matching.engine import ENGINE, Engine
-from app.matching.fallback import LINE_BYTES
-from app.matching.hamming import HammingIndex, bands_of, directory_lines, pack, unpack
+from app.matching.hamming import HammingIndex, bands_of, directory_slots, pack, unpack
 
 Values = NDArray[np.uint8]
 
-ENGINES: Final[dict[str, Engine]] = {"compiled": _hamming, "fallback": fallback}
+
+def _compiled(search: str) -> Engine:
+    by_name = {
+        "search": getattr(_hamming, search),
+        "build_band": _hamming.build_band,
+        "shuffle": _hamming.shuffle,
+    }
+    return cast("Engine", SimpleNamespace(**by_name))
+
+
+ENGINES: Final[dict[str, Engine]] = {"fallback": fallback} | {
+    name: _compiled(name) for name in dir(_hamming) if name.startswith("search_")
+}
+"""What this processor can do."""
 
 
 @pytest.fixture(scope="module", params=ENGINES, autouse=True)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Each of the two in turn, for all that is built and searched."""
+    """Each of them in turn, for all that is built and searched."""
     hamming.engine = ENGINES[request.param]
     yield hamming.engine
     hamming.engine = ENGINE
@@ -158,9 +172,9 @@ def test_a_damaged_index_gives_an_error_and_no_answer(indexed: tuple[Values, Ham
     lost = HammingIndex(index.rows, index.directory, np.full_like(index.postings, 2**32 - 1))
     with pytest.raises(NotReadyError, match="damaged"):
         lost.search(values[:1], 31)
-    for byte in (0, 255):
-        astray = HammingIndex(index.rows, np.full_like(index.directory, byte), index.postings)
-        if byte:
+    for slot in (0, 2**32 - 1):
+        astray = HammingIndex(index.rows, np.full_like(index.directory, slot), index.postings)
+        if slot:
             with pytest.raises(NotReadyError, match="damaged"):
                 astray.search(values[:1], 31)
         else:
@@ -176,7 +190,7 @@ def test_no_damage_makes_the_search_read_outside_its_memory(
     values, index = indexed
     rng = np.random.default_rng(seed)
     directory, postings = index.directory.copy(), index.postings.copy()
-    for damaged in (directory, postings.view(np.uint8)):
+    for damaged in (directory.view(np.uint8), postings.view(np.uint8)):
         places = rng.random(damaged.shape) < share**4
         damaged[places] = rng.integers(0, 256, int(places.sum()), np.uint8)
     with contextlib.suppress(NotReadyError):
@@ -221,7 +235,7 @@ def test_bands_cover_each_bit_once_and_their_directory_stays_in_proportion(rows:
         words * 64,
     ]
     assert all(band.width <= 32 for band in bands)
-    assert directory_lines(rows, words) * LINE_BYTES <= 13 * rows
+    assert directory_slots(rows, words) <= 1.2 * rows
 
 
 @pytest.mark.parametrize("threshold", range(65))
@@ -254,3 +268,23 @@ def test_the_shuffle_never_changes_since_snapshots_rely_on_it() -> None:
 def test_the_value_of_an_entry_is_told_as_it_came(indexed: tuple[Values, HammingIndex]) -> None:
     values, index = indexed
     assert index.value(123) == values[123].tobytes()
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_a_search_that_stops_at_so_many_finds_the_rest_when_it_goes_on(
+    indexed: tuple[Values, HammingIndex], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By bands where few rows are near, row after row where all of them are, and for queries after those."""
+    values, index = indexed
+    crowd = HammingIndex.build(np.tile(values[:1], (9_000, 1)))
+    for searchable, queries, threshold in (
+        (index, planted(values, [0, 40, 3, 31]), 31),
+        (index, planted(values, [0, 3]), 110),
+        (crowd, np.concatenate([values[1:2], values[:1], values[1:2], values[:1]]), 16),
+    ):
+        whole = searchable.search(queries, threshold)
+        assert len(whole.entries) >= 3
+        monkeypatch.setattr(hamming, "_HITS_AT_ONCE", most)
+        for all_at_once, pieced in zip(whole, searchable.search(queries, threshold), strict=True):
+            assert np.array_equal(all_at_once, pieced)
+        monkeypatch.undo()

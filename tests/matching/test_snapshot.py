@@ -156,7 +156,7 @@ def test_sections_that_do_not_fit_together_are_refused(
 ) -> None:
     """As when the bands of another build of Cordon would be read with these."""
     path = written(directory)
-    monkeypatch.setattr(snapshot, "directory_lines", lambda *_: 1)
+    monkeypatch.setattr(snapshot, "directory_slots", lambda *_: 1)
     with pytest.raises(SnapshotError, match="fit together"):
         open_snapshot(path)
 
