@@ -269,7 +269,7 @@ class ReportSettings(_Stage):
 class RetentionSettings(_Stage):
     """How long reports are kept."""
 
-    jurisdiction: Literal["us", "uk", "eu", "ca"] | None = Field(
+    jurisdiction: Literal["us", "uk", "eu", "ca", "ca-c16"] | None = Field(
         None,
         description="Whose law says how long finished reports are kept. Without it, time removes none but "
         "rejected ones. Ask a lawyer first.",
@@ -280,7 +280,7 @@ class RetentionSettings(_Stage):
         "longer than the longest.",
     )
     rejected_days: Annotated[int, Field(ge=0)] = Field(
-        30, description="How long rejected reports are kept; in the `eu` they are not."
+        30, description="How long rejected and retracted reports are kept; in the `eu` they are not."
     )
 
 

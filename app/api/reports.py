@@ -245,12 +245,16 @@ async def approve(request: Request, at: InServices, key: ReportKey, report_id: R
     "/v1/reports/{report_id}/reject",
     name="report_reject",
     responses=_PROBLEMS_OF_DECISION,
-    response_description="The rejected report.",
+    response_description="The report: `rejected`, or where it was if it is open at the authority.",
     openapi_extra=_SIGNED_BODY,
     summary="Reject a report as a false match, with a custodian's signed document",
 )
 async def reject(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
-    """`cordon report reject --out FILE` writes it, and names what is to be taken out of its bank."""
+    """`cordon report reject --out FILE` writes it, and names what is to be taken out of its bank.
+
+    A `submitted` report stays so until the worker withdrew it: then it is `retracted`, or `filed` if it was
+    too late.
+    """
     return await _decide(request, at, key, report_id, Action.REJECT)
 
 

@@ -10,7 +10,9 @@ A report is opened (``/submit``), and then filed (``/finish``), which cannot be 
 
 Until 4 is written, whoever comes next begins with ``/submit`` again: an open report that nobody finishes
 expires. From then on ``/finish`` is repeated under the very same id, and only what the authority says counts.
-Nothing is cleaned up on the way out, so that a kill is no different from any other end.
+Where a custodian rejects a report that is open, ``/retract`` takes the place of ``/finish``: the authority
+takes one of the two, and its answer says which. Nothing is cleaned up on the way out, so that a kill is no
+different from any other end.
 """
 
 import hashlib
@@ -36,7 +38,7 @@ from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema
 from app.store import decisions, filings
 from app.store.database import Database
-from app.store.decisions import NotApprovedError
+from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.filings import Step, Transaction, Turn
 from app.store.report_states import State
 from app.store.witness import Witness
@@ -57,6 +59,8 @@ class Outcome(StrEnum):
     FILED = "filed"
     DRY_RUN = "dry_run"
     PARKED = "parked"
+    RETRACTED = "retracted"
+    """A custodian took the approval back, and what was open at the authority is withdrawn."""
     POSTPONED = "postponed"
     STOPPED = "stopped"
     """The authority refuses Cordon itself: no report can be filed until a person mends that."""
@@ -99,11 +103,18 @@ class _Document:
 class _HaltedError(Exception):
     """The turn cannot go on; ``halt`` says what follows, ``cause`` why if a person is needed."""
 
-    def __init__(self, halt: Meaning, cause: str, answer: Answer | None = None) -> None:
+    def __init__(
+        self, halt: Meaning, cause: str, answer: Answer | None = None, *, keep_open: bool = False
+    ) -> None:
         super().__init__(cause)
         self.halt = halt
         self.cause = cause
         self.answer = answer or Answer()
+        self.keep_open = keep_open
+
+
+class _WithdrawnError(_HaltedError):
+    """A custodian took the approval back: what is open at the authority is to be withdrawn there."""
 
 
 async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
@@ -136,23 +147,25 @@ async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
 
 
 async def _file(desk: Desk, turn: Turn) -> Outcome:
-    turn = await _from_where_it_stands(desk, turn)
+    opened = turn
     try:
         document = await _document(desk, turn)
-    except _HaltedError as halted:
-        if halted.halt is Meaning.PARK and _open_and_unfinished(turn):
-            return await _withdraw_and_park(desk, turn, halted)
-        raise
-    authority_report_id = turn.filing.authority_report_id
-    if authority_report_id is None:
-        answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
-        authority_report_id = str(answer.report_id)
-        if not await _keep_opened(desk, turn, document, answer):
-            # Nobody will finish it, so it would expire; it is only tidier to say so.
-            await desk.authority.retract(authority_report_id)
+        opened = turn = await _from_where_it_stands(desk, turn)
+        if turn.filing.authority_report_id is None:
+            answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
+            filing = replace(turn.filing, authority_report_id=str(answer.report_id))
+            opened = replace(turn, state=State.SUBMITTED, filing=filing)
+            if not await _keep_opened(desk, turn, answer):
+                return await _retract_unwanted(desk, opened)
+        if not await _attempt_finish(desk, turn, document):
             return Outcome.OVERTAKEN
-    if not await _attempt_finish(desk, turn, document):
-        return Outcome.OVERTAKEN
+    except _HaltedError as halted:
+        if isinstance(halted, _WithdrawnError) and opened.state is State.SUBMITTED:
+            return await _withdraw(desk, opened)
+        if halted.halt is Meaning.PARK and _open_and_unfinished(desk, opened):
+            return await _withdraw_and_park(desk, opened, halted)
+        raise
+    authority_report_id = str(opened.filing.authority_report_id)
     answer = _expect(Meaning.FINISHED, Call.FINISH, await desk.authority.finish(authority_report_id))
     return await _keep_finished(desk, turn, authority_report_id, answer)
 
@@ -161,6 +174,8 @@ async def _from_where_it_stands(desk: Desk, turn: Turn) -> Turn:
     """The turn as it may go on: as it stands, or from the beginning where that is safe."""
     filing, now = turn.filing, desk.now()
     elsewhere = filing.environment != desk.environment.value
+    if filing.step is Step.RETRACTED:
+        return await _afresh(desk, turn, now)
     tried_out = filing.step is Step.FINISHED or elsewhere
     if filing.finish_attempted_at is not None:
         if tried_out and not Environment(filing.environment).counts:
@@ -223,6 +238,8 @@ async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decision
             dual_control=desk.dual_control,
             automatic=desk.automatic,
         )
+    except WithdrawnError:
+        raise _WithdrawnError(Meaning.PARK, "not_approved") from None
     except NotApprovedError:
         raise _HaltedError(Meaning.PARK, "not_approved") from None
     except ConflictError:
@@ -232,11 +249,11 @@ async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decision
         raise _HaltedError(Meaning.RETRY, "gone") from None
 
 
-async def _keep_opened(desk: Desk, turn: Turn, document: _Document, answer: Answer) -> bool:
+async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:
     """Commit the authority's id; whether the report may go on under it."""
 
     async def keep(connection: Transaction) -> bool:
-        kept = await filings.opened(
+        return await filings.opened(
             connection,
             turn,
             str(answer.report_id),
@@ -244,9 +261,6 @@ async def _keep_opened(desk: Desk, turn: Turn, document: _Document, answer: Answ
             now=desk.now(),
             details=_details(desk, str(answer.report_id)),
         )
-        if kept:
-            await _check_still_approved(connection, desk, turn, document)
-        return kept
 
     return await desk.database.write(keep)
 
@@ -289,6 +303,50 @@ async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answe
     return Outcome.FILED if desk.environment.counts else Outcome.DRY_RUN
 
 
+async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
+    """Withdraw a report at the authority, as a custodian wanted, unless it is filed already.
+
+    Finishing may have been attempted before, and may be under way: the authority takes either that or this.
+    """
+    filing, authority_report_id = turn.filing, turn.filing.authority_report_id
+    attempted = filing.finish_attempted_at is not None
+    if authority_report_id is None or filing.environment != desk.environment.value:
+        if attempted and Environment(filing.environment).counts:
+            raise _HaltedError(Meaning.PARK, "finish_unknown")
+        # What is open in another environment expires there: nobody finishes it.
+        return await _keep_retracted(desk, turn, Answer())
+    answer = await desk.authority.retract(authority_report_id)
+    found = meaning(Call.RETRACT, answer)
+    if found is Meaning.FINISHED:
+        return await _keep_finished(desk, turn, authority_report_id, answer)
+    # What is not known there expired, unless somebody tried to file it.
+    if found is Meaning.DONE or (found is Meaning.GONE and not attempted):
+        return await _keep_retracted(desk, turn, answer)
+    if found in {Meaning.RETRY, Meaning.STOP}:
+        raise _HaltedError(found, f"{Call.RETRACT.value}_{found.value}", answer)
+    raise _HaltedError(Meaning.PARK, cause(answer), answer, keep_open=True)
+
+
+async def _retract_unwanted(desk: Desk, turn: Turn) -> Outcome:
+    """Withdraw what was opened while somebody decided otherwise; it would expire anyway."""
+    answer = await desk.authority.retract(str(turn.filing.authority_report_id))
+    if meaning(Call.RETRACT, answer) is not Meaning.DONE:
+        return Outcome.OVERTAKEN
+    return await _keep_retracted(desk, turn, answer)
+
+
+async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
+    authority_report_id = turn.filing.authority_report_id
+    details = _details(desk, authority_report_id) if authority_report_id is not None else {}
+
+    async def keep(connection: Transaction) -> bool:
+        return await filings.retracted(
+            connection, turn, code=answer.code, request_id=answer.request_id, details=details
+        )
+
+    return Outcome.RETRACTED if await desk.database.write(keep) else Outcome.OVERTAKEN
+
+
 async def _withdraw_and_park(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
     """Withdraw at the authority what is open there and must not be finished; it would expire otherwise."""
     authority_report_id = str(turn.filing.authority_report_id)
@@ -309,6 +367,7 @@ async def _halt(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
                 cause=halted.cause,
                 code=answer.code,
                 request_id=answer.request_id,
+                keep_open=halted.keep_open,
                 details={"environment": desk.environment.value},
             )
             return Outcome.PARKED if kept else Outcome.OVERTAKEN
@@ -335,8 +394,14 @@ def pause_after(attempts: int, drawn: float) -> timedelta:
     return min(doubled, LONGEST_PAUSE) * (1 + drawn / 2)
 
 
-def _open_and_unfinished(turn: Turn) -> bool:
-    return turn.filing.authority_report_id is not None and turn.filing.finish_attempted_at is None
+def _open_and_unfinished(desk: Desk, turn: Turn) -> bool:
+    filing = turn.filing
+    return (
+        filing.authority_report_id is not None
+        and filing.finish_attempted_at is None
+        and filing.step is not Step.RETRACTED
+        and filing.environment == desk.environment.value
+    )
 
 
 def _expect(wanted: Meaning, call: Call, answer: Answer) -> Answer:

@@ -19,6 +19,9 @@ NEAR: Final = timedelta(days=30)
 
 _DONE: Final = frozenset({State.FILED, State.FILED_MANUALLY, State.REJECTED, State.RETRACTED, State.DRY_RUN})
 
+_REJECTED: Final = frozenset({State.REJECTED, State.RETRACTED})
+"""No match that must be reported, as a custodian found; of neither did the authority get a report."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -58,8 +61,9 @@ JURISDICTIONS: Final[Mapping[str, Jurisdiction]] = {
     "us": Jurisdiction("18 USC 2258A(h), as amended by Pub. L. 118-59", least=Span(years=1)),
     "uk": Jurisdiction("SI 2026/268, regulation 8", least=Span(years=1)),
     "eu": Jurisdiction("Regulation (EU) 2021/1232", longest=Span(years=1), rejected_at_once=True),
-    # One year once the parts of Bill C-16 on preservation are in force: CORDON_RETENTION_DAYS.
     "ca": Jurisdiction("Mandatory Reporting Act (S.C. 2011, c. 4)", least=Span(days=21)),
+    # For when the order in council has brought these parts of it into force.
+    "ca-c16": Jurisdiction("Bill C-16, assented to on 18 June 2026", least=Span(years=1)),
 }
 
 
@@ -84,7 +88,7 @@ def due(report: Report, settings: RetentionSettings) -> Due:
     if report.state not in _DONE:
         return Due(None, f"{report.state}: not finished")
     decided = report.decided_at or report.changed_at or report.created_at
-    if report.state is State.REJECTED:
+    if report.state in _REJECTED:
         days = 0 if place is not None and place.rejected_at_once else settings.rejected_days
         return Due(decided + timedelta(days=days), f"{days} days from the rejection")
     if place is None:

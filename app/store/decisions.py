@@ -18,7 +18,7 @@ from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import audit, bank_entries, entry_marks, reports, sealed
+from app.store import audit, bank_entries, entry_marks, filings, reports, sealed
 from app.store.report_states import State
 from app.store.reports import Report
 from app.store.schema import audit as audit_log
@@ -33,13 +33,15 @@ ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
 REMOVED_EVENTS: Final = (DESTROYED_EVENT, PURGED_EVENT)
+WITHDRAWN_EVENT: Final = "report.withdrawn"
+"""Rejected while it is open at the authority: it stays where it is until that said what became of it."""
 
 _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
 _OVER_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", *REMOVED_EVENTS)
 """After these nothing is filed, whatever was approved before."""
 _DECISION_EVENTS: Final = (
-    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
+    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, WITHDRAWN_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
 
@@ -50,6 +52,10 @@ Listed = tuple[tuple[datetime, str, str], ...]
 
 class NotApprovedError(ConflictError):
     """What stands in the database is no approval by enough of the pinned custodians, or was changed."""
+
+
+class WithdrawnError(NotApprovedError):
+    """A custodian took the approval back, with a good signature, and nobody approved anew."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ async def take(
     decision = signed.decision
     if decision.action not in actions or decision.report_id != report_id:
         raise SignatureRequiredError("The decision is not one of this report, or not of this kind.")
-    await check_stands(connection, signed, roster)
+    report = await check_stands(connection, signed, roster)
     if decision.action is Action.REJECT:
         for entry_id in decision.disabled_entries:
             await _disable(connection, entry_id, report_id=report_id, by=by)
@@ -106,7 +112,12 @@ async def take(
     if decision.action is Action.ANNOTATE:
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
     elif decision.action is Action.REJECT:
-        return await reports.move(connection, report_id, to=State.REJECTED, details=details)
+        if report.state is not State.SUBMITTED or not await filings.withdraw(
+            connection, report_id, now=datetime.now(UTC)
+        ):
+            return await reports.move(connection, report_id, to=State.REJECTED, details=details)
+        await reports.decided(connection, report_id)
+        await audit.append(connection, WITHDRAWN_EVENT, report_id, details)
     elif decision.action is Action.FILED:
         return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
     elif await _is_first_of_two(connection, decision, roster, dual_control=dual_control):
@@ -296,16 +307,20 @@ async def approval(
 
     Raises:
         NotFoundError: there is no such report.
+        WithdrawnError: a custodian rejected it after it was approved.
         NotApprovedError: too few approve, who did is pinned no more, or the database was changed.
         ConflictError: the same, of a sealed file.
     """
     stood = await sealed.stood(connection, report_id, roster)
-    approved = standing(await every(connection, report_id, roster))
+    decided = await every(connection, report_id, roster)
+    approved = standing(decided)
     over = await connection.execute(
         select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_OVER_EVENTS))
     )
     if over.first() is not None:
         raise NotApprovedError("The audit log says that this report was filed, or removed.")
+    if not approved and any(each.decision.action is Action.REJECT for each in decided):
+        raise WithdrawnError("A custodian rejected this report.")
     good = [
         each
         for each in approved

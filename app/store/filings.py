@@ -2,8 +2,8 @@
 
 The token is a fence. Whatever changes a filing names it, so that a filer whose turn has passed changes
 nothing more, however wrong its clock is. The authority's id of a report can be replaced only while no finish
-was ever attempted; whoever attempts one has said so here before. So of all the ids that a report may have
-been opened under, at most one is ever finished.
+was ever attempted, or once the authority said that it withdrew it; whoever attempts one has said so here
+before. So of all the ids that a report may have been opened under, at most one is ever finished.
 """
 
 import secrets
@@ -16,10 +16,10 @@ from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, true,
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import ConflictError
+from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, reports
-from app.store.report_states import State
+from app.store.report_states import TRANSITIONS, State
 from app.store.schema import filings
 from app.store.schema import reports as report_table
 
@@ -33,6 +33,8 @@ LONGEST_PAUSE: Final = timedelta(days=2)
 """No attempt is set later than this; one that seems so was set by a clock that was wrong."""
 
 RETRIED_EVENT: Final = "report.retried"
+FILED_TOO_EVENT: Final = "report.filed_too"
+"""The authority has it, though it was filed by hand or destroyed meanwhile."""
 
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
@@ -45,6 +47,7 @@ class Step(StrEnum):
     OPENED = "opened"
     FINISHING = "finishing"
     FINISHED = "finished"
+    RETRACTED = "retracted"
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ async def opened(
     It may not if the turn is another filer's by now, or a person decided otherwise in the meantime. Doing
     it again with the same id is no error.
     """
-    state = await reports.lock(connection, turn.report_id)
+    state = await _lock(connection, turn.report_id)
     kept = await _change(
         connection,
         turn,
@@ -195,7 +198,7 @@ async def opened(
 
 async def attempt_finish(connection: AsyncConnection, turn: Turn, *, now: datetime) -> bool:
     """Say that the irreversible call is about to be made; whether it may be: the last look at the lease."""
-    state = await reports.lock(connection, turn.report_id)
+    state = await _lock(connection, turn.report_id)
     if state is not State.SUBMITTED:
         return False
     return await _change(
@@ -221,7 +224,7 @@ async def finished(
 ) -> bool:
     """Keep that the authority has the report: a fact, whosever turn it is. Whether the report is so now.
 
-    Doing it again is no error.
+    It is not if it was filed by hand or destroyed meanwhile. Doing it again is no error.
 
     Args:
         connection: within ``Database.begin``.
@@ -234,7 +237,7 @@ async def finished(
         now: when it came.
         details: for the audit entry.
     """
-    state = await reports.lock(connection, turn.report_id)
+    state = await _lock(connection, turn.report_id)
     kept = await connection.execute(
         update(filings)
         .where(
@@ -252,8 +255,12 @@ async def finished(
         )
     )
     to = State.FILED if counts else State.DRY_RUN
-    if not kept.rowcount or state not in {*TO_FILE, State.PARKED}:
+    if not kept.rowcount and state is not None:
         return state is to
+    if state is None or to not in TRANSITIONS[state]:
+        # Somebody filed it by hand meanwhile, or destroyed it: that stands, and the log tells of both.
+        await audit.append(connection, FILED_TOO_EVENT, turn.report_id, details)
+        return False
     await reports.move(
         connection,
         turn.report_id,
@@ -261,6 +268,45 @@ async def finished(
         receipt_at=now if counts else None,
         details=details,
     )
+    return True
+
+
+async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime) -> bool:
+    """Make it due at once that a report is withdrawn at the authority; whether it is open there.
+
+    That its approval was taken back, the filer reads from the signed decisions.
+
+    Args:
+        connection: within ``Database.begin``; the report's row is locked.
+        report_id: the report's.
+        now: the time.
+    """
+    open_there = await connection.execute(
+        update(filings)
+        .where(filings.c.report_id == report_id, filings.c.authority_report_id.is_not(None))
+        .values(next_attempt_at=now)
+    )
+    return bool(open_there.rowcount)
+
+
+async def retracted(
+    connection: AsyncConnection,
+    turn: Turn,
+    *,
+    code: int | None,
+    request_id: str | None,
+    details: audit.Details,
+) -> bool:
+    """End the turn: what was open at the authority is withdrawn. Whether the report is so now.
+
+    It is not if the turn is another filer's by now, or a custodian approved it anew in the meantime. Doing it
+    again is no error.
+    """
+    state = await _lock(connection, turn.report_id)
+    kept = await _change(connection, turn, **_ended(code, request_id), step=Step.RETRACTED.value)
+    if not kept or state not in {State.SUBMITTED, State.REJECTED}:
+        return state is State.RETRACTED
+    await reports.move(connection, turn.report_id, to=State.RETRACTED, details=details)
     return True
 
 
@@ -284,16 +330,19 @@ async def park(
     cause: str,
     code: int | None = None,
     request_id: str | None = None,
+    keep_open: bool = False,
     details: audit.Details | None = None,
 ) -> bool:
     """End the turn, and leave the report to a person; whether the turn still was this filer's.
 
-    Where no finish was attempted, what was opened is forgotten: it expires, and the next filing opens anew.
+    Where no finish was attempted, what was opened is forgotten unless ``keep_open``: it expires, and the next
+    filing opens anew.
     """
-    state = await reports.lock(connection, turn.report_id)
+    state = await _lock(connection, turn.report_id)
     if not await _change(connection, turn, **_ended(code, request_id)) or state not in TO_FILE:
         return False
-    await _forget_unfinished(connection, turn.report_id)
+    if not keep_open:
+        await _forget_unfinished(connection, turn.report_id)
     await reports.move(connection, turn.report_id, to=State.PARKED, cause=cause, details=details)
     return True
 
@@ -375,6 +424,14 @@ def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
     if request_id is not None:
         ended["request_id"] = request_id
     return ended
+
+
+async def _lock(connection: AsyncConnection, report_id: str) -> State | None:
+    """The state of a report, held until the transaction ends; None if it was destroyed meanwhile."""
+    try:
+        return await reports.lock(connection, report_id)
+    except NotFoundError:
+        return None
 
 
 async def _forget_unfinished(connection: AsyncConnection, report_id: str) -> None:

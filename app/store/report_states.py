@@ -21,19 +21,29 @@ class State(StrEnum):
     PARKED = "parked"
     """A person must look at it; the cause says why."""
     RETRACTED = "retracted"
+    """The authority had opened it, and withdrew it as a custodian wanted: it was never filed."""
     FILED_MANUALLY = "filed_manually"
     DRY_RUN = "dry_run"
     """It went to the double or to a test host, which is no filing."""
 
 
-# What a custodian decided wrongly can be decided again; what the authority has is never taken for unfiled.
+# What a custodian decided wrongly can be decided again; what the authority has is never taken for unfiled,
+# even where its answer comes when somebody decided otherwise.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.APPROVED, State.REJECTED, State.PARKED, State.FILED_MANUALLY}),
     State.APPROVED: frozenset(
-        {State.SUBMITTED, State.PARKED, State.REJECTED, State.FILED_MANUALLY, State.DRY_RUN}
+        {State.SUBMITTED, State.PARKED, State.REJECTED, State.FILED, State.FILED_MANUALLY, State.DRY_RUN}
     ),
     State.SUBMITTED: frozenset(
-        {State.FILED, State.PARKED, State.RETRACTED, State.DRY_RUN, State.APPROVED, State.FILED_MANUALLY}
+        {
+            State.FILED,
+            State.PARKED,
+            State.RETRACTED,
+            State.DRY_RUN,
+            State.APPROVED,
+            State.REJECTED,
+            State.FILED_MANUALLY,
+        }
     ),
     State.PARKED: frozenset(
         {
@@ -47,9 +57,13 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
             State.DRY_RUN,
         }
     ),
-    State.RETRACTED: frozenset({State.APPROVED, State.REJECTED, State.FILED_MANUALLY}),
+    State.RETRACTED: frozenset(
+        {State.APPROVED, State.REJECTED, State.FILED_MANUALLY, State.FILED, State.DRY_RUN}
+    ),
     State.DRY_RUN: frozenset({State.APPROVED, State.REJECTED, State.FILED_MANUALLY}),
-    State.REJECTED: frozenset({State.APPROVED, State.FILED_MANUALLY}),
+    State.REJECTED: frozenset(
+        {State.APPROVED, State.FILED_MANUALLY, State.RETRACTED, State.FILED, State.DRY_RUN}
+    ),
     State.FILED: frozenset(),
     State.FILED_MANUALLY: frozenset(),
 }

@@ -66,3 +66,31 @@ async def test_what_the_host_refuses_is_told_with_what_to_do(cordon: Cordon, off
         assert (await asyncio.to_thread(cordon, "report", "retry", unanswered)).code == 0
         assert (await ran(cordon, unanswered, double)).code == 0
         assert double.tell(unanswered)["filed_exactly_once"]
+
+
+async def test_an_approval_is_taken_back_at_the_terminal_as_long_as_it_is_not_filed(
+    cordon: Cordon, office: Office
+) -> None:
+    """Told what happens now, what came of it, and where the report stands; the other one came too late."""
+    early, late = await office.approved("a"), await office.approved("b")
+    key = cordon.home / "ada.key"
+    write_identity(office.ada, key)
+    with running_double() as double:
+        for report_id, fault in ((early, "unheard"), (late, "unanswered")):
+            double.fault("finish", fault=fault)
+            assert (await ran(cordon, report_id, double)).code == 1
+            rejected = await asyncio.to_thread(
+                cordon,
+                *("report", "reject", report_id, "--identity", str(key), "--reason", "a logo", "--yes"),
+            )
+            assert rejected.code == 0
+            assert "is taken back; where it is open, the worker withdraws it" in rejected.err
+        withdrawn = await ran(cordon, early, double)
+        assert (withdrawn.code, withdrawn.out.decode().strip()) == (1, f"report {early} is retracted")
+        assert "a custodian rejected it" in withdrawn.err
+        assert (await ran(cordon, late, double)).out.decode().strip() == f"report {late} is dry_run"
+        told = double.tell(early)
+        assert (told["retracted"], told["finished"]) == (1, 0)
+        assert double.tell(late)["filed_exactly_once"]
+    listed = await asyncio.to_thread(cordon, "report", "list", "--state", "retracted", "--json")
+    assert [listed.document["id"]] == [early]

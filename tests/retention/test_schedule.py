@@ -38,14 +38,14 @@ def _at(report: Report, **settings: Any) -> datetime | None:
     return due(report, RetentionSettings(**settings)).at
 
 
-@pytest.mark.parametrize("place", ["us", "uk"])
+@pytest.mark.parametrize("place", ["us", "uk", "ca-c16"])
 def test_a_filed_report_is_kept_for_one_calendar_year_from_its_receipt(place: str) -> None:
     assert _at(_report(), jurisdiction=place) == datetime(2027, 3, 1, 12, 30, tzinfo=UTC)
 
 
 def test_without_a_receipt_the_year_counts_from_the_last_decision() -> None:
     """As of one that was filed by hand, or only for practice."""
-    for state in (State.FILED_MANUALLY, State.DRY_RUN, State.RETRACTED):
+    for state in (State.FILED_MANUALLY, State.DRY_RUN):
         ends = _at(_report(state, receipt_at=None), jurisdiction="us")
         assert ends == datetime(2027, 2, 1, tzinfo=UTC)
 
@@ -74,8 +74,10 @@ def test_an_operator_may_keep_longer_and_never_shorter_than_the_least_time() -> 
     assert _at(_report(), jurisdiction="ca", retention_days=365) == RECEIPT + timedelta(days=365)
 
 
-def test_a_rejected_report_goes_after_30_days_or_as_set_and_at_once_in_the_eu() -> None:
-    rejected = _report(State.REJECTED, receipt_at=None)
+@pytest.mark.parametrize("state", [State.REJECTED, State.RETRACTED])
+def test_a_rejected_report_goes_after_30_days_or_as_set_and_at_once_in_the_eu(state: State) -> None:
+    """And so does one that was rejected while it was open at the authority, which withdrew it."""
+    rejected = _report(state, receipt_at=None)
     assert _at(rejected) == DECIDED + timedelta(days=30)
     assert _at(rejected, jurisdiction="us", rejected_days=7) == DECIDED + timedelta(days=7)
     assert _at(rejected, jurisdiction="eu") == DECIDED

@@ -126,6 +126,9 @@ def reject(
 ) -> None:
     """Decide that a report is of a false match. It is kept for a while, and can still be approved until then.
 
+    One that was approved already is rejected the same way, as long as it is not filed: the worker withdraws
+    what it opened at the authority, and the report is 'retracted' then. If it was too late, it is 'filed'.
+
     The reason is sealed to the custodians. An entry that matches what it should not can be taken out of force
     in the same step; 'cordon report open' names it under its match.
 
@@ -351,8 +354,12 @@ def hand_in(
     taken = (
         _take(report_id, action, document) if server is None else server.hand_in(report_id, action, document)
     )
-    if asyncio.run(taken) != "approved" and action is Action.APPROVE:
+    state = asyncio.run(taken)
+    if state != "approved" and action is Action.APPROVE:
         say(f"report {report_id} has its first approval; another custodian must approve it too")
+    elif state == "submitted" and action is Action.REJECT:
+        say(f"the approval of report {report_id} is taken back; where it is open, the worker withdraws it")
+        say(f"unless it is filed already; 'cordon report show {report_id}' tells what came of it")
     else:
         say(f"report {report_id} is {done}")
 

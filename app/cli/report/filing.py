@@ -31,6 +31,7 @@ def file_report(report_id: ReportId, as_json: AsJson = False) -> None:
 
 
 _WORDS = {
+    "retracted": "a custodian rejected it meanwhile, and what was open there is withdrawn",
     "parked": "a person must look; 'cordon report show' has the cause, and docs/filing.md what to do",
     "postponed": "it did not answer as it should; the worker tries again, and so does 'cordon report retry'",
     "stopped": "it refuses Cordon itself; are the credentials right?",

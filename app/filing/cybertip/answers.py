@@ -103,7 +103,7 @@ CODES: Final[Mapping[int, Meaning]] = {
 
 OF_CALL: Final[Mapping[Call, Mapping[int, Meaning]]] = {
     Call.FINISH: {OK: Meaning.FINISHED, 5102: Meaning.FINISHED},
-    Call.RETRACT: {5001: Meaning.GONE, 5101: Meaning.GONE, 5102: Meaning.FINISHED},
+    Call.RETRACT: {5001: Meaning.GONE, 5101: Meaning.DONE, 5102: Meaning.FINISHED},
 }
 """Where a code means something else after a certain call. A finish that answers 5001 or 5101 stays parked:
 the report may have expired unfiled, or be another's; a person finds out."""
