@@ -160,7 +160,8 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
         if not await _attempt_finish(desk, turn, document):
             return Outcome.OVERTAKEN
     except _HaltedError as halted:
-        if isinstance(halted, _WithdrawnError) and opened.state is State.SUBMITTED:
+        is_open = opened.state is State.SUBMITTED and opened.filing.authority_report_id is not None
+        if isinstance(halted, _WithdrawnError) and is_open:
             return await _withdraw(desk, opened)
         if halted.halt is Meaning.PARK and _open_and_unfinished(desk, opened):
             return await _withdraw_and_park(desk, opened, halted)
@@ -308,9 +309,9 @@ async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
 
     Finishing may have been attempted before, and may be under way: the authority takes either that or this.
     """
-    filing, authority_report_id = turn.filing, turn.filing.authority_report_id
+    filing, authority_report_id = turn.filing, str(turn.filing.authority_report_id)
     attempted = filing.finish_attempted_at is not None
-    if authority_report_id is None or filing.environment != desk.environment.value:
+    if filing.environment != desk.environment.value:
         if attempted and Environment(filing.environment).counts:
             raise _HaltedError(Meaning.PARK, "finish_unknown")
         # What is open in another environment expires there: nobody finishes it.
@@ -336,8 +337,10 @@ async def _retract_unwanted(desk: Desk, turn: Turn) -> Outcome:
 
 
 async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
-    authority_report_id = turn.filing.authority_report_id
-    details = _details(desk, authority_report_id) if authority_report_id is not None else {}
+    details = {
+        "environment": turn.filing.environment,
+        "authority_report_id": str(turn.filing.authority_report_id),
+    }
 
     async def keep(connection: Transaction) -> bool:
         return await filings.retracted(

@@ -103,7 +103,7 @@ async def take(
     decision = signed.decision
     if decision.action not in actions or decision.report_id != report_id:
         raise SignatureRequiredError("The decision is not one of this report, or not of this kind.")
-    report = await check_stands(connection, signed, roster)
+    await check_stands(connection, signed, roster)
     if decision.action is Action.REJECT:
         for entry_id in decision.disabled_entries:
             await _disable(connection, entry_id, report_id=report_id, by=by)
@@ -112,9 +112,7 @@ async def take(
     if decision.action is Action.ANNOTATE:
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
     elif decision.action is Action.REJECT:
-        if report.state is not State.SUBMITTED or not await filings.withdraw(
-            connection, report_id, now=datetime.now(UTC)
-        ):
+        if not await filings.withdraw(connection, report_id, now=datetime.now(UTC)):
             return await reports.move(connection, report_id, to=State.REJECTED, details=details)
         await reports.decided(connection, report_id)
         await audit.append(connection, WITHDRAWN_EVENT, report_id, details)

@@ -272,21 +272,32 @@ async def finished(
 
 
 async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime) -> bool:
-    """Make it due at once that a report is withdrawn at the authority; whether it is open there.
+    """Make it due at once that a report is withdrawn, if the authority may have it; whether that is so.
 
-    That its approval was taken back, the filer reads from the signed decisions.
+    It may if it is open there, or somebody tried to finish it before it was approved anew. That its approval
+    was taken back, the filer reads from the signed decisions.
 
     Args:
-        connection: within ``Database.begin``; the report's row is locked.
+        connection: within ``Database.begin``.
         report_id: the report's.
         now: the time.
+
+    Raises:
+        NotFoundError: there is no such report.
     """
-    open_there = await connection.execute(
-        update(filings)
-        .where(filings.c.report_id == report_id, filings.c.authority_report_id.is_not(None))
-        .values(next_attempt_at=now)
+    state = await reports.lock(connection, report_id)
+    filing = await get(connection, report_id)
+    if filing is None or filing.authority_report_id is None or filing.step is Step.RETRACTED:
+        return False
+    tried = state is State.APPROVED and filing.step is Step.FINISHING
+    if state is not State.SUBMITTED and not tried:
+        return False
+    await connection.execute(
+        update(filings).where(filings.c.report_id == report_id).values(next_attempt_at=now)
     )
-    return bool(open_there.rowcount)
+    if tried:
+        await reports.move(connection, report_id, to=State.SUBMITTED)
+    return True
 
 
 async def retracted(

@@ -299,6 +299,21 @@ async def test_what_was_approved_anew_while_it_was_being_withdrawn_is_filed_once
     assert sorted(there(office)) == [There.FINISHED, There.RETRACTED]
 
 
+async def test_a_report_that_was_approved_anew_and_then_rejected_is_asked_for_where_finish_was_called(
+    office: Office,
+) -> None:
+    """Nothing that the authority may have is called rejected before it said that it has it not."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    await office.approve(report_id)
+    assert await state(office, report_id) is State.APPROVED
+    await office.reject(report_id)
+    assert await state(office, report_id) is State.SUBMITTED
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.tell(report_id)["filed_exactly_once"]
+
+
 async def test_nothing_is_asked_of_one_environment_about_a_report_of_another(office: Office) -> None:
     """Ids mean nothing there: what was open at the double expires, a finish for real is a question."""
     report_id = await opened(office)

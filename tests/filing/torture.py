@@ -2,11 +2,16 @@
 
     python -m tests.filing.torture --schedules 2000
 
-In each schedule a few approved reports are filed by two workers with a clock each, while one of them is
-killed at some await, the database fails before or after a commit, the double spoils answers or refuses,
-clocks jump, and a lease ends in the middle of a call while the other worker takes over. Then all is well
+In each schedule a few reports, which a custodian approved or the workers approve by themselves, are filed by
+two workers with a clock each, while one of them is killed at some await, the database fails before or after a
+commit, the double spoils answers or refuses, clocks jump, a lease ends in the middle of a call while the
+other worker takes over, and a custodian takes an approval back, and maybe gives it again. Then all is well
 again for long enough, and each report must be finished exactly once at the double, with the very bytes that
-were approved, or be parked; never twice, never lost, and parked only where the authority gave a reason.
+were approved; or be rejected or retracted, and not be finished there; or be parked, if there was a reason.
+Never twice, never lost.
+
+The first schedules let nothing else go wrong than a kill, at each await in turn: of the filing of what a
+custodian approved, of an automatic approval with its filing, and of a withdrawal.
 
 What goes wrong follows from the seed. How the threads of database drivers interleave within that does not.
 """
@@ -24,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,21 +37,38 @@ import aiosqlite
 import httpx
 from sqlalchemy import event
 
-from app.errors import NotReadyError
+from app.custody.decision import Action
+from app.errors import ConflictError, NotReadyError
+from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.client import open_client
 from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoint, Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.filing.filer import Desk, Outcome, file_next
+from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
+from app.store import decisions
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import LEASE, LONGEST_PAUSE
 from app.store.report_states import State
-from tests.filing.office import URL, Clock, Line, Office, document, open_office
+from app.store.shelf import ReportShelf
+from app.store.witness import Witness
+from tests.filing.office import REPORTER, URL, Clock, Line, Office, open_office
+from tests.stubs import stub
 
-AWAITS: Final = 150
-"""More than a turn has."""
+FILED: Final = "a report that a custodian approved is filed"
+AUTOMATIC: Final = "a report is approved by the worker itself, and filed"
+WITHDRAWN: Final = "a report is withdrawn that was opened and then rejected"
+AWAITS: Final = {FILED: 260, AUTOMATIC: 340, WITHDRAWN: 160}
+"""Turns, and more awaits than they have."""
+
+TURNS: Final = [(turn, kill_at + 1) for turn, awaits in AWAITS.items() for kill_at in range(awaits)]
+KILLS: Final = len(TURNS)
+"""So many schedules have nothing but a kill: at each await of each turn."""
+
+AUTOMATIC_WITHIN: Final = 8
+TERMS: Final = Terms(AUTOMATIC_WITHIN, REPORTER, "voluntary", None)
 
 HARMLESS: Final = sorted(set(Fault) - {Fault.SLOW, Fault.NO_REPORT_ID, Fault.REDIRECT})
 RETRIED: Final = (1000, 1100, 1300, 2000, 3000)
@@ -173,11 +195,13 @@ class Worker:
     desk: Desk
     brittle: Brittle
     connections: Connections
+    by_itself: AutomaticApproval
+    memory: Path
 
     async def turn(self, kill_at: int | None = None) -> Outcome | None:
         """One turn; a killed one is followed by a new process."""
         try:
-            outcome: Outcome | None = await Killable(file_next(self.desk), kill_at)
+            outcome: Outcome | None = await Killable(self._turn(), kill_at)
         except NotReadyError:
             return Outcome.POSTPONED
         except KilledError:
@@ -188,14 +212,24 @@ class Worker:
         await self.start_again()
         return Outcome.POSTPONED
 
+    async def _turn(self) -> Outcome | None:
+        await self.by_itself.turn()
+        return await file_next(self.desk)
+
     async def start_again(self) -> None:
-        """A new process: new connections, and nothing remembered."""
+        """A new process: new connections, and nothing remembered but what is in the file."""
         await self.connections.cut()
         await self.desk.database.close()
         database = Database.open(self.store)
-        self.desk = replace(self.desk, database=database)
+        self.desk = replace(self.desk, database=database, witness=Witness(self.memory))
         self.brittle = Brittle(database)
         self.connections = Connections(database)
+        self.by_itself = _by_itself(self.desk)
+
+
+def _by_itself(desk: Desk) -> AutomaticApproval:
+    """What the worker approves; its decisions bear the time that the database's side looks at."""
+    return AutomaticApproval(replace(desk, now=lambda: datetime.now(UTC)), TERMS)
 
 
 @contextlib.asynccontextmanager
@@ -203,13 +237,32 @@ async def workers(office: Office, store: StoreSettings) -> AsyncIterator[tuple[W
     """Two workers on one database and one double."""
     async with contextlib.AsyncExitStack() as stack:
         opened = []
-        for _ in range(2):
-            database = Database.open(store)
+        for number in range(2):
+            database, memory = Database.open(store), store.state_dir / f"worker-{number}.seen"
             wire, clock = Wire(Line(office.double)), Clock()
             where = Endpoint(Environment.DOUBLE, URL, DOUBLE_USER, DOUBLE_PASSWORD)
             authority = await stack.enter_async_context(open_client(where, wire))
-            desk = replace(office.desk, database=database, authority=authority, now=clock)
-            opened.append(Worker(office, store, clock, wire, desk, Brittle(database), Connections(database)))
+            desk = replace(
+                office.desk,
+                database=database,
+                authority=authority,
+                automatic=True,
+                witness=Witness(memory),
+                now=clock,
+            )
+            opened.append(
+                Worker(
+                    office,
+                    store,
+                    clock,
+                    wire,
+                    desk,
+                    Brittle(database),
+                    Connections(database),
+                    _by_itself(desk),
+                    memory,
+                )
+            )
         try:
             yield opened[0], opened[1]
         finally:
@@ -217,44 +270,77 @@ async def workers(office: Office, store: StoreSettings) -> AsyncIterator[tuple[W
                 await worker.desk.database.close()
 
 
-async def torture(
-    office: Office, pair: tuple[Worker, Worker], seed: int, *, kill_at: int | None = None
-) -> Counter[str]:
-    """Run one schedule and check what is left behind; how often the reports ended in which way.
+async def torture(office: Office, pair: tuple[Worker, Worker], seed: int) -> Counter[str]:
+    """Run one drawn schedule and check what is left behind; how often the reports ended in which way.
 
     Args:
         office: where reports are approved.
         pair: who files them.
         seed: of all that goes wrong.
-        kill_at: kill the first turn at this await, and let nothing else go wrong.
     """
     drawn = random.Random(seed)
     reports = [
-        await office.queued(f"{seed}-{number}")
-        for number in range(1 if kill_at else drawn.choice((1, 1, 2, 3)))
+        await _found(office, f"{seed}-{number}", automatic=drawn.random() < 1 / 3)
+        for number in range(drawn.choice((1, 1, 2, 3)))
     ]
-    documents = {report: document(report) for report in reports}
-    for report, xml in documents.items():
-        await office.approve(report, xml)
     reasons = False
-    if kill_at is not None:
-        await pair[0].turn(kill_at)
-    else:
-        for _ in range(drawn.randint(1, 5)):
-            reasons |= await _go_wrong(office, pair, drawn)
-    await _all_is_well(office, pair)
-    ends: Counter[str] = Counter()
-    for report, xml in documents.items():
-        ends[await _check(office, report, xml, reasons=reasons)] += 1
+    for _ in range(drawn.randint(1, 5)):
+        reasons |= await _go_wrong(office, pair, reports, drawn)
+    return await _ended(office, pair, reports, reasons=reasons)
+
+
+async def killed(office: Office, pair: tuple[Worker, Worker], seed: int) -> Counter[str]:
+    """Kill one turn at one await, and let nothing else go wrong; how the report ended.
+
+    Args:
+        office: where it is approved.
+        pair: who files it.
+        seed: below ``KILLS``: which turn it is, and at which await it ends.
+    """
+    turn, kill_at = TURNS[seed]
+    report_id = await _found(office, str(seed), automatic=turn == AUTOMATIC)
+    if turn == WITHDRAWN:
+        office.double.plan.append(Planned("finish", Fault.UNHEARD))
+        await pair[0].turn()
+        await office.reject(report_id)
+    await pair[0].turn(kill_at)
+    ends = await _ended(office, pair, [report_id], reasons=False)
+    expected = "retracted" if turn == WITHDRAWN else "filed exactly once"
+    assert ends[expected] == 1, f"{ends}, not {expected}"
     return ends
 
 
-async def _go_wrong(office: Office, pair: tuple[Worker, Worker], drawn: random.Random) -> bool:
+async def _found(office: Office, medium: str, *, automatic: bool) -> str:
+    """The id of a report that a custodian approved, or that the workers will."""
+    if not automatic:
+        return await office.approved(medium)
+    outbox = SealedOutbox(
+        ReportShelf(office.database, None, office.pins),
+        require_custodian=True,
+        automatic_within=AUTOMATIC_WITHIN,
+    )
+    return (await outbox.commit(replace(stub(medium), place=()))).id
+
+
+async def _ended(
+    office: Office, pair: tuple[Worker, Worker], reports: Sequence[str], *, reasons: bool
+) -> Counter[str]:
+    """Let all be well, and check what is left behind; how often the reports ended in which way."""
+    await _all_is_well(office, pair)
+    ends: Counter[str] = Counter()
+    for report in reports:
+        ends[await _check(office, report, reasons=reasons)] += 1
+    return ends
+
+
+async def _go_wrong(
+    office: Office, pair: tuple[Worker, Worker], reports: Sequence[str], drawn: random.Random
+) -> bool:
     """One or two turns with something wrong; whether it is a reason to park."""
     worker, other = drawn.sample(pair, 2)
-    call = drawn.choice(("submit", "finish"))
-    kill_at = drawn.randint(1, AWAITS) if drawn.random() < 0.5 else None
-    reasons = False
+    call = drawn.choice(("submit", "submit", "finish", "finish", "retract"))
+    kill_at = drawn.randint(1, max(AWAITS.values())) if drawn.random() < 0.5 else None
+    reasons = await _decide(office, worker, reports, drawn)
     match drawn.choice(
         ("nothing", "fault", "fault", "code", "parking", "database", "jump", "lease", "race", "expiry")
     ):
@@ -282,7 +368,7 @@ async def _go_wrong(office: Office, pair: tuple[Worker, Worker], drawn: random.R
             worker.wire.meanwhile.append(take_over)
             if drawn.random() < 0.5:
                 # In the second call, not the first.
-                worker.wire.meanwhile.append(_nothing)
+                worker.wire.meanwhile.append(nothing)
         case "race":
             other.clock.ahead = worker.clock.ahead
             await asyncio.gather(worker.turn(kill_at), other.turn(drawn.choice((None, kill_at))))
@@ -297,7 +383,40 @@ async def _go_wrong(office: Office, pair: tuple[Worker, Worker], drawn: random.R
     return reasons
 
 
-async def _nothing() -> None:
+async def _decide(office: Office, worker: Worker, reports: Sequence[str], drawn: random.Random) -> bool:
+    """Sometimes a custodian decides again, before the turn or in the middle of it; whether that may park."""
+    report_id = drawn.choice(reports)
+    match drawn.choice((*["nothing"] * 4, "reject", *["reject in a call"] * 3, "approve")):
+        case "reject":
+            await _reject(office, report_id)
+        case "reject in a call":
+            # In the first, the second or the third.
+            happening = [lambda: _reject(office, report_id), *[nothing] * drawn.randint(0, 2)]
+            worker.wire.meanwhile.extend(happening)
+        case "approve":
+            return await _approve_anew(office, report_id)
+    return False
+
+
+async def _reject(office: Office, report_id: str) -> None:
+    """Reject a report, unless it is too late, or parked: then a person asks the authority first."""
+    if (await office.report(report_id)).state is not State.PARKED:
+        with contextlib.suppress(ConflictError):
+            await office.reject(report_id)
+
+
+async def _approve_anew(office: Office, report_id: str) -> bool:
+    """Approve what was rejected or is on its way; whether it was.
+
+    Whether the authority has what was finished before, nobody knows then: that parks.
+    """
+    if (await office.report(report_id)).state not in {State.SUBMITTED, State.REJECTED, State.RETRACTED}:
+        return False
+    await office.approve(report_id)
+    return True
+
+
+async def nothing() -> None:
     """Nothing happens."""
 
 
@@ -320,40 +439,56 @@ async def _all_is_well(office: Office, pair: tuple[Worker, Worker]) -> None:
         worker.clock.ahead = timedelta()
 
 
-async def _check(office: Office, report_id: str, xml: bytes, *, reasons: bool) -> str:
+async def _check(office: Office, report_id: str, *, reasons: bool) -> str:
     """How a report ended.
 
     Raises:
-        AssertionError: it was filed twice, lost, changed, or parked without a reason.
+        AssertionError: it was filed twice, lost, changed, withdrawn unasked, or parked without a reason.
     """
     report, there = await office.report(report_id), office.double.service.of_sender(report_id)
+    decided, approved = await _decided(office, report_id)
     finished = [each for each in there if each.state is There.FINISHED]
     assert len(finished) <= 1, f"filed {len(finished)} times"
-    assert report.state in {State.DRY_RUN, State.PARKED}, f"lost: {report.state}"
-    assert all(each.document == xml for each in there), "other bytes than the approved"
-    if report.state is State.DRY_RUN:
+    assert {each.document for each in there} <= approved, "other bytes than the approved"
+    rejected = decided[-1] is Action.REJECT
+    if report.state is State.FILED:
         assert len(finished) == 1, "said to be filed, and is not"
         filing = await office.filing(report_id)
         assert filing.authority_report_id == finished[0].id, "filed under another id"
         assert filing.receipt is not None, "no receipt"
-        return "filed exactly once"
+        return "filed exactly once" + (", before it was rejected" if rejected else "")
+    if report.state in {State.REJECTED, State.RETRACTED}:
+        assert rejected, f"{report.state} unasked"
+        assert not finished, f"said to be {report.state}, and is filed"
+        return report.state.value
+    assert report.state is State.PARKED, f"lost: {report.state}"
     assert report.cause is not None, "parked without a cause"
     assert reasons, f"parked for nothing: {report.cause}"
     return f"parked ({'filed once' if finished else 'not filed'}): {report.cause}"
 
 
+async def _decided(office: Office, report_id: str) -> tuple[list[Action], set[bytes]]:
+    """What was decided, in order, and every XML that was approved."""
+    async with office.database.connect() as connection:
+        signed = await decisions.every(connection, report_id, office.pins.read())
+    xml = [each.decision.xml for each in signed if each.decision.xml is not None]
+    return [each.decision.action for each in signed], {office.ada.decrypt(each) for each in xml}
+
+
 async def run(
     store: StoreSettings, seeds: Sequence[int], tell: Callable[[int], None] | None = None
 ) -> Counter[str]:
-    """Run a range of schedules on a migrated database; the first ones kill at each await in turn."""
+    """Run some schedules on a migrated database; those below ``KILLS`` kill at one await and no more."""
     ends: Counter[str] = Counter()
     database = Database.open(store)
     try:
-        async with open_office(database, store) as office, workers(office, store) as pair:
+        async with (
+            open_office(database, store, environment=Environment.PRODUCTION) as office,
+            workers(office, store) as pair,
+        ):
             for seed in seeds:
-                kill_at = seed + 1 if seed < AWAITS else None
                 try:
-                    ends += await torture(office, pair, seed, kill_at=kill_at)
+                    ends += await (killed if seed < KILLS else torture)(office, pair, seed)
                 except AssertionError as error:
                     message = f"seed {seed}: {error}"
                     raise AssertionError(message) from error

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from lxml import etree
+
 from app.filing.cybertip.reading import UnreadableError, read
 
 OK: Final = 0
@@ -126,7 +128,7 @@ MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
 
 _ROOTS: Final = frozenset({"reportResponse", "reportDoneResponse"})
 _SUCCESS_ROOT: Final = {Call.FINISH: "reportDoneResponse"}
-_CODE: Final = re.compile(r"-?\d{1,9}", re.ASCII)
+_CODE: Final = re.compile(r"0|-?[1-9]\d{0,8}", re.ASCII)
 _REPORT_ID: Final = re.compile(r"[!-~]{1,64}")
 _REQUEST_ID: Final = re.compile(r"[ -~]{1,128}")
 _UNAUTHORIZED: Final = 401
@@ -186,11 +188,17 @@ def parse(
         return replace(told, trouble=Trouble.UNREADABLE)
     if root.tag not in _ROOTS:
         return replace(told, trouble=Trouble.WRONG_ROOT)
-    code = (root.findtext("responseCode") or "").strip()
-    if _CODE.fullmatch(code) is None:
+    code = _only(root, "responseCode")
+    if code is None or _CODE.fullmatch(code) is None:
         return replace(told, trouble=Trouble.NO_CODE)
-    report_id = (root.findtext("reportId") or "").strip()
+    report_id = _only(root, "reportId")
     return _judged(call, replace(told, report_id=report_id or None), int(code), str(root.tag), sent_id)
+
+
+def _only(root: etree._Element, name: str) -> str | None:
+    """The text of the one child of a name; None if there is none, and something else where there are more."""
+    found = root.findall(name)
+    return "\n".join("".join(map(str, each.itertext())).strip() for each in found) if found else None
 
 
 def _judged(call: Call, told: Answer, code: int, root: str, sent_id: str | None) -> Answer:

@@ -1,0 +1,102 @@
+"""What the authority answers, read: whole and about this very report, or no success."""
+
+import random
+
+import pytest
+
+from app.filing.cybertip.answers import Answer, Call, Meaning, Trouble, cause, meaning, parse
+from app.filing.cybertip_double.service import Reply, write
+
+DONE = write(Reply(0, report_id="123", done=True))
+OPENED = write(Reply(0, report_id="123"))
+
+
+def answered(call: Call, untrusted: bytes, status: int = 200) -> Answer:
+    """An answer about report 123."""
+    sent_id = "123" if call in {Call.FINISH, Call.RETRACT} else None
+    return parse(call, status=status, request_id="r", retry_after=None, untrusted=untrusted, sent_id=sent_id)
+
+
+@pytest.mark.parametrize(
+    ("call", "untrusted", "found"),
+    [
+        (Call.FINISH, DONE, Meaning.FINISHED),
+        (Call.FINISH, DONE.decode().replace("UTF-8", "UTF-16").encode("utf-16"), Meaning.FINISHED),
+        (Call.FINISH, b"\xef\xbb\xbf" + DONE, Meaning.FINISHED),
+        (Call.FINISH, OPENED, Meaning.RETRY),
+        (Call.FINISH, DONE[:-1], Meaning.RETRY),
+        (Call.FINISH, DONE + b"<p>proxy</p>", Meaning.RETRY),
+        (Call.FINISH, b"<!DOCTYPE a>" + DONE.partition(b"?>")[2], Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b"UTF-8", b"EBCDIC-CP-US"), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b"Response>", b"Response >", 1) + b"\x00", Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b"<reportDoneResponse", b'<reportDoneResponse xmlns="a"'), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b">0<", b">-0<"), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b">0<", b">00<"), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b">0<", b">0<!-- -->1<"), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b">0<", b">0<b>1</b><"), Meaning.RETRY),
+        (Call.FINISH, DONE.replace(b">0</responseCode>", b"/><responseCode>0</responseCode>"), Meaning.RETRY),
+        (
+            Call.FINISH,
+            DONE.replace(b"<reportId>", b"<responseCode>4100</responseCode><reportId>"),
+            Meaning.RETRY,
+        ),
+        (Call.FINISH, DONE.replace(b">123<", b">124<"), Meaning.PARK),
+        (Call.FINISH, DONE.replace(b"<files/>", b"<reportId>124</reportId>"), Meaning.PARK),
+        (Call.SUBMIT, OPENED, Meaning.DONE),
+        (Call.SUBMIT, DONE, Meaning.RETRY),
+        (Call.SUBMIT, OPENED.replace(b"<reportId>123</reportId>", b""), Meaning.PARK),
+        (Call.SUBMIT, OPENED.replace(b">123<", b"> <"), Meaning.PARK),
+        (
+            Call.SUBMIT,
+            OPENED.replace(b"<reportId>", b"<reportId>9</reportId><reportId>"),
+            Meaning.PARK,
+        ),
+        (Call.RETRACT, OPENED, Meaning.DONE),
+        (Call.RETRACT, OPENED.replace(b">123<", b">124<"), Meaning.PARK),
+        (Call.RETRACT, DONE, Meaning.RETRY),
+    ],
+)
+def test_a_success_is_whole_and_about_this_very_report(call: Call, untrusted: bytes, found: Meaning) -> None:
+    """Two codes are none, two ids are another report's, and what cannot be read to its end says nothing."""
+    assert meaning(call, answered(call, untrusted)) is found
+
+
+@pytest.mark.parametrize("status", [100, 204, 301, 400, 500])
+def test_a_success_under_a_status_that_is_none_is_no_success(status: int) -> None:
+    answer = answered(Call.FINISH, DONE, 199 if status == 100 else status)
+    assert (answer.trouble is Trouble.CONTRADICTION) == (status != 204)
+    assert (meaning(Call.FINISH, answer) is Meaning.FINISHED) == (status == 204)
+
+
+def test_a_refusal_of_cordon_itself_stops_whatever_the_body_says() -> None:
+    """HTTP 401 has been seen with the code of a server error."""
+    for body in (DONE, b"", write(Reply(1000))):
+        assert meaning(Call.FINISH, answered(Call.FINISH, body, 401)) is Meaning.STOP
+
+
+def test_whatever_bytes_come_nothing_is_raised_and_nothing_else_is_a_success() -> None:
+    """Bits turned, bytes lost and put in between, other encodings: three thousand answers from one seed."""
+    drawn = random.Random(7)
+    for _ in range(3000):
+        untrusted = bytearray(drawn.choice((DONE, OPENED, write(Reply(5102)))))
+        for _ in range(drawn.randint(1, 5)):
+            at = drawn.randrange(len(untrusted) + 1)
+            match drawn.choice(("turn", "lose", "put", "cut", "name")):
+                case "turn":
+                    untrusted[at : at + 1] = drawn.randbytes(1)
+                case "lose":
+                    del untrusted[at : at + drawn.randint(1, 9)]
+                case "put":
+                    untrusted[at:at] = drawn.randbytes(drawn.randint(1, 5))
+                case "cut":
+                    del untrusted[at + 60 :]
+                case "name":
+                    encoding = drawn.choice((b"UTF-16", b"none", b"UTF-7", b"IBM037", b"ISO-8859-1"))
+                    untrusted = untrusted.replace(b"UTF-8", encoding)
+        call = drawn.choice(list(Call))
+        answer = answered(call, bytes(untrusted), drawn.choice((200, 200, 400, 502)))
+        found = meaning(call, answer)
+        assert cause(answer)
+        if found is Meaning.FINISHED:
+            assert answer.code in {0, 5102}
+            assert answer.code == 5102 or answer.report_id in {None, "123"}
