@@ -568,12 +568,214 @@ done:
     return result;
 }
 
+/* The evidence of lines: edges.py tells what it means. */
+
+enum {
+    BLOCK = 4, /* rows that are looked at together */
+    REACH = 4, /* columns on each side of a line that are looked at together */
+    BESIDE = 2 * REACH
+};
+
+typedef struct {
+    int flat, smooth, step, lasting;
+} Thresholds;
+
+/* One block of rows. sums and flat have REACH columns more on either side, which repeat the outermost ones. */
+INLINE void look_at_block(const uint8_t *rows, size_t width, const Thresholds *thresholds, int16_t *restrict sums,
+                          int16_t *restrict flat) {
+    const uint8_t *second = rows + width, *third = second + width, *fourth = third + width;
+    const int16_t most = (int16_t)thresholds->flat;
+    for (size_t column = 0; column < width; column++) {
+        uint8_t a = rows[column], b = second[column], c = third[column], d = fourth[column];
+        uint8_t high = a > b ? a : b, low = a < b ? a : b;
+        uint8_t higher = c > d ? c : d, lower = c < d ? c : d;
+        high = high > higher ? high : higher;
+        low = low < lower ? low : lower;
+        sums[REACH + column] = (int16_t)(a + b + c + d);
+        flat[REACH + column] = (int16_t)(high - low) <= most;
+    }
+    for (size_t column = 0; column < REACH; column++) {
+        sums[column] = sums[REACH];
+        flat[column] = flat[REACH];
+        sums[REACH + width + column] = sums[REACH + width - 1];
+        flat[REACH + width + column] = flat[REACH + width - 1];
+    }
+}
+
+INLINE int16_t apart(int16_t one, int16_t other) { return (int16_t)(one > other ? one - other : other - one); }
+
+/* Counts the edges of one block: upon[i] says how many lie above it at line i + 1, below is for those and it. */
+INLINE void count_edges(int16_t *restrict below, const int16_t *restrict upon, size_t width,
+                        const Thresholds *thresholds, const int16_t *restrict sums, const int16_t *restrict flat) {
+    const int16_t step = (int16_t)thresholds->step, lasting = (int16_t)thresholds->lasting;
+    for (size_t line = 0; line + 1 < width; line++) {
+        /* The REACH columns before the line begin at index 1 of its first one, those after it at 1 + REACH. */
+        const int16_t *before = sums + line + 1, *after = before + REACH;
+        const int16_t *flat_before = flat + line + 1, *flat_after = flat_before + REACH;
+        int16_t sum_before = (int16_t)(before[0] + before[1] + before[2] + before[3]);
+        int16_t sum_after = (int16_t)(after[0] + after[1] + after[2] + after[3]);
+        int16_t all_before = flat_before[0] & flat_before[1] & flat_before[2] & flat_before[3];
+        int16_t all_after = flat_after[0] & flat_after[1] & flat_after[2] & flat_after[3];
+        int16_t lasts = (apart(sum_before, sum_after) > lasting) | all_before | all_after;
+        int16_t found = lasts & (apart(before[REACH - 1], after[0]) > step);
+        found |= all_before & (flat_after[0] ^ 1);
+        found |= all_after & (flat_before[REACH - 1] ^ 1);
+        below[line] = (int16_t)(upon[line] + found);
+    }
+}
+
+/* Counts the blocks in which a column is smooth, in the same way. last: the sums of the block above. */
+INLINE void count_smooth(int16_t *restrict below, const int16_t *restrict upon, size_t width,
+                         const Thresholds *thresholds, const int16_t *restrict sums, const int16_t *restrict last,
+                         const int16_t *restrict flat) {
+    const int16_t smooth = (int16_t)thresholds->smooth;
+    for (size_t column = 0; column < width; column++)
+        below[column] = (int16_t)(upon[column] + (flat[column] & (apart(sums[column], last[column]) <= smooth)));
+}
+
+/* room: for three rows with BESIDE columns more. The others: see find_edges. */
+INLINE void find_all(const uint8_t *luma, size_t blocks, size_t width, const Thresholds *thresholds, int16_t *sums,
+                     uint8_t *flat, int16_t *edges, int16_t *smooth, int16_t *room) {
+    int16_t *now = room, *last = now + width + BESIDE, *flat_now = last + width + BESIDE;
+    memset(edges, 0, (width + 1) * sizeof(int16_t));
+    memset(smooth, 0, width * sizeof(int16_t));
+    for (size_t block = 0; block < blocks; block++) {
+        look_at_block(luma + block * BLOCK * width, width, thresholds, now, flat_now);
+        const int16_t *above = block ? last : now; /* the first one is smooth where it is flat */
+        count_smooth(smooth + width, smooth, width, thresholds, now + REACH, above + REACH, flat_now + REACH);
+        count_edges(edges + width + 2, edges + 1, width, thresholds, now, flat_now);
+        edges[width + 1] = edges[2 * width + 1] = (int16_t)(block + 1); /* the picture's own sides */
+        memcpy(sums, now + REACH, width * sizeof(int16_t));
+        for (size_t column = 0; column < width; column++)
+            flat[column] = (uint8_t)flat_now[REACH + column];
+        edges += width + 1;
+        smooth += width;
+        sums += width;
+        flat += width;
+        int16_t *free_now = last;
+        last = now;
+        now = free_now;
+    }
+}
+
+static void find_all_portable(const uint8_t *luma, size_t blocks, size_t width, const Thresholds *thresholds,
+                              int16_t *sums, uint8_t *flat, int16_t *edges, int16_t *smooth, int16_t *room) {
+    find_all(luma, blocks, width, thresholds, sums, flat, edges, smooth, room);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void find_all_avx2(const uint8_t *luma, size_t blocks, size_t width, const Thresholds *thresholds,
+                                    int16_t *sums, uint8_t *flat, int16_t *edges, int16_t *smooth, int16_t *room) {
+    find_all(luma, blocks, width, thresholds, sums, flat, edges, smooth, room);
+}
+#else
+#define find_all_avx2 find_all_portable
+#endif
+
+PyDoc_STRVAR(find_edges_doc, "find_edges(luma, width, flat, smooth, step, lasting, sums, flats, edges, smooths)");
+
+static PyObject *find_edges(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer luma = {0}, sums = {0}, flat = {0}, edges = {0}, smooth = {0};
+    Thresholds thresholds;
+    Py_ssize_t asked;
+    int16_t *room = NULL;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*niiiiw*w*w*w*", &luma, &asked, &thresholds.flat, &thresholds.smooth,
+                          &thresholds.step, &thresholds.lasting, &sums, &flat, &edges, &smooth))
+        return NULL;
+    size_t width = asked > 0 ? (size_t)asked : 0;
+    size_t blocks = width ? (size_t)luma.len / width / BLOCK : 0, item = sizeof(int16_t);
+    int fits = width > 0 && width <= MAX_LENGTH && blocks > 0 && blocks < INT16_MAX &&
+               (size_t)luma.len % width == 0;
+    fits = fits && (size_t)flat.len == blocks * width && (size_t)sums.len == blocks * width * item &&
+           (size_t)edges.len == (blocks + 1) * (width + 1) * item &&
+           (size_t)smooth.len == (blocks + 1) * width * item;
+    const int *threshold = &thresholds.flat;
+    for (size_t place = 0; place < sizeof(Thresholds) / sizeof(int); place++)
+        fits = fits && threshold[place] >= 0 && threshold[place] <= INT16_MAX;
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "the picture does not fit what is to be found in it");
+        goto done;
+    }
+    room = malloc(3 * (width + BESIDE) * sizeof(int16_t));
+    if (room == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    (has_avx2 ? find_all_avx2 : find_all_portable)(luma.buf, blocks, width, &thresholds, sums.buf, flat.buf,
+                                                   edges.buf, smooth.buf, room);
+    result = Py_NewRef(Py_None);
+done:
+    free(room);
+    PyBuffer_Release(&luma);
+    PyBuffer_Release(&sums);
+    PyBuffer_Release(&flat);
+    PyBuffer_Release(&edges);
+    PyBuffer_Release(&smooth);
+    return result;
+}
+
+/* A grey picture at half the size: means of two by two pixels, and of fewer at odd ends, as Pillow rounds them. */
+
+INLINE void halve_rows(uint8_t *restrict halved, const uint8_t *first, const uint8_t *second, size_t width) {
+    size_t pairs = width / 2;
+    for (size_t place = 0; place < pairs; place++)
+        halved[place] = (uint8_t)((first[2 * place] + first[2 * place + 1] + second[2 * place] +
+                                   second[2 * place + 1] + 2) >>
+                                  2);
+    if (width % 2)
+        halved[pairs] = (uint8_t)((first[width - 1] + second[width - 1] + 1) >> 1);
+}
+
+/* A last row without another is its own second: (a + b + a + b + 2) >> 2 is (a + b + 1) >> 1. */
+INLINE void halve_all(uint8_t *halved, const uint8_t *grey, size_t height, size_t width) {
+    for (size_t row = 0; row < height; row += 2, halved += (width + 1) / 2) {
+        const uint8_t *first = grey + row * width;
+        halve_rows(halved, first, row + 1 < height ? first + width : first, width);
+    }
+}
+
+static void halve_all_portable(uint8_t *halved, const uint8_t *grey, size_t height, size_t width) {
+    halve_all(halved, grey, height, width);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void halve_all_avx2(uint8_t *halved, const uint8_t *grey, size_t height, size_t width) {
+    halve_all(halved, grey, height, width);
+}
+#else
+#define halve_all_avx2 halve_all_portable
+#endif
+
+PyDoc_STRVAR(halve_doc, "halve(grey, width, halved) -> None");
+
+static PyObject *halve(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer grey = {0}, halved = {0};
+    Py_ssize_t asked;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*nw*", &grey, &asked, &halved))
+        return NULL;
+    size_t width = asked > 0 ? (size_t)asked : 0, height = width ? (size_t)grey.len / width : 0;
+    if (width == 0 || width > MAX_LENGTH || (size_t)grey.len % width != 0 ||
+        (size_t)halved.len != (height + 1) / 2 * ((width + 1) / 2))
+        PyErr_SetString(PyExc_ValueError, "the picture does not fit its half");
+    else {
+        (has_avx2 ? halve_all_avx2 : halve_all_portable)(halved.buf, grey.buf, height, width);
+        result = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&grey);
+    PyBuffer_Release(&halved);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"add_rows", add_rows, METH_VARARGS, add_rows_doc},
     {"gather", gather, METH_VARARGS, gather_doc},
     {"grey_of", grey_of, METH_VARARGS, grey_of_doc},
     {"filter_for", filter_for, METH_VARARGS, filter_for_doc},
     {"shrink", shrink, METH_VARARGS, shrink_doc},
+    {"halve", halve, METH_VARARGS, halve_doc},
+    {"find_edges", find_edges, METH_VARARGS, find_edges_doc},
     {0},
 };
 

@@ -28,3 +28,17 @@ def gather(
 def grey_of(pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None: ...
 def filter_for(length: int, /) -> bytes: ...
 def shrink(rows: NDArray[np.uint8], by: bytes, shrunk: NDArray[np.uint8], /) -> None: ...
+def halve(grey: NDArray[np.uint8], width: int, halved: NDArray[np.uint8], /) -> None: ...
+def find_edges(
+    luma: NDArray[np.uint8],
+    width: int,
+    most_flat: int,
+    most_smooth: int,
+    step: int,
+    lasting_step: int,
+    sums: NDArray[np.int16],
+    flat: NDArray[np.bool_],
+    edges: NDArray[np.int16],
+    smooth: NDArray[np.int16],
+    /,
+) -> None: ...

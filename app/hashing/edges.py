@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from app.hashing import engine
+
 _BLOCK: Final = 4
 """Rows that are looked at together, so that grain and a JPEG's noise average out."""
 
@@ -62,29 +64,28 @@ class Edges:
     """Evidence of all vertical lines of a picture.
 
     Args:
-        luma: uint8 (height, width), at least 4 rows and 1 column.
+        luma: uint8 (height, width), at least 4 rows and 1 column, in one piece.
     """
 
     def __init__(self, luma: NDArray[np.uint8]) -> None:
         self._blocks = len(luma) // _BLOCK
         width = luma.shape[1]
-        blocks = luma[: self._blocks * _BLOCK].reshape(self._blocks, _BLOCK, width)
-        sums = blocks[:, 0].astype(np.int16)
-        for row in range(1, _BLOCK):
-            sums += blocks[:, row]
-        self._sums = sums
-        self._flat = blocks.max(axis=1) - blocks.min(axis=1) <= _FLAT
-        smooth = self._flat.copy()
-        smooth[1:] &= np.abs(np.diff(sums, axis=0)) <= _SMOOTH * _BLOCK
-        # How many blocks above each one show it, so that any span takes one subtraction.
-        self._edges = np.zeros((self._blocks + 1, width + 1), np.int16)
-        np.cumsum(self._found(), axis=0, out=self._edges[1:, 1:-1])
-        self._edges[:, 0] = self._edges[:, -1] = np.arange(self._blocks + 1)
-        self._smooth = np.zeros((self._blocks + 1, width), np.int16)
-        np.cumsum(smooth, axis=0, out=self._smooth[1:])
+        # How many blocks above each one show an edge, or are smooth, so that any span takes one subtraction.
+        self._edges = np.empty((self._blocks + 1, width + 1), np.int16)
+        self._smooth = np.empty((self._blocks + 1, width), np.int16)
+        self._sums = np.empty((self._blocks, width), np.int16)
+        self._flat = np.empty((self._blocks, width), np.bool_)
+        # What was asked is asked again, of a part that nothing divides.
+        self._uniform: dict[tuple[int, int, int, int], NDArray[np.bool_]] = {}
+        found = self._sums, self._flat, self._edges, self._smooth
+        thresholds = _FLAT, _SMOOTH * _BLOCK, _STEP * _BLOCK, _LASTING_STEP * _BLOCK * _REACH
+        engine.ENGINE.find_edges(luma, width, *thresholds, *found)
 
     def uniform(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
         """Which columns from ``left`` up to ``right`` are each of one colour from ``top`` to ``bottom``."""
+        span = top, bottom, left, right
+        if span in self._uniform:
+            return self._uniform[span]
         first, last = self._span(top, bottom)
         sums, flat = self._sums[first:last, left:right], self._flat[first:last, left:right]
         # A few blocks rule out most columns, and tell the level of the others.
@@ -100,6 +101,7 @@ class Edges:
             held &= flat[:, columns]
             counts = np.add.reduce(held, axis=0, dtype=np.int16)
             uniform[columns] = counts >= _UNIFORM_SHARE * (last - first)
+        self._uniform[span] = uniform
         return uniform
 
     def steps(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.int64]:
@@ -122,8 +124,9 @@ class Edges:
         scores = best / 2 + (counts[-1] - counts[0]) / (last - first)
         uniform = self.uniform(top, bottom, left, right)
         scores = np.where(uniform[1:] != uniform[:-1], np.maximum(scores, _BORDER_SCORE), scores)
-        around = np.pad(scores, 1)
-        peaks = (scores >= around[:-2]) & (scores >= around[2:]) & (scores >= _LEAST_SCORE)
+        peaks = scores >= _LEAST_SCORE
+        peaks[1:] &= scores[1:] >= scores[:-1]
+        peaks[:-1] &= scores[:-1] >= scores[1:]
         lines = np.flatnonzero(peaks)
         if len(lines) > _MOST_LIKELY:
             lines = np.sort(lines[np.argsort(-scores[lines], kind="stable")[:_MOST_LIKELY]])
@@ -142,29 +145,6 @@ class Edges:
         bands = smooth[last] - smooth[first] >= _UNIFORM_SHARE * lengths[:, :, np.newaxis]
         before, after = bands[:, :, 0] & bands[:, :, 1], bands[:, :, 2] & bands[:, :, 3]
         return np.where(before != after, np.maximum(shares, np.float32(_BAND_SHARE)), shares)
-
-    def _found(self) -> NDArray[np.bool_]:
-        """Where a block has an edge between two columns: bool (blocks, width - 1).
-
-        The luma steps, and the columns beyond differ too; or a flat area begins or ends.
-        """
-        width = self._sums.shape[1]
-        sums = np.pad(self._sums, ((0, 0), (_REACH, _REACH)), mode="edge")
-        flat = np.pad(self._flat, ((0, 0), (_REACH, _REACH)), mode="edge")
-        # The columns beyond a line are a sum of sums: two at a time, then four.
-        sums = sums[:, 1:] + sums[:, :-1]
-        sums = sums[:, 2:] + sums[:, :-2]
-        flat = flat[:, 1:] & flat[:, :-1]
-        flat = flat[:, 2:] & flat[:, :-2]
-        lasting = np.abs(sums[:, _REACH + 1 : width + _REACH] - sums[:, 1:width])
-        before, after = flat[:, 1:width], flat[:, _REACH + 1 : width + _REACH]
-        found: NDArray[np.bool_] = lasting > _LASTING_STEP * _BLOCK * _REACH
-        found |= before
-        found |= after
-        found &= np.abs(self._sums[:, 1:] - self._sums[:, :-1]) > _STEP * _BLOCK
-        found |= before & ~self._flat[:, 1:]
-        found |= after & ~self._flat[:, :-1]
-        return found
 
     def _span(self, top: int, bottom: int) -> tuple[int, int]:
         first, last = self._spans(np.array(top), np.array(bottom))

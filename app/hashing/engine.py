@@ -83,6 +83,48 @@ class Engine(Protocol):
             shrunk: shape (32, rows), to be filled: each row becomes a column.
         """
 
+    def halve(self, grey: NDArray[np.uint8], width: int, halved: NDArray[np.uint8], /) -> None:
+        """Make a picture half as large, by the means of two by two pixels, and of fewer at odd ends.
+
+        Args:
+            grey: shape (height, width).
+            width: of the picture, 65,535 at most.
+            halved: shape (ceil(height / 2), ceil(width / 2)), to be filled.
+        """
+
+    def find_edges(  # noqa: PLR0917 - the same
+        self,
+        luma: NDArray[np.uint8],
+        width: int,
+        most_flat: int,
+        most_smooth: int,
+        step: int,
+        lasting_step: int,
+        sums: NDArray[np.int16],
+        flat: NDArray[np.bool_],
+        edges: NDArray[np.int16],
+        smooth: NDArray[np.int16],
+        /,
+    ) -> None:
+        """Weigh blocks of four rows, and find the edges between their columns.
+
+        A block has an edge at a line where the luma steps, and the four columns on either side differ too or
+        are all flat; or where such flat columns begin or end.
+
+        Args:
+            luma: shape (height, width); rows that fill no block are left out.
+            width: of the picture.
+            most_flat: largest range of the luma in a flat column of a block.
+            most_smooth: largest step of the sums from block to block in a smooth column, which is flat too.
+            step: of the sums from column to column, that an edge is more than.
+            lasting_step: the same from four columns' sums to the next four's.
+            sums: shape (blocks, width), to be filled: of the luma in each column of a block.
+            flat: shape (blocks, width), to be filled.
+            edges: shape (blocks + 1, width + 1), to be filled: how many blocks above have an edge at a line.
+                All have one at the sides of the picture.
+            smooth: shape (blocks + 1, width), to be filled: how many blocks above are smooth.
+        """
+
 
 def _best() -> Engine:
     try:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SHRUNK: Final = 32
+_BLOCK: Final = 4
+_REACH: Final = 4
 
 
 def add_rows(  # noqa: PLR0917 - as the compiled one takes them
@@ -65,3 +67,58 @@ def shrink(rows: NDArray[np.uint8], _by: bytes, shrunk: NDArray[np.uint8], /) ->
     """Shrink rows to 32 pixels each, by Pillow's Lanczos filter."""
     short = Image.fromarray(rows).resize((_SHRUNK, len(rows)), Image.Resampling.LANCZOS)
     shrunk[:] = np.asarray(short).T
+
+
+def halve(grey: NDArray[np.uint8], _width: int, halved: NDArray[np.uint8], /) -> None:
+    """Make a picture half as large, by the means of two by two pixels."""
+    halved[:] = np.asarray(Image.fromarray(grey).reduce(2))
+
+
+def find_edges(  # noqa: PLR0917 - as the compiled one takes them
+    luma: NDArray[np.uint8],
+    width: int,
+    most_flat: int,
+    most_smooth: int,
+    step: int,
+    lasting_step: int,
+    sums: NDArray[np.int16],
+    flat: NDArray[np.bool_],
+    edges: NDArray[np.int16],
+    smooth: NDArray[np.int16],
+    /,
+) -> None:
+    """Weigh blocks of four rows, and find the edges between their columns."""
+    count = len(luma) // _BLOCK
+    blocks = luma[: count * _BLOCK].reshape(count, _BLOCK, width)
+    np.add.reduce(blocks, axis=1, dtype=np.int16, out=sums)
+    np.less_equal(blocks.max(axis=1) - blocks.min(axis=1), most_flat, out=flat)
+    is_smooth = flat.copy()
+    is_smooth[1:] &= np.abs(np.diff(sums, axis=0)) <= most_smooth
+    smooth[0] = 0
+    np.cumsum(is_smooth, axis=0, out=smooth[1:])
+    edges[0] = 0
+    np.cumsum(_edges_of(sums, flat, step, lasting_step), axis=0, out=edges[1:, 1:-1])
+    edges[:, 0] = edges[:, -1] = np.arange(count + 1)
+
+
+def _edges_of(
+    sums: NDArray[np.int16], flat: NDArray[np.bool_], step: int, lasting_step: int
+) -> NDArray[np.bool_]:
+    """Where a block has an edge between two columns: bool (blocks, width - 1)."""
+    width = sums.shape[1]
+    beyond = np.pad(sums, ((0, 0), (_REACH, _REACH)), mode="edge")
+    flat_beyond = np.pad(flat, ((0, 0), (_REACH, _REACH)), mode="edge")
+    # The columns beyond a line are a sum of sums: two at a time, then four.
+    beyond = beyond[:, 1:] + beyond[:, :-1]
+    beyond = beyond[:, 2:] + beyond[:, :-2]
+    flat_beyond = flat_beyond[:, 1:] & flat_beyond[:, :-1]
+    flat_beyond = flat_beyond[:, 2:] & flat_beyond[:, :-2]
+    lasting = np.abs(beyond[:, _REACH + 1 : width + _REACH] - beyond[:, 1:width])
+    before, after = flat_beyond[:, 1:width], flat_beyond[:, _REACH + 1 : width + _REACH]
+    found: NDArray[np.bool_] = lasting > lasting_step
+    found |= before
+    found |= after
+    found &= np.abs(sums[:, 1:] - sums[:, :-1]) > step
+    found |= before & ~flat[:, 1:]
+    found |= after & ~flat[:, :-1]
+    return found

@@ -11,6 +11,7 @@ What is found are guesses. A wrong one costs a hash and its look-ups, no more: a
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.hashing import engine
 from app.hashing.edges import Edges
 from app.media import Region
 
@@ -124,7 +126,7 @@ def find(luma: NDArray[np.uint8]) -> Sequence[Region]:
     """
     height, width = luma.shape
     by = math.ceil(math.sqrt(luma.size / _PIXELS))
-    small = np.asarray(Image.fromarray(luma).reduce(by)) if by > 1 else luma
+    small = _reduced(luma, by)
     if min(small.shape) < _LEAST_SIDE:
         return ()
     whole = _Box(0, 0, width, height)
@@ -140,6 +142,17 @@ def find(luma: NDArray[np.uint8]) -> Sequence[Region]:
     return [
         Region(box.left, box.top, box.right - box.left, box.bottom - box.top) for box in boxes if box != whole
     ]
+
+
+def _reduced(luma: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
+    if by == 1:
+        return np.ascontiguousarray(luma)
+    if by > 2:  # noqa: PLR2004 - the half has a way of its own
+        return np.asarray(Image.fromarray(luma).reduce(by))
+    height, width = luma.shape
+    small = np.empty((-(-height // by), -(-width // by)), np.uint8)
+    engine.ENGINE.halve(np.ascontiguousarray(luma), width, small)
+    return small
 
 
 def _boxes(luma: NDArray[np.uint8]) -> Sequence[_Box]:
@@ -255,16 +268,12 @@ def _frames(part: _Box, whole: _Box) -> Iterator[_Box]:
 
 def _rectangles(scene: _Scene, leaf: _Box) -> list[tuple[_Box, float]]:
     """Rectangles whose sides are edges, or the ends of the part that they are looked for in."""
-    xs = np.concatenate(
-        [
-            [leaf.left],
-            scene.columns.likely(leaf.top, leaf.bottom, leaf.left, leaf.right),
-            [leaf.right],
-        ]
-    )
-    ys = np.concatenate(
-        [[leaf.top], scene.rows.likely(leaf.left, leaf.right, leaf.top, leaf.bottom), [leaf.bottom]]
-    )
+    xs = scene.columns.likely(leaf.top, leaf.bottom, leaf.left, leaf.right)
+    ys = scene.rows.likely(leaf.left, leaf.right, leaf.top, leaf.bottom)
+    if not len(xs) and not len(ys):
+        return []
+    xs = np.concatenate([[leaf.left], xs, [leaf.right]])
+    ys = np.concatenate([[leaf.top], ys, [leaf.bottom]])
     lefts, rights = _pairs(xs, scene.least_side)
     tops, bottoms = _pairs(ys, scene.least_side)
     # One row for each pair of horizontal lines, one column for each pair of vertical ones.
@@ -280,6 +289,8 @@ def _rectangles(scene: _Scene, leaf: _Box) -> list[tuple[_Box, float]]:
     areas = (ys[bottoms] - ys[tops])[:, np.newaxis] * (xs[rights] - xs[lefts])
     likely = (least >= _LEAST_EDGE) & (mean >= _LEAST_MEAN_EDGE) & (cuts > 0) & (areas >= scene.least_area)
     down, across = np.nonzero(likely)
+    if not len(down):
+        return []
     scores = least[down, across] + mean[down, across] + _CUT_GAIN * cuts[down, across]
     scores += _AREA_GAIN * areas[down, across] / leaf.area
     lefts, rights, tops, bottoms = lefts[across], rights[across], tops[down], bottoms[down]
@@ -295,9 +306,16 @@ def _rectangles(scene: _Scene, leaf: _Box) -> list[tuple[_Box, float]]:
 
 def _pairs(lines: _Indices, least: int) -> tuple[_Indices, _Indices]:
     """All pairs of lines that are far enough apart: the indices of the first ones, and of the second."""
-    first, second = np.triu_indices(len(lines), 1)
+    first, second = _all_pairs(len(lines))
     apart = lines[second] - lines[first] >= least
     return first[apart], second[apart]
+
+
+@cache
+def _all_pairs(count: int) -> tuple[_Indices, _Indices]:
+    """Of so many lines, which are few."""
+    first, second = np.triu_indices(count, 1)
+    return first, second
 
 
 def _strongest_within(

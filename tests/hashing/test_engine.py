@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.hashing import _pixels, engine, fallback, pdq
@@ -180,6 +181,87 @@ def test_grey_of_another_size_is_refused() -> None:
             _pixels.grey_of(bytes(48), bytearray(size))  # type: ignore[arg-type]
 
 
+def blocky(chance: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Areas of nearly one luma, with edges between them."""
+    levels = chance.integers(0, 6, (height // 7 + 1, width // 9 + 1)) * 40
+    areas = levels.repeat(7, axis=0).repeat(9, axis=1)[:height, :width]
+    return (areas + chance.integers(0, 14, areas.shape)).astype(np.uint8)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    shape=st.tuples(st.integers(4, 200), st.integers(1, 200)),
+    levels=st.sampled_from([None, 2, 256]),
+    seed=st.integers(0, 2**31),
+)
+def test_both_engines_find_the_same_edges(shape: tuple[int, int], levels: int | None, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    luma = chance.integers(0, levels, shape, np.uint8) if levels else blocky(chance, *shape)
+    blocks, width = shape[0] // 4, shape[1]
+    found = []
+    engines: tuple[Engine, ...] = (_pixels, fallback)
+    for each in engines:
+        sums, flat = np.empty((blocks, width), np.int16), np.empty((blocks, width), np.bool_)
+        edges, smooth = np.empty((blocks + 1, width + 1), np.int16), np.empty((blocks + 1, width), np.int16)
+        each.find_edges(luma, width, 16, 24, 40, 96, sums, flat, edges, smooth)
+        found.append((sums, flat, edges, smooth))
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**31))
+def test_both_engines_halve_as_pillow_does(shape: tuple[int, int], seed: int) -> None:
+    grey = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    expected = np.asarray(Image.fromarray(grey).reduce(2))
+    engines: tuple[Engine, ...] = (_pixels, fallback)
+    for each in engines:
+        halved = np.empty_like(expected)
+        each.halve(grey, shape[1], halved)
+        assert np.array_equal(halved, expected)
+
+
+EDGES: dict[str, Any] = {
+    "luma": bytes(8 * 5),
+    "width": 5,
+    "flat": 16,
+    "smooth": 24,
+    "step": 40,
+    "lasting": 96,
+    "sums": bytearray(2 * 2 * 5),
+    "flats": bytearray(2 * 5),
+    "edges": bytearray(2 * 3 * 6),
+    "smooths": bytearray(2 * 3 * 5),
+}
+BAD_EDGES: dict[str, dict[str, Any]] = {
+    "no width": {"width": 0},
+    "a width before the first": {"width": -5},
+    "half a row": {"luma": bytes(8 * 5 - 1)},
+    "no block": {"luma": bytes(3 * 5)},
+    "a block too many": {"luma": bytes(12 * 5)},
+    "a row that none has": {"luma": bytes(4 * 70_000), "width": 70_000},
+    "more blocks than can be counted": {"luma": bytes(4 * 32_767), "width": 1},
+    "a threshold below none": {"flat": -1},
+    "a threshold beyond all": {"step": 40_000},
+    "no room for sums": {"sums": bytearray()},
+    "no room for flats": {"flats": bytearray(9)},
+    "no room for edges": {"edges": bytearray(2 * 2 * 6)},
+    "no room for smooths": {"smooths": bytearray(2 * 2 * 5)},
+}
+
+
+@pytest.mark.parametrize("given", BAD_EDGES.values(), ids=BAD_EDGES)
+def test_a_picture_that_does_not_fit_is_refused_before_it_is_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        _pixels.find_edges(*(EDGES | given).values())
+
+
+def test_a_picture_and_a_half_that_do_not_fit_are_refused() -> None:
+    for width, size in ((0, 4), (-3, 4), (2, 4), (3, 3), (3, 5), (70_000, 4)):
+        with pytest.raises(ValueError, match="its half"):
+            _pixels.halve(bytes(9), width, bytearray(size))  # type: ignore[arg-type]
+
+
 def test_what_fits_is_taken() -> None:
     """Else the refusals above would say nothing."""
     _pixels.add_rows(*ROWS.values())
@@ -187,3 +269,5 @@ def test_what_fits_is_taken() -> None:
     _pixels.shrink(*SHRUNK.values())
     for size in (12, 16):
         _pixels.grey_of(bytes(48), bytearray(size))  # type: ignore[arg-type]
+    _pixels.find_edges(*EDGES.values())
+    _pixels.halve(bytes(9), 3, bytearray(4))  # type: ignore[arg-type]
