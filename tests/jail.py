@@ -2,8 +2,9 @@
 
 ``contained`` gives the command line of a program that runs as nobody, without a single capability, with no
 way to gain any, on a read-only root file system, and refused new namespaces as Docker's seccomp profile
-refuses them. ``refusing`` gives that of one which the kernel refuses any calls: a kernel or container that
-lacks something. The first needs root, to build the mounts in a namespace of its own; the second nothing.
+refuses them. ``as_user`` gives that of one which runs as another user, and is free otherwise. ``refusing``
+gives that of one which the kernel refuses any calls: a kernel or container that lacks something. The first
+two need root, to build the mounts in a namespace of their own; the last nothing.
 """
 
 import errno
@@ -45,6 +46,16 @@ def refusing(answers: Mapping[int, int], command: Sequence[str]) -> list[str]:
 
 def contained(command: Sequence[str], *, user: int = _NOBODY) -> list[str]:
     """The command line that runs a command as a container does: see this module's text."""
+    return _as(user, refusing(NO_NAMESPACES, command), "mount -o remount,ro,bind /")
+
+
+def as_user(user: int, command: Sequence[str]) -> list[str]:
+    """The command line that runs a command as another user, without a capability, who can read this tree."""
+    return _as(user, command)
+
+
+def _as(user: int, command: Sequence[str], *mounts: str) -> list[str]:
+    """Run a command as a user to whom the interpreter and this tree are open, after some more mounts."""
     needed = {Path(sys.prefix), Path(sys.base_prefix), ROOT}
     hidden = {place: top for place in needed if (top := _closed_to_others(place)) is not None}
     lines = ["set -e", "mount --make-rprivate /", "mount -t tmpfs -o mode=755 tmpfs /mnt"]
@@ -56,11 +67,8 @@ def contained(command: Sequence[str], *, user: int = _NOBODY) -> list[str]:
         lines += [f"mkdir -p {quoted}", f"mount --bind /mnt/{number} {quoted}"]
     identity = f"--reuid={user} --regid={user} --clear-groups"
     privileges = "--bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs"
-    lines += [
-        "mount -o remount,ro,bind /",
-        f'exec setpriv {identity} {privileges} "$@"',
-    ]
-    return ["unshare", "--mount", "sh", "-c", "\n".join(lines), "sh", *refusing(NO_NAMESPACES, command)]
+    lines += [*mounts, f'exec setpriv {identity} {privileges} "$@"']
+    return ["unshare", "--mount", "sh", "-c", "\n".join(lines), "sh", *command]
 
 
 def _closed_to_others(place: Path) -> Path | None:
