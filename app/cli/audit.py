@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.console import FailedError, UsageError, emit, emit_json, printable, say
+from app.cli.progress import counted
 from app.cli.report.opening import read_key
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.custody.roster import Roster
     from app.store.audit import Examined
+    from app.store.filings import Transaction
+    from app.store.inspection import Discrepancy
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -47,33 +50,39 @@ def verify(
 
     Without a checkpoint of your own, those that the database itself holds are taken, which whoever changes
     the log can take out with it. What came after the last checkpoint can be written anew unseen. The sealed
-    files and decisions that stand in the database are held against the log too.
+    files and decisions that stand in the database are held against the log too: one that is not the recorded
+    one, and a report that is gone without an entry of its removal, is named with the entry that tells of it.
 
         cordon audit verify --checkpoint /media/stick/checkpoints
     """
     from app.store.checkpoints import told
 
     kept = [line for path in checkpoint or () for line in _lines(path)]
-    examined, newest, bad, tampered = asyncio.run(_verify(kept))
+    examined, newest, bad, differ = asyncio.run(_verify(kept))
     finding = examined.finding
     if as_json:
         emit_json(
             {
-                "whole": finding is None and not tampered,
+                "whole": finding is None and not differ,
                 "entries": examined.entries,
                 "vouched": examined.vouched,
                 "first": finding.first if finding else None,
                 "last": finding.last if finding else None,
                 "what": finding.what if finding else None,
-                "tampered_reports": tampered,
+                "tampered_reports": list(dict.fromkeys(each.report_id for each in differ)),
+                "discrepancies": [
+                    {"report": each.report_id, "entry": each.entry, "what": each.what} for each in differ
+                ],
             }
         )
     if bad:
         say(f"warning: {bad} checkpoints of the database are not signed by anybody who is or was pinned")
     if finding is not None:
         raise FailedError(f"the audit log was changed: {told(finding)}")
-    if tampered:
-        raise FailedError(f"what is stored is not what the log recorded of: {', '.join(tampered)}")
+    for each in differ:
+        say(each.told())
+    if differ:
+        raise FailedError("what is stored is not what the audit log recorded: somebody changed the database")
     if not as_json:
         emit(f"the audit log is whole: {examined.entries} entries")
     if newest is None:
@@ -123,7 +132,9 @@ def _lines(path: Path) -> list[bytes]:
     return lines
 
 
-async def _verify(kept: list[bytes]) -> "tuple[Examined, Checkpoint | None, int, list[str]]":
+async def _verify(
+    kept: list[bytes],
+) -> "tuple[Examined, Checkpoint | None, int, list[Discrepancy]]":
     from app.cli.state import open_custody
     from app.custody.checkpoint import verify as verified
     from app.store import audit, checkpoints
@@ -135,29 +146,16 @@ async def _verify(kept: list[bytes]) -> "tuple[Examined, Checkpoint | None, int,
         stored, bad = await checkpoints.stored(connection, roster)
         known += stored
         examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
-    tampered: list[str] = []
-    if examined.finding is None:
-        tampered = await _tampered(roster)
-    return examined, max(known, key=lambda each: each.seq, default=None), bad, tampered
+        differ = [] if examined.finding is not None else await _discrepancies(connection, roster)
+    return examined, max(known, key=lambda each: each.seq, default=None), bad, differ
 
 
-async def _tampered(roster: "Roster") -> list[str]:
-    """Ids of the reports whose sealed files or decisions are not those that the log recorded."""
-    from app.cli.state import open_state
-    from app.errors import ConflictError, NotFoundError
-    from app.store import decisions, reports, sealed
+async def _discrepancies(connection: "Transaction", roster: "Roster") -> "list[Discrepancy]":
+    from app.store import inspection, reports
 
-    found = []
-    async with open_state() as database, database.connect() as connection:
-        for report_id in await reports.every_id(connection):
-            try:
-                await sealed.authentic(connection, report_id, roster)
-                await decisions.every(connection, report_id, roster)
-            except NotFoundError:
-                # It was removed while this ran.
-                continue
-            except ConflictError:
-                found.append(report_id)
+    found = [*await inspection.missing(connection), *await inspection.put_back(connection)]
+    for report_id in counted(await reports.every_id(connection), "comparing reports"):
+        found += await inspection.of_report(connection, report_id, roster)
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import delete, select, update
@@ -19,6 +20,7 @@ from app.store.schema import decisions, reports, sightings
 SEALED_EVENT: Final = "report.sealed"
 SIGHTED_EVENT: Final = "report.sighted"
 RESEALED_EVENT: Final = "report.resealed"
+_RECORDING_EVENTS: Final = (SEALED_EVENT, SIGHTED_EVENT, RESEALED_EVENT)
 
 OPENED_EVENT: Final = "report.opened"
 
@@ -27,6 +29,19 @@ WORKER: Final = "worker"
 
 Files = dict[str, bytes]
 """Sealed files by id: the report's own first, then those of its later sightings, oldest first."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is stored and what the audit log says of it, where these differ.
+
+    Attributes:
+        entry: number of the entry that recorded it; None if none did.
+        what: is wrong, in words.
+    """
+
+    entry: int | None
+    what: str
 
 
 class TamperedError(ConflictError):
@@ -93,6 +108,43 @@ async def authentic(connection: AsyncConnection, report_id: str, roster: Roster)
     return found
 
 
+async def differences(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[Difference, ...]:
+    """Which of a report's sealed files are not as the audit log recorded them last.
+
+    Raises:
+        NotFoundError: there is no report of this id.
+    """
+    found = digests(await files(connection, report_id))
+    entries = await connection.execute(
+        select(audit_log.c.seq, audit_log.c.event, audit_log.c.details)
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_RECORDING_EVENTS))
+        .order_by(audit_log.c.seq)
+    )
+    recorded_by: dict[str, int] = {}
+    newest = None
+    for entry in entries:
+        newest = entry.seq
+        details = json.loads(entry.details)
+        if entry.event == RESEALED_EVENT:
+            recorded_by = dict.fromkeys(recorded_by, entry.seq)
+        else:
+            recorded_by[report_id if entry.event == SEALED_EVENT else details["sighting"]] = entry.seq
+    try:
+        (recorded,) = await _recorded(connection, report_id, roster)
+    except TamperedError:
+        return (Difference(newest, "the entries of its sealed files do not follow on from each other"),)
+    wrong = []
+    for name in sorted(recorded.keys() | found.keys()):
+        what = "its sealed file" if name == report_id else f"the sealed file of sighting {name}"
+        if name not in found:
+            wrong.append(Difference(recorded_by[name], f"{what} is gone"))
+        elif name not in recorded:
+            wrong.append(Difference(None, f"{what} was never recorded"))
+        elif found[name] != recorded[name]:
+            wrong.append(Difference(recorded_by[name], f"{what} is not the one that was recorded"))
+    return tuple(wrong)
+
+
 async def waiting_for_worker(connection: AsyncConnection, worker: str) -> tuple[str, ...]:
     """Ids of queued csam reports that nobody holds and that the worker can open, oldest first.
 
@@ -134,7 +186,7 @@ async def _recorded(
         select(audit_log.c.event, audit_log.c.details)
         .where(
             audit_log.c.subject == report_id,
-            audit_log.c.event.in_([SEALED_EVENT, SIGHTED_EVENT, RESEALED_EVENT]),
+            audit_log.c.event.in_(_RECORDING_EVENTS),
         )
         .order_by(audit_log.c.seq)
     )

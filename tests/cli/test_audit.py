@@ -74,6 +74,10 @@ def test_an_edited_entry_is_named_and_a_swapped_file_is_told_of_its_report(offic
     swapped = office("audit", "verify", "--json")
     assert (swapped.code, swapped.document["whole"]) == (1, False)
     assert swapped.document["tampered_reports"] == [report_id]
+    entry = sealed_by(office)
+    what = "its sealed file is not the one that was recorded"
+    assert swapped.document["discrepancies"] == [{"report": report_id, "entry": entry, "what": what}]
+    assert f"report {report_id} (entry {entry}): {what}" in office("audit", "verify").err
     tamper(office, "UPDATE audit SET subject = 'x' WHERE seq = 3")
     found = office("audit", "verify", "--json")
     assert (found.code, "entry 3 was edited" in found.err) == (1, True)
@@ -81,6 +85,43 @@ def test_an_edited_entry_is_named_and_a_swapped_file_is_told_of_its_report(offic
     refused = office("audit", "checkpoint", *ADA)
     assert (refused.code, "Nothing was signed" in refused.err) == (1, True)
     assert "audit_broken" in office("report", "alarms").out.decode()
+
+
+def sealed_by(office: Cordon) -> int:
+    """The number of the entry of its report's seal."""
+    with sqlite3.connect(office.home / "state" / "cordon.db") as database:
+        (seq,) = database.execute("SELECT seq FROM audit WHERE event = 'report.sealed'").fetchone()
+    database.close()
+    return int(seq)
+
+
+def test_a_report_that_vanished_is_named_with_the_entry_of_its_seal(office: Cordon) -> None:
+    """Also where somebody wrote a tombstone for it; one that was removed as it should be is none."""
+    report_id, entry = report_of(office), sealed_by(office)
+    a_tombstone = (
+        "INSERT INTO tombstones (id, bank_kind, state, created_at, removed_at) "  # noqa: S608 - an id
+        f"VALUES ('{report_id}', 'csam', 'rejected', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+    )
+    for statement in ("DELETE FROM reports", a_tombstone):
+        tamper(office, statement)
+        gone = office("audit", "verify", "--json")
+        assert (gone.code, gone.document["whole"]) == (1, False)
+        (found,) = gone.document["discrepancies"]
+        assert (found["report"], found["entry"]) == (report_id, entry)
+        assert "gone" in found["what"]
+
+
+def test_a_report_that_was_destroyed_is_missed_by_nobody_until_it_is_put_back(office: Cordon) -> None:
+    """From a backup, with its decisions or without."""
+    report_id = report_of(office)
+    tamper(office, "CREATE TABLE kept AS SELECT * FROM reports")
+    ordered = office("report", "destroy", report_id, *ADA, "--reason", "order 12", "--yes")
+    assert ordered.code == 0, ordered.err
+    assert office("audit", "verify").code == 0
+    tamper(office, "INSERT INTO reports SELECT * FROM kept")
+    back = office("audit", "verify", "--json")
+    assert (back.code, back.document["tampered_reports"]) == (1, [report_id])
+    assert "it was removed, and is there" in back.err
 
 
 def test_what_is_no_checkpoint_or_of_a_stranger_is_refused(office: Cordon) -> None:

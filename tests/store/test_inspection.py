@@ -1,0 +1,119 @@
+"""What an auditor finds in the tables that the log says otherwise of, and in which entry."""
+
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from app.custody.identity import Identity
+from app.custody.roster import RosterFile
+from app.report.outbox import SealedOutbox
+from app.settings import StoreSettings
+from app.store import decisions, inspection, removal, reports
+from app.store.database import Database
+from app.store.inspection import Discrepancy
+from app.store.schema import audit as log
+from app.store.schema import decisions as documents
+from app.store.schema import reports as table
+from app.store.schema import sightings, tombstones
+from app.store.shelf import ReportShelf
+from tests.pins import add_custodian, pins_of
+from tests.stubs import stub
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A report that was seen twice, and an untouched one."""
+
+    database: Database
+    pins: RosterFile
+    ada: Identity
+    report_id: str
+    untouched: str
+
+    async def found(self) -> list[Discrepancy]:
+        """All that is wrong."""
+        async with self.database.connect() as connection:
+            found = [*await inspection.missing(connection), *await inspection.put_back(connection)]
+            for report_id in await reports.every_id(connection):
+                found += await inspection.of_report(connection, report_id, self.pins.read())
+        return found
+
+    async def entry(self, event: str) -> int:
+        """Number of the entry of an event of the report."""
+        async with self.database.connect() as connection:
+            wanted = select(log.c.seq).where(log.c.subject == self.report_id, log.c.event == event)
+            return int((await connection.execute(wanted)).scalar_one())
+
+    async def run(self, *statements: object) -> None:
+        """Write to the database."""
+        async with self.database.begin() as connection:
+            for statement in statements:
+                await connection.execute(statement)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+async def shelf(database: Database, store: StoreSettings) -> Shelf:
+    pins = pins_of(store)
+    ada = await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    report_id = (await outbox.commit(stub("a"))).id
+    assert (await outbox.commit(stub("a"))).id == report_id
+    return Shelf(database, pins, ada, report_id, (await outbox.commit(stub("b"))).id)
+
+
+async def test_what_is_as_it_was_recorded_is_no_discrepancy(shelf: Shelf) -> None:
+    """Sealed, seen again, sealed anew, or removed as it should be."""
+    assert await shelf.found() == []
+    await add_custodian(shelf.database, shelf.pins, "grace")
+    async with shelf.database.begin() as connection:
+        assert await decisions.reseal(connection, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    assert await shelf.found() == []
+    async with shelf.database.begin() as connection:
+        await removal.remove(connection, shelf.untouched, event=decisions.PURGED_EVENT, details={})
+    assert await shelf.found() == []
+
+
+async def test_a_changed_file_is_named_with_the_entry_that_recorded_it(shelf: Shelf) -> None:
+    """The report's own, a later sighting's, and one that was sealed anew: the last that recorded it."""
+    await shelf.run(update(sightings).values(sealed=b"x"))
+    (found,) = await shelf.found()
+    assert (found.report_id, found.entry) == (shelf.report_id, await shelf.entry("report.sighted"))
+    assert "the sealed file of sighting" in found.what
+    await shelf.run(delete(sightings))
+    (found,) = await shelf.found()
+    assert found.what.endswith("is gone")
+    await shelf.run(update(table).where(table.c.id == shelf.report_id).values(sealed=b"x"))
+    told = {each.entry: each.what for each in await shelf.found()}
+    assert told[await shelf.entry("report.sealed")] == "its sealed file is not the one that was recorded"
+
+
+async def test_a_changed_file_that_was_sealed_anew_is_named_with_that_entry(shelf: Shelf) -> None:
+    """And where what signed the resealing is gone, none of its entries can be believed."""
+    await add_custodian(shelf.database, shelf.pins, "grace")
+    async with shelf.database.begin() as connection:
+        await decisions.reseal(connection, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    await shelf.run(update(table).where(table.c.id == shelf.report_id).values(sealed=b"x"))
+    (found,) = await shelf.found()
+    assert found.entry == await shelf.entry("report.resealed")
+    await shelf.run(delete(documents))
+    assert {each.what for each in await shelf.found()} == {
+        "the entries of its sealed files do not follow on from each other",
+        "The decisions on this report are not those that the audit log recorded.",
+    }
+
+
+async def test_a_vanished_report_is_named_and_so_is_one_that_was_put_back(shelf: Shelf) -> None:
+    """A tombstone explains nothing: only an entry of the removal does."""
+    async with shelf.database.connect() as connection:
+        (kept,) = (await connection.execute(select(table).where(table.c.id == shelf.untouched))).mappings()
+    await shelf.run(delete(table).where(table.c.id == shelf.untouched))
+    (found,) = await shelf.found()
+    assert (found.report_id, "gone" in found.what) == (shelf.untouched, True)
+    await shelf.run(insert(table).values(**kept))
+    assert await shelf.found() == []
+    async with shelf.database.begin() as connection:
+        await removal.remove(connection, shelf.untouched, event=decisions.PURGED_EVENT, details={})
+    await shelf.run(delete(tombstones), insert(table).values(**kept))
+    (found,) = await shelf.found()
+    assert (found.report_id, found.what) == (shelf.untouched, "it was removed, and is there")
