@@ -4,6 +4,7 @@ Cordon is built with the compiled one where there is a C compiler. Without it ev
 takes up to three times as long.
 """
 
+import math
 from typing import Final, Protocol
 
 import numpy as np
@@ -140,20 +141,21 @@ COMPILED: Final = ENGINE is not fallback
 """Whether the compiled loops are there."""
 
 
-def pixels_of(rgb: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an RGB picture: uint8 (height, width, channels), read-only.
+def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a picture of mode L or RGB: uint8 (height, width), or (height, width, channels), read-only.
 
-    There are three channels, or four, of which the last says nothing, where they can be had in place.
+    RGB has three channels, or four, of which the last says nothing, where they can be had in place.
     """
     if not COMPILED:
-        return np.asarray(rgb)
+        return np.asarray(picture)
     from app.hashing._pixels import Pixels  # noqa: PLC0415 - the same
 
-    width, height = rgb.size
+    width, height = picture.size
+    shape = (height, width) if picture.mode == "L" else (height, width, 4)
     try:
-        _, array = rgb.__arrow_c_array__()
-        held = Pixels(array, 4 * width * height)
+        _, array = picture.__arrow_c_array__()
+        held = Pixels(array, math.prod(shape))
     except ValueError:
         # A large picture may lie in several pieces.
-        return np.asarray(rgb)
-    return np.frombuffer(memoryview(held), np.uint8).reshape(height, width, 4)
+        return np.asarray(picture)
+    return np.frombuffer(memoryview(held), np.uint8).reshape(shape)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.hashing.engine import pixels_of
 from app.media import Background
 
 Box = tuple[int, int, int, int]
@@ -186,7 +187,7 @@ class Small:
         """Set a small picture upright, mode L; ``size`` is that of the large one as it is stored."""
         turned = stored.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else stored
         from_end = orientation in _FROM_THE_FAR_END, orientation in _FROM_THE_RIGHT
-        return cls(np.asarray(turned), *upright(size, orientation), scale, from_end)
+        return cls(pixels_of(turned), *upright(size, orientation), scale, from_end)
 
 
 def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -16,17 +16,17 @@ Piece = tuple[mmap.mmap | bytes, int, int]
 
 
 class Reader:
-    """A file made of pieces of buffers, read as one."""
+    """A file made of pieces of buffers, read as one.
+
+    Attributes:
+        size: bytes in all.
+    """
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
         self._pieces = [piece for piece in pieces if piece[1] < piece[2]]
         self._ends: Final = list(accumulate(end - start for _, start, end in self._pieces))
+        self.size: Final = self._ends[-1] if self._ends else 0
         self._place = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes in all."""
-        return self._ends[-1] if self._ends else 0
 
     def read(self, count: int | None = -1) -> bytes:
         """The next bytes, at most ``count``, all that are left if it is negative."""
@@ -35,6 +35,9 @@ class Reader:
         if start >= end:
             return b""
         self._place = end
+        if len(self._pieces) == 1:
+            buffer, first, _ = self._pieces[0]
+            return buffer[first + start : first + end]
         parts = []
         index = bisect_right(self._ends, start)
         while start < end:
@@ -44,7 +47,7 @@ class Reader:
             parts.append(buffer[first + skipped : first + skipped + taken])
             start += taken
             index += 1
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a place counted from the start, from here, or from the end.

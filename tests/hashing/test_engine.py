@@ -61,6 +61,8 @@ def test_pixels_in_place_are_those_that_a_copy_holds(mode: str, size: tuple[int,
     assert pixels.shape == (size[1], size[0], 4)
     assert np.array_equal(pixels[:, :, :3], expected)
     assert not pixels.flags.writeable
+    grey = picture.convert("L")
+    assert np.array_equal(engine.pixels_of(grey), np.array(grey))
 
 
 def test_pixels_that_lie_in_several_pieces_are_copied() -> None:
