@@ -142,7 +142,7 @@ COMPILED: Final = ENGINE is not fallback
 
 
 def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a picture of mode L or RGB: uint8 (height, width), or (height, width, channels), read-only.
+    """The pixels of a picture, L or RGB: uint8 (height, width), or (height, width, channels), read-only.
 
     RGB has three channels, or four, of which the last says nothing, where they can be had in place.
     """
