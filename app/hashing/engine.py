@@ -146,8 +146,14 @@ def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
 
     RGB has three channels, or four, of which the last says nothing, where they can be had in place.
     """
+    pixels = pixels_in_place(picture)
+    return np.asarray(picture) if pixels is None else pixels
+
+
+def pixels_in_place(picture: Image.Image) -> NDArray[np.uint8] | None:
+    """The same without a copy; None where there is no way, or where they lie in several pieces."""
     if not COMPILED:
-        return np.asarray(picture)
+        return None
     from app.hashing._pixels import Pixels  # noqa: PLC0415 - the same
 
     width, height = picture.size
@@ -156,6 +162,5 @@ def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
         _, array = picture.__arrow_c_array__()
         held = Pixels(array, math.prod(shape))
     except ValueError:
-        # A large picture may lie in several pieces.
-        return np.asarray(picture)
+        return None
     return np.frombuffer(memoryview(held), np.uint8).reshape(shape)

@@ -26,7 +26,7 @@ from app.hashing import engine
 from app.media import PDQ_BITS, PDQ_BYTES
 
 Strips = Callable[[], Iterator[NDArray[np.uint8]]]
-"""Reads a picture from top to bottom, again at each call, as strips of shape (rows, width, 3)."""
+"""Reads a picture from top to bottom, again at each call, as strips of shape (rows, width, channels)."""
 
 SMALLEST_SIDE: Final = 5
 """Below this, in pixels, the reference gives the zero hash and quality 0 (its MIN_HASHABLE_DIM)."""
@@ -196,7 +196,7 @@ def settle(spectrum: Spectrum, height: int, width: int, strips: Strips) -> tuple
     if spectrum.certain:
         return spectrum.bits, spectrum.quality
     if height * width <= _REFERENCE_PIXELS:
-        rgb = np.concatenate(list(strips()))
+        rgb = np.concatenate([strip[:, :, :3] for strip in strips()])
         vector, quality = pdqhash.compute(rgb)
         return np.packbits(vector.astype(bool)).tobytes(), int(quality)
     return reference(height, width, strips)

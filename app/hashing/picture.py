@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.hashing.engine import pixels_of
+from app.hashing.engine import pixels_in_place, pixels_of
 from app.media import Background
 
 Box = tuple[int, int, int, int]
@@ -71,7 +71,7 @@ class Picture:
         """Width and height as a viewer shows them."""
         return upright(self.image.size, self.orientation)
 
-    def strips(self, rows: int, background: Background) -> Iterator[tuple[Image.Image, bool]]:
+    def strips(self, rows: int, background: Background) -> Iterator[tuple[NDArray[np.uint8], bool]]:
         """Read the picture from top to bottom.
 
         Args:
@@ -79,23 +79,34 @@ class Picture:
             background: what transparent pixels are laid on.
 
         Yields:
-            An RGB strip, and whether no pixel of it let the background through.
+            A strip's pixels, uint8 (rows, width, channels), of which red, green and blue are the first; and
+            whether none of them let the background through.
         """
         _, height = self.size
+        pixels = self._pixels_in_place()
         for top in range(0, height, rows):
-            strip = self.seen(self._stored_box(top, min(top + rows, height)))
+            bottom = min(top + rows, height)
+            if pixels is not None:
+                yield pixels[top:bottom], True
+                continue
+            strip = self.seen(self._stored_box(top, bottom))
             if self.orientation in _TRANSPOSITIONS:
                 strip = strip.transpose(_TRANSPOSITIONS[self.orientation])
             if strip.mode == "RGB":
-                yield strip, True
+                yield pixels_of(strip), True
                 continue
             alpha = strip.getchannel("A")
             if alpha.getextrema()[0] == _OPAQUE:
-                yield strip.convert("RGB"), True
+                yield pixels_of(strip.convert("RGB")), True
             else:
                 below = Image.new("RGB", strip.size, background.value)
                 below.paste(strip, mask=alpha)
-                yield below, False
+                yield pixels_of(below), False
+
+    def _pixels_in_place(self) -> NDArray[np.uint8] | None:
+        """All pixels, where they are what a viewer shows; else None."""
+        as_stored = self.orientation not in _TRANSPOSITIONS and self.transparent is None
+        return pixels_in_place(self.image) if as_stored and self.image.mode == "RGB" else None
 
     def seen(self, box: Box) -> Image.Image:
         """A part of the picture, as stored, in RGB, or in RGBA if any of it may be transparent."""

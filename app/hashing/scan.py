@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from app import formats
 from app.hashing import parts, pdq, perceptual, samples
 from app.hashing.decode import Medium, Size, UndecodableError, open_medium
-from app.hashing.engine import pixels_of
 from app.hashing.picture import Picture, Small
 from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Limits, Look, Need
 from app.media import PDQ_BYTES, PDQ_MINIMUM_QUALITY, Background, Reason, Rendering, Shape
@@ -181,9 +180,8 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
     shrinker = perceptual.Shrinker(width, height)
     digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16) if with_digest else None
     opaque = True
-    for strip, strip_is_opaque in picture.strips(rows, background):
+    for pixels, strip_is_opaque in picture.strips(rows, background):
         opaque = opaque and strip_is_opaque
-        pixels = pixels_of(strip)
         shrinker.add(pixels)
         if downsampler is not None:
             downsampler.add(pixels)
@@ -198,7 +196,7 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
     del shrinker
 
     def strips() -> Iterator[NDArray[np.uint8]]:
-        return (np.asarray(strip) for strip, _ in picture.strips(rows, background))
+        return (pixels for pixels, _ in picture.strips(rows, background))
 
     value, quality = pdq.settle(spectrum, height, width, strips)
     return _Hashed(value, quality, phash, forms, opaque, digest.digest() if digest else None)
