@@ -285,6 +285,22 @@ async def filed(request: Request, at: InServices, key: ReportKey, report_id: Rep
 
 
 @router.post(
+    "/v1/reports/{report_id}/afresh",
+    name="report_afresh",
+    responses=_PROBLEMS_OF_DECISION,
+    response_description="The report: `submitted`, or `approved`.",
+    openapi_extra=_SIGNED_BODY,
+    summary="File a report anew, though it may be filed already, with a custodian's signed document",
+)
+async def afresh(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report retry --afresh --out FILE` writes it. The reason is sealed to the custodians.
+
+    409 unless finishing it was attempted, and while the worker has it in hand.
+    """
+    return await _decide(request, at, key, report_id, Action.AFRESH)
+
+
+@router.post(
     "/v1/reports/{report_id}/destroy",
     name="report_destroy",
     status_code=204,

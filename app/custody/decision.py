@@ -39,6 +39,8 @@ class Action(StrEnum):
     ANNOTATE = "annotate"
     FILED = "filed"
     """It was filed by hand."""
+    AFRESH = "afresh"
+    """It is to be opened anew at the authority, though it may be filed under an earlier id."""
     DESTROY = "destroy"
     RESEAL = "reseal"
 

@@ -53,6 +53,9 @@ OPEN_FOR: Final = timedelta(hours=20)
 """An open report is not finished after this; the authority deletes it after 24 hours."""
 
 
+_TRIED_OUT: Final = frozenset(each.value for each in Environment if not each.counts)
+
+
 class Outcome(StrEnum):
     """What came of a turn."""
 
@@ -151,13 +154,15 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
     try:
         document = await _document(desk, turn)
         opened = turn = await _from_where_it_stands(desk, turn)
+        async with desk.database.connect() as connection:
+            await _check_never_attempted_otherwise(connection, turn)
         if turn.filing.authority_report_id is None:
             answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
             filing = replace(turn.filing, authority_report_id=str(answer.report_id))
             opened = replace(turn, state=State.SUBMITTED, filing=filing)
             if not await _keep_opened(desk, turn, answer):
                 return await _retract_unwanted(desk, opened)
-        if not await _attempt_finish(desk, turn, document):
+        if not await _attempt_finish(desk, opened, document):
             return Outcome.OVERTAKEN
     except _HaltedError as halted:
         is_open = opened.state is State.SUBMITTED and opened.filing.authority_report_id is not None
@@ -272,6 +277,8 @@ async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:
         if not await filings.attempt_finish(connection, turn, now=desk.now()):
             return False
         await _check_still_approved(connection, desk, turn, document)
+        await _check_never_attempted_otherwise(connection, turn)
+        await filings.record_attempt(connection, turn, _details(desk, str(turn.filing.authority_report_id)))
     return True
 
 
@@ -280,6 +287,15 @@ async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn,
     approval = await _approval(connection, desk, turn)
     if approval.xml_sha256 != document.sha256:
         raise _HaltedError(Meaning.PARK, "approval_changed")
+
+
+async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) -> None:
+    """Return only if the log knows of no attempt for real under another id, whatever the row says."""
+    attempted = await filings.attempted(connection, turn.report_id, allowed=decisions.AFRESH_EVENT)
+    if attempted is not None:
+        environment, authority_report_id = attempted
+        if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
+            raise _HaltedError(Meaning.PARK, "finish_unknown")
 
 
 async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:

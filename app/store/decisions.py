@@ -33,15 +33,21 @@ ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
 REMOVED_EVENTS: Final = (DESTROYED_EVENT, PURGED_EVENT)
+AFRESH_EVENT: Final = "report.afresh"
+"""It is opened anew, whatever came of an earlier finish: a person's word."""
 WITHDRAWN_EVENT: Final = "report.withdrawn"
 """Rejected while it is open at the authority: it stays where it is until that said what became of it."""
 
 _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
-_OVER_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", *REMOVED_EVENTS)
+_OVER_EVENTS: Final = (
+    *(f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", filings.FILED_TOO_EVENT),
+    *REMOVED_EVENTS,
+)
 """After these nothing is filed, whatever was approved before."""
 _DECISION_EVENTS: Final = (
-    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, WITHDRAWN_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
+    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, WITHDRAWN_EVENT, AFRESH_EVENT, DESTROYED_EVENT),
+    sealed.RESEALED_EVENT,
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
 
@@ -83,14 +89,14 @@ async def take(
     dual_control: bool = False,
     by: str,
 ) -> Report:
-    """Take in a decision to approve, reject, annotate, or of filing by hand, and bring its report on.
+    """Take in a decision to approve, reject, annotate or file afresh, or of filing by hand, and act on it.
 
     Args:
         connection: within ``Database.begin``.
         untrusted: the signed document.
         roster: the pinned.
         report_id: the report that is meant.
-        actions: what is expected of ``approve``, ``reject``, ``annotate`` and ``filed``.
+        actions: what is expected of ``approve``, ``reject``, ``annotate``, ``afresh`` and ``filed``.
         dual_control: whether two different custodians must approve the very same XML.
         by: id of the key that hands it in, or ``cli``.
 
@@ -116,6 +122,10 @@ async def take(
             return await reports.move(connection, report_id, to=State.REJECTED, details=details)
         await reports.decided(connection, report_id)
         await audit.append(connection, WITHDRAWN_EVENT, report_id, details)
+    elif decision.action is Action.AFRESH:
+        await reports.decided(connection, report_id)
+        await audit.append(connection, AFRESH_EVENT, report_id, details)
+        await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
     elif decision.action is Action.FILED:
         return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
     elif await _is_first_of_two(connection, decision, roster, dual_control=dual_control):

@@ -6,6 +6,7 @@ was ever attempted, or once the authority said that it withdrew it; whoever atte
 before. So of all the ids that a report may have been opened under, at most one is ever finished.
 """
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, reports
 from app.store.report_states import TRANSITIONS, State
+from app.store.schema import audit as audit_log
 from app.store.schema import filings
 from app.store.schema import reports as report_table
 
@@ -34,7 +36,10 @@ LONGEST_PAUSE: Final = timedelta(days=2)
 
 RETRIED_EVENT: Final = "report.retried"
 FILED_TOO_EVENT: Final = "report.filed_too"
-"""The authority has it, though it was filed by hand or destroyed meanwhile."""
+"""The authority has it, though it was filed by hand, destroyed or begun afresh meanwhile."""
+
+FINISHING_EVENT: Final = "report.finishing"
+"""The irreversible call is about to be made, for the first time under this id."""
 
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
@@ -210,6 +215,12 @@ async def attempt_finish(connection: AsyncConnection, turn: Turn, *, now: dateti
     )
 
 
+async def record_attempt(connection: AsyncConnection, turn: Turn, details: audit.Details) -> None:
+    """Put in the log that the irreversible call is about to be made, unless it was before."""
+    if turn.filing.finish_attempted_at is None:
+        await audit.append(connection, FINISHING_EVENT, turn.report_id, details)
+
+
 async def finished(
     connection: AsyncConnection,
     turn: Turn,
@@ -224,7 +235,7 @@ async def finished(
 ) -> bool:
     """Keep that the authority has the report: a fact, whosever turn it is. Whether the report is so now.
 
-    It is not if it was filed by hand or destroyed meanwhile. Doing it again is no error.
+    It is not if it was filed by hand, destroyed or begun afresh meanwhile. Doing it again is no error.
 
     Args:
         connection: within ``Database.begin``.
@@ -255,10 +266,10 @@ async def finished(
         )
     )
     to = State.FILED if counts else State.DRY_RUN
-    if not kept.rowcount and state is not None:
-        return state is to
-    if state is None or to not in TRANSITIONS[state]:
-        # Somebody filed it by hand meanwhile, or destroyed it: that stands, and the log tells of both.
+    if not kept.rowcount and state is to:
+        return True
+    if not kept.rowcount or state is None or to not in TRANSITIONS[state]:
+        # Somebody filed it by hand meanwhile, destroyed it or began afresh: the log tells of both.
         await audit.append(connection, FILED_TOO_EVENT, turn.report_id, details)
         return False
     await reports.move(
@@ -358,38 +369,92 @@ async def park(
     return True
 
 
-async def retry(connection: AsyncConnection, report_id: str, *, now: datetime, afresh: bool, by: str) -> bool:
+async def retry(connection: AsyncConnection, report_id: str, *, now: datetime, by: str) -> bool:
     """Make a report due at once, as a person wants it; whether a finish was attempted before.
 
-    Whether it is approved still, the filer looks up itself.
+    Then it is repeated under the very same id. Whether it is approved still, the filer looks up itself.
 
     Args:
         connection: within ``Database.begin``.
         report_id: the report's.
         now: the time.
-        afresh: begin with ``/submit``, even where a finish was attempted: it may be filed twice then.
         by: who wants it.
 
     Raises:
         NotFoundError: there is no such report.
         ConflictError: nothing of it was ever approved and tried, or it is decided otherwise.
     """
-    state = await reports.lock(connection, report_id)
-    filing = await get(connection, report_id)
-    if state not in {*TO_FILE, State.PARKED}:
-        raise ConflictError(f"The report is {state.value}; there is nothing to try again.")
-    if filing is None:
-        raise ConflictError("Nobody tried to file this report yet: it is approved first, and then filed.")
-    changes: dict[str, Any] = {"next_attempt_at": now, "lease": None, "leased_until": None}
-    if afresh:
-        changes |= _beginning(filing.environment, now)
-    await connection.execute(update(filings).where(filings.c.report_id == report_id).values(**changes))
-    details = {"by": by, "afresh": "yes" if afresh else "no"}
-    if state is State.SUBMITTED:
-        await audit.append(connection, RETRIED_EVENT, report_id, details)
-    elif state is State.PARKED:
-        await reports.move(connection, report_id, to=State.SUBMITTED, details=details)
+    state, filing = await _tried(connection, report_id)
+    await connection.execute(
+        update(filings)
+        .where(filings.c.report_id == report_id)
+        .values(next_attempt_at=now, lease=None, leased_until=None)
+    )
+    if state is State.PARKED:
+        await reports.move(connection, report_id, to=State.SUBMITTED, details={"by": by})
+    else:
+        await audit.append(connection, RETRIED_EVENT, report_id, {"by": by})
     return filing.finish_attempted_at is not None
+
+
+async def begin_anew(connection: AsyncConnection, report_id: str, *, now: datetime) -> None:
+    """Forget under which id a finish was attempted, and begin with ``/submit``: it may be filed twice then.
+
+    Only for a decision that a custodian signed.
+
+    Raises:
+        NotFoundError: there is no such report.
+        ConflictError: nothing of it was ever tried, it is decided otherwise, or a filer has the turn.
+    """
+    state, filing = await _tried(connection, report_id)
+    if filing.finish_attempted_at is None:
+        raise ConflictError(
+            f"Nobody tried to finish this report: 'cordon report retry {report_id}' begins it anew."
+        )
+    begun = await connection.execute(
+        update(filings)
+        .where(
+            filings.c.report_id == report_id,
+            or_(
+                filings.c.lease.is_(None), filings.c.leased_until <= now, filings.c.leased_until > now + LEASE
+            ),
+        )
+        .values(**_beginning(filing.environment, now), lease=None, leased_until=None)
+    )
+    if not begun.rowcount:
+        raise ConflictError("The worker has this report in hand; wait five minutes and look at it again.")
+    if state is State.PARKED:
+        await reports.move(connection, report_id, to=State.SUBMITTED)
+
+
+async def attempted(connection: AsyncConnection, report_id: str, *, allowed: str) -> tuple[str, str] | None:
+    """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
+
+    It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        allowed: the event of that last one.
+    """
+    rows = await connection.execute(
+        select(audit_log.c.event, audit_log.c.details)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", allowed]),
+        )
+        .order_by(audit_log.c.seq.desc())
+        .limit(1)
+    )
+    newest = rows.one_or_none()
+    if newest is None or newest.event != FINISHING_EVENT:
+        return None
+    try:
+        told = json.loads(newest.details)
+        return str(told["environment"]), str(told["authority_report_id"])
+    except (LookupError, ValueError, TypeError):
+        # Not written by a filer: then nobody knows under which.
+        return "", ""
 
 
 async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:
@@ -435,6 +500,17 @@ def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
     if request_id is not None:
         ended["request_id"] = request_id
     return ended
+
+
+async def _tried(connection: AsyncConnection, report_id: str) -> tuple[State, Filing]:
+    """The state of a report that somebody tried to file, and how far it has come; its row is locked."""
+    state = await reports.lock(connection, report_id)
+    filing = await get(connection, report_id)
+    if state not in {*TO_FILE, State.PARKED}:
+        raise ConflictError(f"The report is {state.value}; there is nothing to try again.")
+    if filing is None:
+        raise ConflictError("Nobody tried to file this report yet: it is approved first, and then filed.")
+    return state, filing
 
 
 async def _lock(connection: AsyncConnection, report_id: str) -> State | None:

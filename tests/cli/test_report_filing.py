@@ -94,3 +94,31 @@ async def test_an_approval_is_taken_back_at_the_terminal_as_long_as_it_is_not_fi
         assert double.tell(late)["filed_exactly_once"]
     listed = await asyncio.to_thread(cordon, "report", "list", "--state", "retracted", "--json")
     assert [listed.document["id"]] == [early]
+
+
+async def test_filing_afresh_after_an_attempted_finish_takes_a_custodians_signature(
+    cordon: Cordon, office: Office
+) -> None:
+    """Without one nothing is changed; the reason is read by custodians alone."""
+    report_id = await office.approved()
+    key = cordon.home / "ada.key"
+    write_identity(office.ada, key)
+    signed = ("--identity", str(key), "--reason", "NCMEC never had it")
+    with running_double() as double:
+        double.fault("finish", code=9999)
+        assert (await ran(cordon, report_id, double, "--json")).document["parked_cause"] == (
+            "authority_unknown_code"
+        )
+        retry = ("report", "retry", report_id)
+        for wrong in (("--afresh", "--yes"), ("--afresh", *signed[:2], "--yes"), signed):
+            refused = await asyncio.to_thread(cordon, *retry, *wrong)
+            assert (refused.code, "--afresh" in refused.err) == (2, True)
+        assert (await office.report(report_id)).state == "parked"
+        taken = await asyncio.to_thread(cordon, *retry, "--afresh", *signed, "--yes")
+        assert (taken.code, "is to be opened anew" in taken.err) == (0, True)
+        assert (await ran(cordon, report_id, double)).code == 0
+        told = double.tell(report_id)
+        assert (told["opened"], told["filed_exactly_once"]) == (2, True)
+    opened = await asyncio.to_thread(cordon, "report", "open", report_id, *signed[:2])
+    assert "afresh  ada\n      reason: NCMEC never had it" in opened.out.decode()
+    assert b"NCMEC never had it" not in (await asyncio.to_thread(cordon, "report", "show", report_id)).out

@@ -92,6 +92,7 @@ async def test_what_is_certain_is_approved_by_the_worker_and_filed_once(automati
         "report.opened",
         "report.approved",
         "report.submitted",
+        "report.finishing",
         "report.dry_run",
     ]
     assert told["report.sealed"]["worker"] == worker

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, text, update
 
+from app.custody.decision import Action
 from app.errors import ConflictError
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
@@ -15,7 +16,7 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import StoreSettings
-from app.store import alarms, filings, reports
+from app.store import alarms, decisions, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.filings import LEASE, Step
@@ -23,6 +24,7 @@ from app.store.report_states import State
 from app.store.schema import decisions as decision_table
 from app.store.schema import filings as table
 from app.store.schema import reports as report_table
+from tests.deciding import deciding, seen
 from tests.filing.office import Office, document, open_office
 from tests.pins import add_custodian, remove_custodian
 
@@ -342,14 +344,20 @@ async def test_a_finish_that_was_attempted_for_real_is_never_left_for_another_en
         assert (await office.report(report_id)).cause == "finish_unknown"
 
 
-async def retry(office: Office, report_id: str, *, afresh: bool = False) -> bool:
+async def retry(office: Office, report_id: str) -> bool:
     """A person lets it be tried again."""
     async with office.database.begin() as connection:
-        return await filings.retry(connection, report_id, now=office.clock(), afresh=afresh, by="cli")
+        return await filings.retry(connection, report_id, now=office.clock(), by="cli")
+
+
+async def afresh(office: Office, report_id: str) -> None:
+    """A custodian signs that it may be filed as a new report."""
+    sealed = await seen(office.database, report_id, office.pins.read())
+    await office.decide(Action.AFRESH, report_id, deciding(Action.AFRESH, report_id, sealed, office.ada))
 
 
 async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office: Office) -> None:
-    """Where a finish was attempted, nothing but a person's word opens a second one."""
+    """Where a finish was attempted, nothing but a custodian's signed word opens a second one."""
     report_id = await office.approved()
     office.double.plan.append(Planned("finish", code=9999))
     assert await file_next(office.desk) is Outcome.PARKED
@@ -357,12 +365,69 @@ async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office
     assert await retry(office, report_id)
     assert await file_next(office.desk) is Outcome.PARKED
     assert office.double.calls["submit"] == 1
-    assert await retry(office, report_id, afresh=True)
+    await afresh(office, report_id)
     assert await file_next(office.desk) is Outcome.DRY_RUN
     assert office.double.calls["submit"] == 2
     assert office.double.tell(report_id)["filed_exactly_once"]
-    told = [details for event, details in await office.events(report_id) if event == "report.submitted"]
-    assert [each.get("afresh") for each in told] == [None, "no", "yes"]
+    told = [event for event, _ in await office.events(report_id)]
+    assert told[-4:] == ["report.afresh", "report.submitted", "report.finishing", "report.dry_run"]
+    async with office.database.connect() as connection:
+        signed = await decisions.every(connection, report_id, office.pins.read())
+    assert signed[-1].decision.action is Action.AFRESH
+
+
+async def test_only_what_may_be_filed_already_is_begun_afresh_and_never_in_mid_call(office: Office) -> None:
+    """Elsewhere it needs no signature; and while a worker waits for the answer, that comes first."""
+    report_id = await office.approved()
+    with pytest.raises(ConflictError, match="approved first"):
+        await afresh(office, report_id)
+    office.double.plan.append(Planned("submit", code=4100))
+    assert await file_next(office.desk) is Outcome.PARKED
+    with pytest.raises(ConflictError, match="report retry"):
+        await afresh(office, report_id)
+    assert not await retry(office, report_id)
+    office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="double", now=office.clock() + LONGEST_PAUSE * 2)
+        assert turn is not None
+        # As a worker with the right clock would have written it.
+        await connection.execute(update(table).values(leased_until=office.clock() + LEASE / 2))
+    with pytest.raises(ConflictError, match="in hand"):
+        await afresh(office, report_id)
+    async with office.database.begin() as connection:
+        assert await filings.postpone(connection, turn, until=office.clock())
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    with pytest.raises(ConflictError):
+        await afresh(office, report_id)
+
+
+async def test_an_attempt_that_is_hidden_in_the_database_is_read_from_the_log(
+    database: Database, store: StoreSettings
+) -> None:
+    """Whoever wipes how far it had come makes no second report of it: it is parked, and nothing is sent."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        for number, wiped in enumerate((delete(table), update(table).values(**WIPED))):
+            report_id = await office.approved(str(number))
+            office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+            assert await file_next(office.desk) is Outcome.POSTPONED
+            async with database.begin() as connection:
+                await connection.execute(wiped)
+            assert await soon(office) is Outcome.PARKED
+            assert (await office.report(report_id)).cause == "finish_unknown"
+            assert office.double.tell(report_id)["opened"] == 1
+            sealed = await seen(database, report_id, office.pins.read())
+            by_hand = deciding(Action.FILED, report_id, sealed, office.ada)
+            await office.decide(Action.FILED, report_id, by_hand)
+            assert (await office.report(report_id)).state is State.FILED_MANUALLY
+
+
+WIPED: dict[str, Any] = {
+    "step": "submitting",
+    "authority_report_id": None,
+    "opened_at": None,
+    "finish_attempted_at": None,
+}
 
 
 async def test_only_what_was_tried_before_can_be_tried_again(office: Office) -> None:

@@ -178,7 +178,7 @@ async def test_a_withdrawal_that_was_parked_is_tried_again_under_the_same_id(off
     assert (await office.report(report_id)).cause == "authority_unknown_code"
     assert (await office.filing(report_id)).authority_report_id == called
     async with office.database.begin() as connection:
-        await filings.retry(connection, report_id, now=office.clock(), afresh=False, by="cli")
+        await filings.retry(connection, report_id, now=office.clock(), by="cli")
     assert await file_next(office.desk) is Outcome.RETRACTED
     assert there(office) == [There.RETRACTED]
 

@@ -56,6 +56,10 @@ def test_a_signed_document_decides(gate: RunningGate, prepared: Prepared, report
     assert (answer.status_code, answer.json()["state"]) == (200, "approved")
     again = post(gate, report_id, "reject", rejection)
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    unsigned = post(gate, report_id, "afresh", b"{}")
+    assert (unsigned.status_code, unsigned.json()["code"]) == (422, "signature_required")
+    untried = post(gate, report_id, "afresh", deciding(Action.AFRESH, report_id, before, ada))
+    assert (untried.status_code, untried.json()["code"]) == (409, "conflict")
 
 
 def test_nothing_is_decided_without_a_custodian_s_signature(
