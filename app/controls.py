@@ -7,6 +7,7 @@ was asked for. ``cordon doctor``, ``/v1/status``, the start-up line and the metr
 With ``CORDON_STRICT`` a gate does not start while a required one is missing.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.custody.roster import RosterFile
 from app.hashing.lock import Lock
 from app.hashing.sandbox import Sandbox
 from app.matching import engine
+from app.settings import Settings
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -50,7 +52,7 @@ def harden_this_process() -> None:
     kernel.lock_memory()
 
 
-def controls(sandbox: Sandbox, pins: RosterFile) -> tuple[Control, ...]:
+def controls(sandbox: Sandbox, settings: Settings) -> tuple[Control, ...]:
     """All controls of this process and its decoders, as found now."""
     lock = sandbox.lock if sandbox.alive else None
     return (
@@ -63,7 +65,8 @@ def controls(sandbox: Sandbox, pins: RosterFile) -> tuple[Control, ...]:
         _memory(lock),
         _network_namespace(lock),
         _core_pattern(),
-        _pins(pins),
+        _pins(RosterFile(settings.roster_path)),
+        _worker_key(settings),
         _compiled_search(),
     )
 
@@ -79,6 +82,20 @@ def _pins(pins: RosterFile) -> Control:
         )
         return Control(name, False, False, detail)
     return Control(name, False, True, "this process cannot write the file of the custodians")
+
+
+def _worker_key(settings: Settings) -> Control:
+    name = "worker_key_out_of_reach"
+    mend = (
+        "run the worker as another user, or hide its directory from gates, and name the file in "
+        "CORDON_FILING_IDENTITY"
+    )
+    if os.access(settings.worker_key_path, os.R_OK):
+        return Control(name, False, False, f"this process can read the worker's key: {mend}")
+    if os.access(settings.worker_memory_path, os.W_OK):
+        what = "this process can write what the worker remembers of the audit log"
+        return Control(name, False, False, f"{what}: {mend}")
+    return Control(name, False, True, "this process can read no worker's key where the settings name it")
 
 
 def _proved(name: str, lock: Lock | None, meaning: str) -> Control:

@@ -244,6 +244,7 @@ def _services(settings: Settings, wired: WiredWithState) -> Services:
             sandbox=wired.sandbox,
             quarantine=wired.gate.quarantine,
             pins=wired.pins,
+            settings=settings,
         ),
     )
 
@@ -344,7 +345,7 @@ def _refuse_plain_http(settings: Settings, host: str) -> None:
 
 
 def _check_controls(settings: Settings, wired: WiredWithState) -> None:
-    found = controls(wired.sandbox, wired.pins)
+    found = controls(wired.sandbox, settings)
     missing = [each.control for each in found if each.required and not each.in_force]
     if missing and settings.serve.strict:
         message = f"CORDON_STRICT is set and these controls are missing: {', '.join(missing)}"
@@ -391,7 +392,7 @@ async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, liste
     if sys.stderr.isatty():
         # For a person who wonders where to point a browser or curl; its own address is no secret.
         sys.stderr.write(f"listening at {_base_url(settings, listening.getsockname()[0], listening)}\n")
-    states = {each.control: each.in_force for each in controls(wired.sandbox, wired.pins)}
+    states = {each.control: each.in_force for each in controls(wired.sandbox, settings)}
     log.event(logger, logging.INFO, "controls", **states)
     if settings.fetch.fetch_allow:
         log.event(logger, logging.WARNING, "fetch_allow_is_set", networks=len(settings.fetch.fetch_allow))

@@ -12,9 +12,8 @@ import pytest
 
 from app import controls as module
 from app.controls import controls
-from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox
-from app.settings import HashingSettings
+from app.settings import FilingSettings, HashingSettings, Settings, StoreSettings
 from tests import jail
 
 REQUIRED = {
@@ -25,16 +24,21 @@ REQUIRED = {
     "not_dumpable",
     "memory_locked_or_no_swap",
 }
-REPORTED = {"network_namespace", "core_pattern_not_piped", "custodians_pinned", "compiled_search"}
-PINS = RosterFile(Path("nowhere/custodians"))
+REPORTED = {
+    "network_namespace",
+    "core_pattern_not_piped",
+    "custodians_pinned",
+    "worker_key_out_of_reach",
+    "compiled_search",
+}
+NOWHERE = Settings(store=StoreSettings(state_dir=Path("nowhere")))
 
 GATE = """
 import asyncio, json, sys
 from pathlib import Path
 from app.controls import controls, harden_this_process
-from app.custody.roster import RosterFile
 from app.hashing.sandbox import Sandbox, SandboxError
-from app.settings import HashingSettings
+from app.settings import HashingSettings, Settings, StoreSettings
 from tests.hashing.sandboxes import told
 
 async def main():
@@ -42,7 +46,8 @@ async def main():
     try:
         async with Sandbox(HashingSettings(decoders=1), scanner={scanner!r}) as sandbox:
             scan = await told(sandbox, {medium!r})
-            found = [vars(control) for control in controls(sandbox, RosterFile(Path('nowhere/custodians')))]
+            settings = Settings(store=StoreSettings(state_dir=Path('nowhere')))
+            found = [vars(control) for control in controls(sandbox, settings)]
             print(json.dumps({{"controls": found, "reason": scan.undecidable, "shape": vars(scan.shape),
                               "swap": open("/proc/swaps").read().count(chr(10)) > 1}}))
     except SandboxError as error:
@@ -78,13 +83,13 @@ def gate(program: str) -> list[str]:
 
 
 async def test_every_control_has_its_name_and_whether_strict_mode_requires_it() -> None:
-    found = controls(Sandbox(HashingSettings()), PINS)
+    found = controls(Sandbox(HashingSettings()), NOWHERE)
     assert {control.control for control in found if control.required} == REQUIRED
     assert {control.control for control in found if not control.required} == REPORTED
 
 
 async def test_nothing_that_decoders_prove_is_in_force_without_a_decoder() -> None:
-    found = {control.control: control for control in controls(Sandbox(HashingSettings()), PINS)}
+    found = {control.control: control for control in controls(Sandbox(HashingSettings()), NOWHERE)}
     for name in REQUIRED - {"memory_locked_or_no_swap"}:
         assert not found[name].in_force
 
@@ -129,7 +134,8 @@ def test_a_gate_contained_as_docker_does_it_has_every_required_control(user: int
     found = run(jail.contained(gate(program), user=user))
     assert found["shape"]["format"] == "bmp"
     missing = {"memory_locked_or_no_swap"} if found["swap"] else set()
-    assert in_force(found) - {"core_pattern_not_piped", "compiled_search"} == REQUIRED - missing
+    of_the_machine = {"core_pattern_not_piped", "compiled_search", "worker_key_out_of_reach"}
+    assert in_force(found) - of_the_machine == REQUIRED - missing
 
 
 def test_memory_that_may_be_swapped_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +154,9 @@ def test_memory_that_may_be_swapped_out_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "_CGROUPS", groups)
 
     def memory() -> bool:
-        found = {control.control: control.in_force for control in controls(Sandbox(HashingSettings()), PINS)}
+        found = {
+            control.control: control.in_force for control in controls(Sandbox(HashingSettings()), NOWHERE)
+        }
         assert not found["core_pattern_not_piped"]
         return found["memory_locked_or_no_swap"]
 
@@ -162,3 +170,22 @@ def test_memory_that_may_be_swapped_out_is_told(tmp_path: Path, monkeypatch: pyt
     (group / "memory.swap.max").write_text("max\n")
     (groups / "system.slice/memory.swap.max").write_text("0\n")
     assert memory(), "what a group above may not, one below may not"
+
+
+def test_a_gate_that_can_read_the_workers_key_says_so(tmp_path: Path) -> None:
+    """At the default place and at a named one; and so does one that can write what the worker remembers."""
+
+    def told(settings: Settings) -> tuple[bool, str]:
+        found = {each.control: each for each in controls(Sandbox(HashingSettings()), settings)}
+        control = found["worker_key_out_of_reach"]
+        return control.in_force, control.detail
+
+    by_default = Settings(store=StoreSettings(state_dir=tmp_path))
+    named = Settings(filing=FilingSettings(filing_identity=tmp_path / "named.key"))
+    assert (told(by_default)[0], told(named)[0]) == (True, True)
+    for settings in (by_default, named):
+        settings.worker_memory_path.touch(0o600)
+        in_force, detail = told(settings)
+        assert (in_force, "remembers" in detail, "CORDON_FILING_IDENTITY" in detail) == (False, True, True)
+        settings.worker_key_path.touch(0o600)
+        assert "read the worker's key" in told(settings)[1]

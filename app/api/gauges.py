@@ -10,6 +10,7 @@ from app.errors import NotReadyError
 from app.hashing.sandbox import Sandbox
 from app.metrics import Metrics
 from app.quarantine import Quarantine
+from app.settings import Settings
 from app.store import alarms, reports
 from app.store.database import Database
 
@@ -27,6 +28,7 @@ class Gauges:
         sandbox: Sandbox,
         quarantine: Quarantine,
         pins: RosterFile,
+        settings: Settings,
     ) -> None:
         self._readiness = readiness
         self._database = database
@@ -34,6 +36,7 @@ class Gauges:
         self._sandbox = sandbox
         self._quarantine = quarantine
         self._pins = pins
+        self._settings = settings
         gauge = metrics.gauge
         self._ready = gauge("cordon_ready", "1 if a match would be caught and stored now.")
         self._generation = gauge("cordon_index_generation", "Generation of the banks in force.")
@@ -51,7 +54,7 @@ class Gauges:
         self._generation.set(self._banks.generation)
         self._held.set(self._quarantine.held_media)
         self._reserved.set(self._quarantine.reserved_bytes)
-        for control in controls(self._sandbox, self._pins):
+        for control in controls(self._sandbox, self._settings):
             self._controls.labels(control.control).set(control.in_force)
         with contextlib.suppress(NotReadyError):
             self._custodians.set(len(self._pins.read_if_there().custodians))

@@ -182,7 +182,7 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
             reserved_bytes=at.gate.quarantine.reserved_bytes,
             budget_bytes=at.gate.quarantine.budget_bytes,
         ),
-        controls=list(controls(at.sandbox, at.pins)),
+        controls=list(controls(at.sandbox, at.settings)),
         probing=list(at.guard.suspected),
         warnings=warnings,
     )

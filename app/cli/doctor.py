@@ -76,20 +76,18 @@ def doctor(
 async def _examine() -> "list[Control]":
     from app.cli.state import read_settings
     from app.controls import Control, controls, harden_this_process
-    from app.custody.roster import RosterFile
     from app.hashing.sandbox import Sandbox, SandboxError
 
     settings = read_settings()
     harden_this_process()
     sandbox = Sandbox(settings.hashing)
-    pins = RosterFile(settings.roster_path)
     found: list[Control] = []
     try:
         async with sandbox:
-            found += controls(sandbox, pins)
+            found += controls(sandbox, settings)
             found.append(await _hash_test_picture(settings, sandbox))
     except SandboxError as error:
-        found += controls(sandbox, pins)
+        found += controls(sandbox, settings)
         found.append(Control("hashing_self_test", True, False, str(error)))
     return [*found, *await _state(settings)]
 

@@ -92,6 +92,13 @@ class Site:
         """Whether the double has it."""
         return bool(self.double.tell(report_id)["filed_exactly_once"])
 
+    @property
+    def key_is_out_of_reach(self) -> bool:
+        """What the gate says of the worker's key."""
+        controls = self.gate.client("ops").get("/v1/status").json()["controls"]
+        (told,) = [each for each in controls if each["control"] == "worker_key_out_of_reach"]
+        return bool(told["in_force"])
+
     def cordon(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the office."""
         return subprocess.run(
@@ -192,6 +199,8 @@ def _site(folder: Path, store: StoreSettings, double: Double, *, automatic: bool
         "custodians": str(pinned / "custodians"),
         "cybertip": "double",
         "cybertip_double_url": double.url,
+        # So that the gate sees whether it could read it.
+        "filing_identity": str(office / "worker.key"),
     }
     if automatic:
         both["autofile"] = "true"
@@ -203,7 +212,7 @@ def _site(folder: Path, store: StoreSettings, double: Double, *, automatic: bool
             folder,
             user,
             web=both | {"place_key": "k" * 32},
-            office=both | REPORTER | {"database_url": there, "filing_identity": str(office / "worker.key")},
+            office=both | REPORTER | {"database_url": there},
             double=double,
             gate=gate,
         )

@@ -99,6 +99,7 @@ def test_who_has_it_all_reads_forges_adds_swaps_and_replays_nothing(
             filed = [honest, at.matched(CERTAIN)] if automatic else [honest]
             wait_for(lambda: all(at.is_filed(each) for each in filed), 60)
             assert not reads(at)
+            assert at.key_is_out_of_reach
             assert not approves(at, waiting)
             assert not becomes_a_recipient(at)
             warnings = at.gate.client("ops").get("/v1/status").json()["warnings"]
@@ -130,6 +131,7 @@ def test_a_worker_key_in_the_web_processs_reach_is_found_and_opens_reports(weake
     key.parent.chmod(0o711)
     give(weakened.user, key)
     assert reads(weakened)
+    assert not weakened.key_is_out_of_reach
 
 
 @on_sqlite
