@@ -5,8 +5,9 @@ The order of the rules:
 1. No bank was consulted: undecidable, ``no_bank``. An empty index is not a clean verdict.
 2. A match that was cancelled does not count; see ``_is_cancelled``.
 3. A bank that reports or blocks matched: match, even if the rest could not be scanned.
-4. The scan was not complete: undecidable, with the scan's reason. One that calls itself complete and hashed
-   nothing contradicts itself: ``decoder_failed``.
+4. The scan was not complete: undecidable, with the scan's reason; or the banks could not be asked about all
+   of it in time, ``scan_timeout``. One that calls itself complete and hashed nothing contradicts itself:
+   ``decoder_failed``.
 5. A bank holds PDQ entries, no digest matched, and no rendering is good enough for PDQ to speak:
    undecidable, ``low_quality``, unless the policy accepts that.
 6. Otherwise: clear.
@@ -60,6 +61,8 @@ def _verdict(
         return Verdict.MATCH, None
     if scan.undecidable is not None:
         return Verdict.UNDECIDABLE, scan.undecidable
+    if not consulted.in_time:
+        return Verdict.UNDECIDABLE, Reason.SCAN_TIMEOUT
     if not scan.renderings:
         return Verdict.UNDECIDABLE, Reason.DECODER_FAILED
     if consulted.holds_pdq and not accept_low_quality and not _pdq_can_speak(standing, scan):

@@ -326,12 +326,14 @@ class Consulted:
     Attributes:
         banks: how many; those that only suppress do not count.
         holds_pdq: whether one of them holds PDQ entries.
-        all_told: whether all matches are told, none left out for their number.
+        all_told: whether all matches are told, none left out for their number or for want of time.
+        in_time: whether they were asked about all of the medium; there is a limit to how long that may take.
     """
 
     banks: int
     holds_pdq: bool
     all_told: bool = True
+    in_time: bool = True
 
 
 @dataclass(frozen=True)

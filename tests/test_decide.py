@@ -235,6 +235,19 @@ def test_nothing_is_cancelled_while_some_matches_are_not_told() -> None:
     assert (decision.verdict, decision.matches) == (Verdict.MATCH, (match,))
 
 
+def test_what_could_not_be_looked_up_in_time_is_not_clear_and_a_match_is_one_all_the_same() -> None:
+    late = Consulted(1, True, all_told=False, in_time=False)
+    for matches, verdict, reason in (
+        ((), Verdict.UNDECIDABLE, Reason.SCAN_TIMEOUT),
+        ((OBSERVE,), Verdict.UNDECIDABLE, Reason.SCAN_TIMEOUT),
+        ((OBSERVE, BLOCK), Verdict.MATCH, None),
+    ):
+        decision = decide(consulted=late, matches=matches, scan=_scan(100))
+        assert (decision.verdict, decision.reason) == (verdict, reason)
+    broken = _scan(100, undecidable=Reason.CORRUPT)
+    assert decide(consulted=late, matches=(), scan=broken).reason is Reason.CORRUPT
+
+
 def test_a_cancelled_match_makes_nothing_clear() -> None:
     """What PDQ cannot speak for, and what was not scanned, stays undecidable."""
     match = _near(BankKind.OTHER, named=False)

@@ -21,6 +21,7 @@ the first after the last: a hint that sets most rows aside before they are fetch
 ``HammingIndex.search`` is the seam; what loops behind it is compiled (``_hamming.c``) where it could be.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -49,6 +50,13 @@ _ROW_COST: Final = 10
 
 # A scan takes the place of a look-up that meets more postings than this part of all rows.
 _CROWD: Final = 4
+
+HITS_AT_ONCE: Final = 1 << 18
+"""Hits that are held at once, where the caller does not ask for all of them: some 10 MB."""
+
+# Queries of one call, so that whoever looks at the clock in between need not wait long.
+_LOOKED_UP_AT_ONCE: Final = 64
+_SCANNED_AT_ONCE: Final = 1 << 24
 
 # Any fixed number will do; snapshots depend on it.
 _PERMUTATION_SEED: Final = 0x50445131
@@ -134,34 +142,55 @@ class HammingIndex:
         Raises:
             NotReadyError: the index is damaged.
         """
+        return Hits(*map(np.concatenate, zip(_NO_HITS, *self.pieces(queries, threshold), strict=True)))
+
+    def pieces(
+        self, queries: NDArray[np.uint8], threshold: int, *, most: int = HITS_AT_ONCE
+    ) -> Iterator[Hits]:
+        """What ``search`` finds, in its order, some at a time: a bank may be near to a value with all it has.
+
+        Each piece is the work of a fraction of a second, and has so many hits, or a few more.
+
+        Args:
+            queries: uint8, shape (n, bytes).
+            threshold: largest distance in bits, 0 or more.
+            most: hits of one piece.
+
+        Raises:
+            NotReadyError: the index is damaged.
+        """
         count, words = self.rows.shape
         cuts = _cuts(count, words, threshold)
         # Without cuts every row is looked at, and neither directory nor postings are.
         directory, postings = (self.directory, self.postings) if len(cuts) else (_NOTHING, _NOTHING)
-        packed, found, number, row = pack(queries), [], 0, 0
-        try:
-            while number < len(packed):
-                some, number, row = engine.search(
-                    self.rows,
-                    words,
-                    directory,
-                    postings,
-                    cuts,
-                    packed,
-                    threshold,
-                    count // _CROWD,
-                    _HITS_AT_ONCE,
-                    number,
-                    row,
-                )
-                found.append(some)
-        except ValueError as error:
-            raise NotReadyError(f"banks: {error}") from None
-        return Hits(*np.frombuffer(b"".join(found), np.uint32).reshape(-1, 3).T.astype(np.int64))
+        packed = pack(queries)
+        at_once = _LOOKED_UP_AT_ONCE if len(cuts) else max(1, _SCANNED_AT_ONCE // max(1, count))
+        for begin in range(0, len(packed), at_once):
+            some = packed[begin : begin + at_once]
+            number = row = 0
+            while number < len(some):
+                try:
+                    found, number, row = engine.search(
+                        self.rows,
+                        words,
+                        directory,
+                        postings,
+                        cuts,
+                        some,
+                        threshold,
+                        count // _CROWD,
+                        most,
+                        number,
+                        row,
+                    )
+                except ValueError as error:
+                    raise NotReadyError(f"banks: {error}") from None
+                hits = np.frombuffer(found, np.uint32).reshape(-1, 3).T.astype(np.int64)
+                yield Hits(hits[0] + begin, hits[1], hits[2])
 
 
 _NOTHING: Final = np.empty(0, np.uint32)
-_HITS_AT_ONCE: Final = 1 << 18
+_NO_HITS: Final = Hits(*np.empty((3, 0), np.int64))
 
 
 def pack(values: NDArray[np.uint8]) -> Rows:

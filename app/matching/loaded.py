@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
+from time import monotonic
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ from app.media import (
 MATCHES_KEPT: Final = 100
 """Matches told of one medium, beyond the nearest of each bank and type, which is always told."""
 
-# An adversarial bank can answer every query with all that it holds: only so many such answers at once.
-_QUERIES_AT_ONCE: Final = 8
+SEARCH_SECONDS: Final = 20.0
+"""How long one medium is looked up. A picture takes a millisecond; what takes so long was made to."""
 
 _SUPPRESSORS_TOLD: Final = 10
 
@@ -55,6 +56,7 @@ class LoadedBanks:
         parked: ids of entries that wait for a person.
         tolerated: ids of entries, and until when they are not to be parked.
         named_pairs: of ids: an entry of a suppression bank, and the one it may cancel although that is csam.
+        search_seconds: how long one medium is looked up.
     """
 
     generation: int
@@ -66,6 +68,7 @@ class LoadedBanks:
     parked: frozenset[int] = field(default=frozenset(), repr=False)
     tolerated: Mapping[int, datetime] = field(default_factory=dict, repr=False)
     named_pairs: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)
+    search_seconds: float = SEARCH_SECONDS
 
     def held(self, bank: Bank) -> int:
         """How many entries of a bank are in force."""
@@ -97,13 +100,15 @@ class LoadedBanks:
         return f"bank {emptied[0]!r} was emptied" if emptied else None
 
     def consult(self, signals: Signals, names: frozenset[str] | None) -> tuple[Consulted, tuple[Match, ...]]:
-        """Ask the named banks, or all, about a medium. Blocking, pure computation.
+        """Ask the named banks, or all, about a medium. Blocking computation, for so many seconds at most.
 
-        If these banks cannot decide, none is said to have been consulted, and nothing can be clear.
+        If these banks cannot decide, none is said to have been consulted, and nothing can be clear. Nor can
+        it if the time is up before all was asked.
 
         Returns:
             What was consulted; and the matches, one for each entry at its smallest distance, nearest first.
         """
+        deadline = _Deadline(self.search_seconds)
         asked = self.named(names)
         deciding = [bank for bank in asked if not bank.suppresses]
         policy = _Policy.of(asked)
@@ -120,7 +125,9 @@ class LoadedBanks:
             (SignalType.PDQ, _pdq_queries(signals.renderings)),
             (SignalType.PHASH, _phash_queries(signals.renderings)),
         ):
-            matches, told = self._perceptual_matches(of, _Searched.of(of, queries), policy, harmless)
+            matches, told = self._perceptual_matches(
+                of, _Searched.of(of, queries), policy, harmless, deadline
+            )
             found += matches
             all_told &= told
         kept = _kept(found)
@@ -128,6 +135,7 @@ class LoadedBanks:
             banks=len(deciding) if self.lacking(names) is None else 0,
             holds_pdq=any(self.counts.get((bank.id, SignalType.PDQ), 0) for bank in deciding),
             all_told=all_told and len(kept) == len(found),
+            in_time=not deadline.passed,
         )
         return consulted, kept
 
@@ -141,10 +149,10 @@ class LoadedBanks:
         return any(self.counts.get((bank.id, of), 0) for bank in self.named(names))
 
     def is_far_from(self, renderings: Sequence[Rendering], names: frozenset[str] | None) -> bool:
-        """Whether no PDQ hash that a canonical look could find is near any entry. Blocking, pure computation.
+        """Whether no PDQ hash that a canonical look could find is near any entry. Blocking computation.
 
-        Whatever might be near says no, removed entries and those of other banks included: then it is worth
-        a canonical look, and ``consult``.
+        Whatever might be near says no, removed entries and those of other banks included, and what was not
+        looked up in time: then it is worth a canonical look, and ``consult``.
         """
         asked = self.named(names)
         queries = _pdq_queries(renderings)
@@ -156,14 +164,17 @@ class LoadedBanks:
             of_part = query.variant is not None and query.variant.region is not None
             doubt = 0 if of_part else query.rendering.doubtful_bits
             by_doubt.setdefault(doubt, set()).add(query.value)
-        searches = [search for index in self.indexes if (search := index.perceptual(SignalType.PDQ))]
-        return not any(
-            len(search.search(values[begin : begin + _QUERIES_AT_ONCE], reach + doubt).entries)
-            for doubt, some in by_doubt.items()
-            for values in [np.frombuffer(b"".join(some), np.uint8).reshape(-1, PDQ_BYTES)]
-            for search in searches
-            for begin in range(0, len(values), _QUERIES_AT_ONCE)
-        )
+        deadline = _Deadline(self.search_seconds)
+        for index in self.indexes:
+            search = index.perceptual(SignalType.PDQ)
+            if search is None:
+                continue
+            for doubt, some in by_doubt.items():
+                values = np.frombuffer(b"".join(some), np.uint8).reshape(-1, PDQ_BYTES)
+                for hits in search.pieces(values, reach + doubt, most=1):
+                    if len(hits.entries) or deadline.is_over():
+                        return False
+        return True
 
     @cached_property
     def _by_id(self) -> Mapping[int, Bank]:
@@ -203,7 +214,12 @@ class LoadedBanks:
         return found
 
     def _perceptual_matches(
-        self, of: SignalType, searched: "_Searched", policy: "_Policy", harmless: Sequence[int]
+        self,
+        of: SignalType,
+        searched: "_Searched",
+        policy: "_Policy",
+        harmless: Sequence[int],
+        deadline: "_Deadline",
     ) -> tuple[list[Match], bool]:
         """Matches of one type, and whether these are all: searched at the largest threshold in use.
 
@@ -212,6 +228,7 @@ class LoadedBanks:
             searched: values of the medium.
             policy: of the banks that are asked.
             harmless: ids of entries of suppression banks that the medium is, byte by byte.
+            deadline: when to stop.
         """
         found: list[_Found] = []
         suppressing: list[_Found] = []
@@ -220,7 +237,7 @@ class LoadedBanks:
             search = index.perceptual(of)
             if search is None or not searched.queries or not len(policy.ids):
                 continue
-            near, near_suppressing, told = self._near(of, index, search, searched, policy)
+            near, near_suppressing, told = self._near(of, index, search, searched, policy, deadline)
             all_told &= told
             for kept, into in ((near, found), (near_suppressing, suppressing)):
                 into += [
@@ -262,33 +279,30 @@ class LoadedBanks:
         told = [Suppressor(each, (each, entry_id) in self.named_pairs) for each in suppressors]
         return tuple(sorted(told, key=lambda each: not each.named)[:_SUPPRESSORS_TOLD])
 
-    def _near(
+    def _near(  # noqa: PLR0917 - one step of ``consult``
         self,
         of: SignalType,
         index: EntryIndex,
         search: HammingIndex,
         searched: "_Searched",
         policy: "_Policy",
+        deadline: "_Deadline",
     ) -> tuple["_Near", "_Near", bool]:
         """The nearest entries of one index, those of suppression banks apart; and whether these are all.
 
-        A few queries at a time, so that memory stays bounded.
+        What is near comes some at a time, and only the nearest of it is kept, so that memory stays bounded.
         """
         part = index.parts[of]
         thresholds = policy.thresholds[of]
-        widest = int(thresholds.max())
         nearest = {False: _NOTHING_NEAR, True: _NOTHING_NEAR}
         all_told = True
-        for begin in range(0, len(searched.values), _QUERIES_AT_ONCE):
-            hits = search.search(searched.values[begin : begin + _QUERIES_AT_ONCE], widest)
-            if not len(hits.entries):
-                continue
+        for hits in search.pieces(searched.values, int(thresholds.max())):
             banks = part.banks[hits.entries]
             places = np.minimum(np.searchsorted(policy.ids, banks), len(policy.ids) - 1)
             holds = (
                 (policy.ids[places] == banks)
                 & (hits.distances <= thresholds[places])
-                & (searched.qualities[hits.queries + begin] >= policy.minimum_qualities[places])
+                & (searched.qualities[hits.queries] >= policy.minimum_qualities[places])
                 & ~_among(part.ids[hits.entries], self.removed)
             )
             for suppresses, so_far in nearest.items():
@@ -297,7 +311,7 @@ class LoadedBanks:
                     continue
                 nearest[suppresses], told = _nearest(
                     _Near(
-                        np.concatenate([so_far.queries, hits.queries[some] + begin]),
+                        np.concatenate([so_far.queries, hits.queries[some]]),
                         np.concatenate([so_far.entries, hits.entries[some]]),
                         np.concatenate([so_far.distances, hits.distances[some]]),
                     ),
@@ -305,7 +319,22 @@ class LoadedBanks:
                 )
                 # A suppressor that is left out cancels nothing, so only matches have to be told.
                 all_told &= told or suppresses
+            if deadline.is_over():
+                return nearest[False], nearest[True], False
         return nearest[False], nearest[True], all_told
+
+
+class _Deadline:
+    """When to stop."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = monotonic() + seconds
+        self.passed = False
+
+    def is_over(self) -> bool:
+        """Whether the time is up; ``passed`` remembers that somebody had to stop for it."""
+        self.passed = self.passed or monotonic() >= self._at
+        return self.passed
 
 
 class _Query(NamedTuple):
@@ -394,13 +423,37 @@ _NOTHING_NEAR: Final = _Near(_EMPTY, _EMPTY, _EMPTY)
 
 def _nearest(found: _Near, banks_of_entries: Banks) -> tuple[_Near, bool]:
     """Each entry once, at its smallest distance: the nearest, and each bank's; whether these are all."""
-    order = np.lexsort((found.queries, found.distances))
-    _, first_seen = np.unique(found.entries[order], return_index=True)
-    ordered = order[np.sort(first_seen)]
+    some = _worth_sorting(found, banks_of_entries)
+    entries = found.entries[some]
+    order = np.lexsort((found.queries[some], found.distances[some]))
+    _, first_seen = np.unique(entries[order], return_index=True)
+    ordered = some[order[np.sort(first_seen)]]
     _, nearest_of_banks = np.unique(banks_of_entries[found.entries[ordered]], return_index=True)
     keep = ordered[np.union1d(np.arange(min(MATCHES_KEPT, len(ordered))), nearest_of_banks)]
     kept = _Near(found.queries[keep], found.entries[keep], found.distances[keep])
-    return kept, len(keep) == len(ordered)
+    return kept, len(keep) == len(ordered) and len(some) == len(found.entries)
+
+
+def _worth_sorting(found: _Near, banks_of_entries: Banks) -> NDArray[np.int64]:
+    """Which of very many, by query within each distance, can be the nearest or that of a bank; else all.
+
+    An entry stands there once for each query at most. So among so many as are kept, times the queries, there
+    are as many entries as are kept.
+    """
+    places = np.arange(len(found.entries))
+    queries = int(np.ptp(found.queries)) + 1 if len(places) else 1
+    most = (MATCHES_KEPT + len(banks_of_entries.table)) * queries
+    if len(places) <= most:
+        return places
+    furthest = int(np.searchsorted(np.bincount(found.distances).cumsum(), most))
+    nearest = np.flatnonzero(found.distances < furthest)
+    some = np.flatnonzero(found.distances == furthest)[: most - len(nearest)]
+    codes = banks_of_entries.codes[found.entries].astype(np.int64)
+    # The first of each bank at its smallest distance, in one number.
+    firsts = np.full(len(banks_of_entries.table), np.iinfo(np.int64).max)
+    np.minimum.at(firsts, codes, found.distances * len(places) + places)
+    of_banks = firsts[firsts < np.iinfo(np.int64).max] % len(places)
+    return np.unique(np.concatenate([nearest, some, of_banks]))
 
 
 def _nearer(

@@ -1,5 +1,6 @@
 """What the banks of one generation say of a medium."""
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -533,3 +534,56 @@ def test_a_digest_that_was_not_computed_does_not_pass_for_one_that_is_not_there(
     banks = loaded([bank(1, "a")], [held(SignalType.SHA1, 1, SHA1)])
     with pytest.raises(ValueError, match="another length"):
         banks.consult(Signals(Digests(md5=MD5), ()), None)
+
+
+def test_a_bank_in_which_all_is_near_is_told_exactly_and_in_bounded_memory() -> None:
+    """Millions of hits: the nearest are kept, and the nearest of each bank, with nothing held of the rest."""
+    count, forms = 150_000, 16
+    rng = np.random.default_rng(9)
+    values = np.tile(PDQ[:1], (count, 1))
+    values[:, :3] ^= rng.integers(0, 256, (count, 3), np.uint8) & rng.integers(0, 256, (count, 3), np.uint8)
+    entries = Entries(
+        SignalType.PDQ, np.arange(1, count + 1), rng.choice([1, 1, 1, 1, 2], count), values.copy()
+    )
+    entries.values[77, 22:] ^= 0x11
+    entries.banks[77] = 3
+    banks = loaded([bank(1, "a"), bank(2, "b"), bank(3, "far")], [entries])
+    pictures = [seen(flip(PDQ[0], 2 * number), frame=number) for number in range(forms)]
+
+    tracemalloc.start()
+    consulted, found = banks.consult(medium(*pictures), None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    queries = np.stack([np.frombuffer(picture.pdq, np.uint8) for picture in pictures])
+    distances = np.min(
+        [np.bitwise_count(entries.values ^ query).sum(axis=1, dtype=np.int64) for query in queries], axis=0
+    )
+    assert not consulted.all_told
+    assert consulted.in_time
+    assert all(match.distance == distances[match.entry_id - 1] for match in found)
+    assert len({match.entry_id for match in found}) == len(found)
+    assert [match.distance for match in found[:MATCHES_KEPT]] == np.sort(distances)[:MATCHES_KEPT].tolist()
+    for number, name in enumerate(("a", "b", "far"), 1):
+        nearest = min(match.distance for match in found if match.bank == name)
+        assert nearest == distances[entries.banks == number].min()
+    hits = sum(int((np.bitwise_count(entries.values ^ query).sum(axis=1) <= 31).sum()) for query in queries)
+    assert hits > 1_000_000
+    assert peak < 16 * hits, "less than two numbers for each of them would take"
+
+
+def test_a_medium_is_looked_up_for_so_long_and_is_not_clear_if_that_was_too_short() -> None:
+    """What was found until then is told; nothing that it leaves open is cancelled."""
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    late = replace(banks, search_seconds=0)
+    for pdq, expected in ((PDQ[0], 1), (PDQ[1], 0)):
+        consulted, found = late.consult(medium(seen(bytes(pdq))), None)
+        assert (consulted.in_time, consulted.all_told, len(found)) == (False, False, expected)
+    assert banks.consult(medium(seen(bytes(PDQ[1]))), None)[0].in_time
+    assert late.consult(medium(), None)[0].in_time, "digests take no time"
+
+
+def test_a_quick_look_that_takes_too_long_finds_nothing_far() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
+    assert banks.is_far_from([seen(bytes(PDQ[1]))], None)
+    assert not replace(banks, search_seconds=0).is_far_from([seen(bytes(PDQ[1]))], None)
