@@ -1,5 +1,6 @@
 """Sealed reports over HTTP: listed, fetched as they stand, held. Nothing here can open one."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -13,7 +14,8 @@ from app.api.services import InServices, Services, scope
 from app.custody.decision import Action
 from app.custody.envelope import MAX_BYTES
 from app.media import BankKind
-from app.store import audit, decisions, removal, reports, sealed
+from app.store import audit, decisions, filings, removal, reports, sealed
+from app.store.filings import Filing, Step
 from app.store.report_states import State
 
 router = APIRouter(tags=["reports"])
@@ -81,10 +83,40 @@ class ReportSummary(BaseModel):
     later_sightings: int = Field(description="How many sightings joined it while it was queued.")
 
 
+class FilingSummary(BaseModel):
+    """How far a report has come at the authority."""
+
+    environment: str = Field(description="`double`, `test` or `production`: only the last counts.")
+    step: Step
+    authority_report_id: str | None = Field(description="What the authority calls it, once it was opened.")
+    request_id: str | None = Field(description="Of the authority's last answer; its support asks for it.")
+    attempts: int
+    last_code: int | None = Field(description="Of the authority's last answer that had one.")
+    first_attempt_at: datetime
+    opened_at: datetime | None
+    finish_attempted_at: datetime | None = Field(
+        description="When the irreversible call was first about to be made."
+    )
+    next_attempt_at: datetime | None = Field(description="Null unless it is on its way.")
+    in_hand_until: datetime | None = Field(description="When the turn that a worker has ends.")
+
+
+class FilingStep(BaseModel):
+    """One step of a report towards the authority, as the audit log has it."""
+
+    at: datetime
+    step: str = Field(description="A state, or `finishing`, `withdrawn`, `afresh`, `retried` or `filed_too`.")
+    environment: str | None
+    authority_report_id: str | None
+    cause: str | None = Field(description="Why it was parked.")
+
+
 class ReportDetail(ReportSummary):
-    """A report with its later sightings, oldest first."""
+    """A report with its later sightings and its steps towards the authority, oldest first."""
 
     sightings: list[SightingSummary]
+    filing: FilingSummary | None = Field(description="Null while nobody tried to file it.")
+    steps: list[FilingStep]
 
 
 class SignedDocument(BaseModel):
@@ -141,12 +173,16 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
     async with at.database.connect() as connection:
         report = await reports.get(connection, report_id)
         later = await reports.list_sightings(connection, report_id)
+        filing = await filings.get(connection, report_id)
+        steps = await filings.steps(connection, report_id)
     return ReportDetail(
         **_summary(report).model_dump(),
         sightings=[
             SightingSummary(id=each.id, seen_at=each.seen_at, sealed_sha256=each.sealed_sha256)
             for each in later
         ],
+        filing=_filing(report, filing) if filing is not None else None,
+        steps=[FilingStep(**asdict(each)) for each in steps],
     )
 
 
@@ -337,6 +373,23 @@ async def _decide(request: Request, at: Services, key: Key, report_id: str, acti
 async def _set_hold(at: Services, key: Key, report_id: str, *, on_hold: bool) -> ReportSummary:
     async with at.database.begin() as connection:
         return _summary(await reports.set_hold(connection, report_id, on_hold=on_hold, by=key.id))
+
+
+def _filing(report: reports.Report, filing: Filing) -> FilingSummary:
+    on_its_way = report.state in filings.TO_FILE
+    return FilingSummary(
+        environment=filing.environment,
+        step=filing.step,
+        authority_report_id=filing.authority_report_id,
+        request_id=filing.request_id,
+        attempts=filing.attempts,
+        last_code=filing.last_code,
+        first_attempt_at=filing.first_attempt_at,
+        opened_at=filing.opened_at,
+        finish_attempted_at=filing.finish_attempted_at,
+        next_attempt_at=filing.next_attempt_at if on_its_way else None,
+        in_hand_until=filing.leased_until,
+    )
 
 
 def _age_file(file: bytes, name: str) -> Response:

@@ -291,7 +291,7 @@ async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn,
 
 async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) -> None:
     """Return only if the log knows of no attempt for real under another id, whatever the row says."""
-    attempted = await filings.attempted(connection, turn.report_id, allowed=decisions.AFRESH_EVENT)
+    attempted = await filings.attempted(connection, turn.report_id)
     if attempted is not None:
         environment, authority_report_id = attempted
         if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:

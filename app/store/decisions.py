@@ -33,10 +33,6 @@ ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
 REMOVED_EVENTS: Final = (DESTROYED_EVENT, PURGED_EVENT)
-AFRESH_EVENT: Final = "report.afresh"
-"""It is opened anew, whatever came of an earlier finish: a person's word."""
-WITHDRAWN_EVENT: Final = "report.withdrawn"
-"""Rejected while it is open at the authority: it stays where it is until that said what became of it."""
 
 _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
@@ -46,8 +42,8 @@ _OVER_EVENTS: Final = (
 )
 """After these nothing is filed, whatever was approved before."""
 _DECISION_EVENTS: Final = (
-    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, WITHDRAWN_EVENT, AFRESH_EVENT, DESTROYED_EVENT),
-    sealed.RESEALED_EVENT,
+    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
+    *(filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
 
@@ -121,10 +117,10 @@ async def take(
         if not await filings.withdraw(connection, report_id, now=datetime.now(UTC)):
             return await reports.move(connection, report_id, to=State.REJECTED, details=details)
         await reports.decided(connection, report_id)
-        await audit.append(connection, WITHDRAWN_EVENT, report_id, details)
+        await audit.append(connection, filings.WITHDRAWN_EVENT, report_id, details)
     elif decision.action is Action.AFRESH:
         await reports.decided(connection, report_id)
-        await audit.append(connection, AFRESH_EVENT, report_id, details)
+        await audit.append(connection, filings.AFRESH_EVENT, report_id, details)
         await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
     elif decision.action is Action.FILED:
         return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)

@@ -41,6 +41,16 @@ FILED_TOO_EVENT: Final = "report.filed_too"
 FINISHING_EVENT: Final = "report.finishing"
 """The irreversible call is about to be made, for the first time under this id."""
 
+AFRESH_EVENT: Final = "report.afresh"
+"""It is opened anew, whatever came of an earlier finish: a person's word."""
+WITHDRAWN_EVENT: Final = "report.withdrawn"
+"""Rejected while it is open at the authority: it stays where it is until that said what became of it."""
+
+_STEP_EVENTS: Final = (
+    *(f"report.{state}" for state in State if state is not State.QUEUED),
+    *(RETRIED_EVENT, FILED_TOO_EVENT, FINISHING_EVENT, AFRESH_EVENT, WITHDRAWN_EVENT),
+)
+
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
 
@@ -66,6 +76,7 @@ class Filing:
             authority knows whether it was filed.
         last_code: of the authority's last answer, if it had one.
         attempts: how many turns it took since it began.
+        leased_until: when the turn that somebody has ends; None if nobody has one.
         receipt: the authority's last word, an age file sealed to the custodians.
     """
 
@@ -80,6 +91,7 @@ class Filing:
     attempts: int
     first_attempt_at: datetime
     next_attempt_at: datetime
+    leased_until: datetime | None
     receipt: bytes | None = field(repr=False)
 
     @classmethod
@@ -87,6 +99,25 @@ class Filing:
         """A row of the table."""
         values = {name: row[name] for name in cls.__dataclass_fields__}
         return cls(**values | {"step": Step(row["step"])})
+
+
+@dataclass(frozen=True)
+class LoggedStep:
+    """What the audit log says of one step on a report's way to the authority.
+
+    Attributes:
+        step: the state that it came to, or ``finishing``, ``withdrawn``, ``afresh``, ``retried`` or
+            ``filed_too``.
+        cause: why it was parked.
+        environment: where it was taken; None of what is decided here.
+        authority_report_id: under which id.
+    """
+
+    at: datetime
+    step: str
+    cause: str | None
+    environment: str | None
+    authority_report_id: str | None
 
 
 @dataclass(frozen=True)
@@ -163,6 +194,16 @@ async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
     found = await connection.execute(select(filings).where(filings.c.report_id == report_id))
     row = found.mappings().one_or_none()
     return Filing.of(row) if row is not None else None
+
+
+async def steps(connection: AsyncConnection, report_id: str) -> tuple[LoggedStep, ...]:
+    """Every step of a report on its way to the authority, oldest first, as the log says it: not checked."""
+    rows = await connection.execute(
+        select(audit_log.c.at, audit_log.c.event, audit_log.c.details)
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_STEP_EVENTS))
+        .order_by(audit_log.c.seq)
+    )
+    return tuple(_logged(row.at, row.event, row.details) for row in rows)
 
 
 async def begin_afresh(connection: AsyncConnection, turn: Turn, *, environment: str, now: datetime) -> bool:
@@ -427,21 +468,16 @@ async def begin_anew(connection: AsyncConnection, report_id: str, *, now: dateti
         await reports.move(connection, report_id, to=State.SUBMITTED)
 
 
-async def attempted(connection: AsyncConnection, report_id: str, *, allowed: str) -> tuple[str, str] | None:
+async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
     """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
 
     It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
-
-    Args:
-        connection: to read with.
-        report_id: the report's.
-        allowed: the event of that last one.
     """
     rows = await connection.execute(
         select(audit_log.c.event, audit_log.c.details)
         .where(
             audit_log.c.subject == report_id,
-            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", allowed]),
+            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
         )
         .order_by(audit_log.c.seq.desc())
         .limit(1)
@@ -500,6 +536,23 @@ def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
     if request_id is not None:
         ended["request_id"] = request_id
     return ended
+
+
+def _logged(at: datetime, event: str, details: str) -> LoggedStep:
+    try:
+        said = json.loads(details)
+        told = {
+            name: str(said[name]) for name in ("cause", "environment", "authority_report_id") if name in said
+        }
+    except (ValueError, TypeError):
+        told = {}
+    return LoggedStep(
+        at,
+        event.removeprefix("report."),
+        told.get("cause"),
+        told.get("environment"),
+        told.get("authority_report_id"),
+    )
 
 
 async def _tried(connection: AsyncConnection, report_id: str) -> tuple[State, Filing]:

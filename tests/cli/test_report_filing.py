@@ -122,3 +122,37 @@ async def test_filing_afresh_after_an_attempted_finish_takes_a_custodians_signat
     opened = await asyncio.to_thread(cordon, "report", "open", report_id, *signed[:2])
     assert "afresh  ada\n      reason: NCMEC never had it" in opened.out.decode()
     assert b"NCMEC never had it" not in (await asyncio.to_thread(cordon, "report", "show", report_id)).out
+
+
+async def test_how_far_the_filing_of_a_report_has_come_is_shown(cordon: Cordon, office: Office) -> None:
+    """Attempts, codes, times, the authority's id, and when it is tried again; nothing of what is filed."""
+    untried, failing, filed = [await office.approved(medium) for medium in "abc"]
+
+    async def shown(report_id: str, *options: str) -> Ran:
+        return await asyncio.to_thread(cordon, "report", "show", report_id, *options)
+
+    with running_double() as double:
+        double.fault("finish", code=1000)
+        assert (await ran(cordon, failing, double)).code == 1
+        assert (await ran(cordon, filed, double)).code == 0
+    nothing = (await shown(untried, "--json")).document
+    assert (nothing["filing"], [each["step"] for each in nothing["steps"]]) == (None, ["approved"])
+    told = (await shown(failing, "--json")).document
+    filing = told["filing"]
+    assert (filing["environment"], filing["step"], filing["last_code"]) == ("double", "finishing", 1000)
+    assert (filing["attempts"], filing["in_hand_until"]) == (1, None)
+    assert told["created_at"] < filing["opened_at"] < filing["finish_attempted_at"]
+    assert filing["finish_attempted_at"] < filing["next_attempt_at"]
+    assert [(each["step"], each["authority_report_id"]) for each in told["steps"]] == [
+        ("approved", None),
+        ("submitted", filing["authority_report_id"]),
+        ("finishing", filing["authority_report_id"]),
+    ]
+    done = (await shown(filed, "--json")).document
+    assert (done["filing"]["step"], done["filing"]["next_attempt_at"]) == ("finished", None)
+    assert [each["step"] for each in done["steps"]][-2:] == ["finishing", "dry_run"]
+    for_people = (await shown(failing)).out.decode()
+    assert "  last code: 1000" in for_people
+    assert "when (UTC)           step       where   its id there" in for_people
+    assert for_people.splitlines()[-1].split()[2:] == ["finishing", "double", filing["authority_report_id"]]
+    assert "canary" not in for_people

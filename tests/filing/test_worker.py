@@ -163,6 +163,15 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
             assert (told["filed_exactly_once"], state) == (
                 (True, "dry_run") if name in CERTAIN else (False, "queued")
             ), name
+        detail = _shown(gate, found["exact"])
+        called = detail["filing"]["authority_report_id"]
+        assert (detail["filing"]["step"], detail["filing"]["last_code"]) == ("finished", 0)
+        assert [(each["step"], each["authority_report_id"]) for each in detail["steps"]] == [
+            ("approved", None),
+            *((step, called) for step in ("submitted", "finishing", "dry_run")),
+        ]
+        untouched = _shown(gate, found["mirrored"])
+        assert (untouched["filing"], untouched["steps"]) == (None, [])
         shown = subprocess.run(
             [CORDON, "report", "show", found["exact"]],
             env=environment(store, **settings),

@@ -14,6 +14,7 @@ from app.cli.report.opening import Document, Opened, open_stored, read_key, word
 if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.store.decisions import Listed
+    from app.store.filings import Filing, LoggedStep
     from app.store.report_states import State
     from app.store.reports import Report, Sighting
 
@@ -56,11 +57,11 @@ def list_reports(
 
 
 def show(report_id: ReportId, as_json: AsJson = False) -> None:
-    """Show what can be told of one report without opening it.
+    """Show what can be told of one report without opening it, and how far its filing has come.
 
     cordon report show 01J9ZK3V5T8QX2M4N6P8R0S1T2
     """
-    found, later, decided = asyncio.run(_show(report_id))
+    found, later, decided, filing, steps = asyncio.run(_show(report_id))
     told = {
         "id": found.id,
         "state": found.state,
@@ -73,6 +74,7 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
         "on_hold": found.on_hold,
         "custodians": list(found.custodians),
         "sealed_sha256": found.sealed_sha256,
+        "filing": _filing(found, filing),
         "decisions": [
             {"taken_in_at": at.isoformat(), "action": action, "signer": signer}
             for at, action, signer in decided
@@ -88,10 +90,59 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
         ],
     }
     if as_json:
-        emit_json(told)
-    else:
-        for line in readable(told):
-            emit(line)
+        emit_json(told | {"steps": [_step(each) for each in steps]})
+        return
+    for line in readable(told):
+        emit(line)
+    if steps:
+        emit("")
+        emit_table(
+            ("when (UTC)", "step", "where", "its id there", "why"),
+            [
+                (
+                    f"{each.at:%Y-%m-%d %H:%M:%S}",
+                    each.step,
+                    *map(_shown, (each.environment, each.authority_report_id, each.cause)),
+                )
+                for each in steps
+            ],
+        )
+
+
+def _filing(report: "Report", filing: "Filing | None") -> dict[str, Any] | None:
+    """How far it has come at the authority; None if nobody tried."""
+    from app.store.filings import TO_FILE
+
+    if filing is None:
+        return None
+    on_its_way = report.state in TO_FILE
+    return {
+        "environment": filing.environment,
+        "step": filing.step.value,
+        "authority_report_id": filing.authority_report_id,
+        "request_id": filing.request_id,
+        "attempts": filing.attempts,
+        "last_code": filing.last_code,
+        "first_attempt_at": filing.first_attempt_at.isoformat(),
+        "opened_at": filing.opened_at.isoformat() if filing.opened_at else None,
+        "finish_attempted_at": filing.finish_attempted_at.isoformat() if filing.finish_attempted_at else None,
+        "next_attempt_at": filing.next_attempt_at.isoformat() if on_its_way else None,
+        "in_hand_until": filing.leased_until.isoformat() if filing.leased_until else None,
+    }
+
+
+def _step(logged: "LoggedStep") -> dict[str, str | None]:
+    return {
+        "at": logged.at.isoformat(),
+        "step": logged.step,
+        "environment": logged.environment,
+        "authority_report_id": logged.authority_report_id,
+        "cause": logged.cause,
+    }
+
+
+def _shown(untrusted: str | None) -> str:
+    return printable(untrusted) if untrusted is not None else ""
 
 
 def open_report(
@@ -182,14 +233,20 @@ async def _list(state: "State | None") -> "list[Report]":
                 return found
 
 
-async def _show(report_id: str) -> "tuple[Report, tuple[Sighting, ...], Listed]":
+async def _show(
+    report_id: str,
+) -> "tuple[Report, tuple[Sighting, ...], Listed, Filing | None, tuple[LoggedStep, ...]]":
     from app.cli.state import open_state
-    from app.store import decisions, reports
+    from app.store import decisions, filings, reports
 
     async with open_state() as database, database.connect() as connection:
-        found = await reports.get(connection, report_id)
-        later = await reports.list_sightings(connection, report_id)
-        return found, later, await decisions.listed(connection, report_id)
+        return (
+            await reports.get(connection, report_id),
+            await reports.list_sightings(connection, report_id),
+            await decisions.listed(connection, report_id),
+            await filings.get(connection, report_id),
+            await filings.steps(connection, report_id),
+        )
 
 
 async def _set_hold(report_id: str, *, on_hold: bool) -> None:
