@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app.context import Context
-from app.hashing import pdq
+from app.hashing import fallback, pdq
 from app.hashing.sandbox import Sandbox
 from app.matching.loaded import LoadedBanks
 from app.media import (
@@ -81,7 +81,7 @@ def canonical_form(jpeg: bytes, *, turned_as: int, which: int) -> tuple[bytes, n
     downsampler.add(pixels)
     spectrum = pdq.analyse(downsampler.finish(), pixels.shape[0] * pixels.shape[1])
     form = spectrum.forms[which * 32 : which * 32 + 32]
-    coefficients = pdq._symmetries(spectrum.coefficients)[which]
+    coefficients = fallback.symmetries(spectrum.coefficients)[which]
     margins = np.abs(coefficients - np.sort(coefficients)[127])[::-1]
     return form, margins
 

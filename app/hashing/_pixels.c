@@ -30,6 +30,9 @@ static int has_avx2;
 
 enum {
     SUMS = 64, /* a side of PDQ's downsample */
+    SIDE = 16, /* of the coefficients that make its bits */
+    BITS = SIDE * SIDE,
+    MIDDLE = BITS / 2,
     COLUMNS = 32,       /* a side of what pHash transforms */
     LOBES = 3,          /* of Lanczos' kernel, on each side */
     PRECISION = 22,     /* bits of a coefficient behind the point: Pillow's PRECISION_BITS */
@@ -300,6 +303,125 @@ done:
     PyBuffer_Release(&channels);
     PyBuffer_Release(&reduced);
     release_reducer(&reducer);
+    return result;
+}
+
+/* PDQ's quality and bits. */
+
+PyDoc_STRVAR(step_sums_doc, "step_sums(reduced, noise) -> (least, exact, most)");
+
+static PyObject *step_sums(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer reduced = {0};
+    double noise;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*d", &reduced, &noise))
+        return NULL;
+    if ((size_t)reduced.len == SUMS * SUMS * sizeof(double) && noise >= 0 && noise <= 1) {
+        const double *values = reduced.buf;
+        int64_t least = 0, exact = 0, most = 0;
+        for (size_t place = 0; place < SUMS * SUMS; place++)
+            for (size_t next = 1; next <= SUMS; next *= SUMS) { /* to the right, and below */
+                if (next == 1 ? place % SUMS == SUMS - 1 : place + SUMS >= SUMS * SUMS)
+                    continue;
+                double step = fabs(values[place + next] - values[place]) * (100.0 / 255.0);
+                if (!(step >= 0 && step <= 255)) /* of levels from 0 to 255, none is above 100 */
+                    continue;
+                least += step > noise ? (int32_t)(step - noise) : 0;
+                exact += (int32_t)step;
+                most += (int32_t)(step + noise);
+            }
+        result = Py_BuildValue("(LLL)", (long long)least, (long long)exact, (long long)most);
+    } else
+        PyErr_SetString(PyExc_ValueError, "that is no downsample");
+    PyBuffer_Release(&reduced);
+    return result;
+}
+
+/* The two medians of an even count, by Hoare's selection, which reorders the values. No number may be none: but
+ * were one, it would stop each search for a place, and none would leave the values. */
+static void medians(double *values, double *lower, double *upper) {
+    size_t left = 0, right = BITS - 1;
+    while (left < right) {
+        double pivot = values[left + (right - left) / 2];
+        size_t from = left, to = right;
+        for (;; from++, to--) {
+            while (values[from] < pivot)
+                from++;
+            while (values[to] > pivot)
+                to--;
+            if (from >= to)
+                break;
+            double kept = values[from];
+            values[from] = values[to];
+            values[to] = kept;
+        }
+        /* Up to to none is above the pivot, and behind it none is below; to < right, as the pivot is not last. */
+        if (to >= MIDDLE - 1)
+            right = to;
+        else
+            left = to + 1;
+    }
+    *lower = values[MIDDLE - 1];
+    *upper = values[MIDDLE];
+    for (size_t place = MIDDLE + 1; place < BITS; place++)
+        *upper = values[place] < *upper ? values[place] : *upper;
+}
+
+/* The eight symmetries: whether the coefficients are transposed, and which change sign, those of odd frequency
+ * from left to right or from top to bottom, as they lie before they are transposed. */
+static const struct {
+    uint8_t transposed, across, down;
+} SYMMETRIES[] = {{0, 0, 0}, {1, 1, 0}, {0, 1, 1}, {1, 0, 1}, {0, 0, 1}, {0, 1, 0}, {1, 0, 0}, {1, 1, 1}};
+
+PyDoc_STRVAR(forms_of_doc, "forms_of(coefficients, doubt) -> (hashes, near)");
+
+static PyObject *forms_of(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer coefficients = {0};
+    double doubt;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*d", &coefficients, &doubt))
+        return NULL;
+    if ((size_t)coefficients.len != BITS * sizeof(double)) {
+        PyErr_SetString(PyExc_ValueError, "those are no coefficients");
+        goto done;
+    }
+    const double *given = coefficients.buf;
+    double signs[2][2][BITS], lower[2][2], upper[2][2];
+    size_t near = 0;
+    for (size_t across = 0; across < 2; across++)
+        for (size_t down = 0; down < 2; down++) {
+            double *values = signs[across][down], ranked[BITS];
+            for (size_t place = 0; place < BITS; place++) {
+                size_t turns = (across && place % SIDE % 2 == 0) + (down && place / SIDE % 2 == 0);
+                values[place] = turns == 1 ? -given[place] : given[place];
+            }
+            memcpy(ranked, values, sizeof(ranked));
+            medians(ranked, &lower[across][down], &upper[across][down]);
+            size_t near_lower = 0, near_upper = 0;
+            for (size_t place = 0; place < BITS; place++) {
+                near_lower += fabs(values[place] - lower[across][down]) <= doubt;
+                near_upper += fabs(values[place] - upper[across][down]) <= doubt;
+            }
+            near = near_lower > near ? near_lower : near;
+            near = near_upper > near ? near_upper : near;
+        }
+    enum { FORMS = sizeof(SYMMETRIES) / sizeof(SYMMETRIES[0]) };
+    uint8_t hashes[2 * FORMS][BITS / 8] = {{0}};
+    for (size_t form = 0; form < FORMS; form++) {
+        size_t across = SYMMETRIES[form].across, down = SYMMETRIES[form].down;
+        const double *values = signs[across][down];
+        for (size_t bit = 0; bit < BITS; bit++) { /* the last coefficient is the first bit */
+            size_t place = SYMMETRIES[form].transposed ? bit % SIDE * SIDE + bit / SIDE : bit;
+            uint8_t mask = (uint8_t)(1 << bit % 8);
+            if (values[place] > lower[across][down])
+                hashes[form][(BITS - 1 - bit) / 8] |= mask;
+            if (values[place] < upper[across][down])
+                hashes[FORMS + form][(BITS - 1 - bit) / 8] |= mask;
+        }
+    }
+    result = Py_BuildValue("(y#n)", (const char *)hashes, (Py_ssize_t)sizeof(hashes), (Py_ssize_t)near);
+done:
+    PyBuffer_Release(&coefficients);
     return result;
 }
 
@@ -771,6 +893,8 @@ static PyObject *halve(PyObject *Py_UNUSED(module), PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"add_rows", add_rows, METH_VARARGS, add_rows_doc},
     {"gather", gather, METH_VARARGS, gather_doc},
+    {"step_sums", step_sums, METH_VARARGS, step_sums_doc},
+    {"forms_of", forms_of, METH_VARARGS, forms_of_doc},
     {"grey_of", grey_of, METH_VARARGS, grey_of_doc},
     {"filter_for", filter_for, METH_VARARGS, filter_for_doc},
     {"shrink", shrink, METH_VARARGS, shrink_doc},

@@ -59,6 +59,28 @@ class Engine(Protocol):
             reduced: shape (64, 64), to be filled.
         """
 
+    def step_sums(self, reduced: NDArray[np.float64], noise: float, /) -> tuple[int, int, int]:
+        """The gradients that PDQ's quality is made of, each in whole steps of 255 / 100, summed up.
+
+        Args:
+            reduced: shape (64, 64), 0 to 255.
+            noise: by how many steps, 0 to 1, each may be off.
+
+        Returns:
+            The sum that is the least for such noise, the one without any, and the most.
+        """
+
+    def forms_of(self, coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, int]:
+        """What PDQ makes of 16 by 16 coefficients, in all 16 forms.
+
+        Args:
+            coefficients: shape (16, 16), in one piece.
+            doubt: how far from the median, on either side, a coefficient is near to it.
+
+        Returns:
+            The hashes, 32 bytes each, and how many coefficients of any form are near its median.
+        """
+
     def grey_of(self, pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None:
         """Make pixels grey, as Pillow does.
 

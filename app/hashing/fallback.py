@@ -52,6 +52,48 @@ def gather(  # noqa: PLR0917 - the same
         reduced[:, place] = luma[:, start:end] @ weights[place, : end - start]
 
 
+def step_sums(reduced: NDArray[np.float64], noise: float, /) -> tuple[int, int, int]:
+    """The gradients that PDQ's quality is made of, each in whole steps, summed up with their noise."""
+    steps = np.concatenate([np.diff(reduced, axis=axis).ravel() for axis in (0, 1)])
+    steps = np.abs(steps) * (100 / 255)
+    least, most = np.maximum(steps - noise, 0), steps + noise
+    return int(np.trunc(least).sum()), int(np.trunc(steps).sum()), int(np.trunc(most).sum())
+
+
+def forms_of(coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, int]:
+    """What PDQ makes of 16 by 16 coefficients, in all 16 forms; how many are near the median in any."""
+    forms = symmetries(coefficients)
+    middle = forms.shape[1] // 2
+    ranked = np.partition(forms, (middle - 1, middle), axis=1)
+    # The lower median, of the coefficients and of their negatives.
+    lower, upper = ranked[:, middle - 1 : middle], ranked[:, middle : middle + 1]
+    bits = np.concatenate([forms > lower, forms < upper])
+    near = [np.count_nonzero(np.abs(forms - median) <= doubt, axis=1) for median in (lower, upper)]
+    return np.packbits(bits[:, ::-1], axis=1).tobytes(), int(np.max(near))
+
+
+def symmetries(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The coefficients of the eight symmetries, float64 (8, 256), in the order of ``Symmetry``.
+
+    A flip changes the sign of cosines of odd frequency along its axis.
+    """
+    flip = np.where(np.arange(1, len(coefficients) + 1) % 2, -1.0, 1.0)
+    across, down = flip[np.newaxis, :], flip[:, np.newaxis]
+    turned = coefficients.T
+    return np.stack(
+        [
+            coefficients,
+            turned * down,
+            coefficients * across * down,
+            turned * across,
+            coefficients * down,
+            coefficients * across,
+            turned,
+            turned * across * down,
+        ]
+    ).reshape(8, -1)
+
+
 def grey_of(pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None:
     """Make pixels grey, as Pillow does."""
     rgb = np.ascontiguousarray(pixels[:, :, :3])

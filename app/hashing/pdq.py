@@ -15,7 +15,7 @@ Source: 'PDQ: A perceptual hash' (2017-10-09) and the C++ in facebook/ThreatExch
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -86,9 +86,6 @@ _DCT: Final = (
 ).astype(np.float32)
 _DCT_DOUBLE: Final = _DCT.astype(np.float64)
 
-_FLIP: Final = np.where(np.arange(1, _COEFFICIENTS + 1) % 2, -1.0, 1.0)
-"""What a flip does to the coefficients along its axis: cosines of odd frequency change sign."""
-
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -107,7 +104,7 @@ class Spectrum:
     @property
     def bits(self) -> bytes:
         """The hash: 32 bytes, the first holding bits 255 to 248."""
-        return _bits(self.coefficients)
+        return self.forms[:PDQ_BYTES]
 
     @property
     def forms(self) -> bytes:
@@ -117,19 +114,16 @@ class Spectrum:
         negative turns all signs. Of a picture that is really flipped the reference gives a hash a few bits
         off, since the places where it samples are not quite its own mirror image.
         """
-        return _forms(self.coefficients)
+        return self._told[0]
 
     @property
     def doubtful_bits(self) -> int:
         """How many bits of any form may be others in a canonical look, if this is of a quick one."""
-        symmetries = _symmetries(self.coefficients)
-        middle = PDQ_BITS // 2
-        ranked = np.partition(symmetries, (middle - 1, middle), axis=1)
-        near = [
-            np.count_nonzero(np.abs(symmetries - ranked[:, median : median + 1]) <= _DOUBT, axis=1)
-            for median in (middle - 1, middle)
-        ]
-        return int(np.max(near)) + _SPARE_BITS
+        return self._told[1] + _SPARE_BITS
+
+    @cached_property
+    def _told(self) -> tuple[bytes, int]:
+        return engine.ENGINE.forms_of(self.coefficients, _DOUBT)
 
 
 class Downsampler:
@@ -227,15 +221,12 @@ def downsample(
 def analyse(reduced: NDArray[np.float64], pixels: int) -> Spectrum:
     """Transform a downsample of a picture of so many pixels, and weigh how certain the result is."""
     coefficients = _DCT_DOUBLE @ reduced @ _DCT_DOUBLE.T
-    ranked = np.sort(coefficients, axis=None)
+    ranked = np.partition(coefficients, (PDQ_BITS // 2 - 1, PDQ_BITS // 2), axis=None)
     gap = ranked[PDQ_BITS // 2] - ranked[PDQ_BITS // 2 - 1]
-    steps = np.concatenate([np.diff(reduced, axis=axis).ravel() for axis in (0, 1)])
-    steps = np.abs(steps) * (100 / 255)
-    least = _quality(np.trunc(np.maximum(steps - _GRADIENT_NOISE, 0)))
-    most = _quality(np.trunc(steps + _GRADIENT_NOISE))
+    least, quality, most = map(_quality, engine.ENGINE.step_sums(reduced, _GRADIENT_NOISE))
     return Spectrum(
         coefficients=coefficients,
-        quality=_quality(np.trunc(steps)),
+        quality=quality,
         certain=least == most and bool(gap > (_SMALL_GAP if pixels < _SMALL_PIXELS else _GAP)),
     )
 
@@ -379,49 +370,22 @@ def _centres(length: int) -> NDArray[np.int64]:
     return ((np.arange(_SIDE) + 0.5) * length / _SIDE).astype(np.int64)
 
 
-def _bits(coefficients: NDArray[np.floating]) -> bytes:
+def _bits(coefficients: NDArray[np.float32]) -> bytes:
     # Torben's median, which the reference uses, is the lower one of an even count.
     median = np.partition(coefficients, PDQ_BITS // 2 - 1, axis=None)[PDQ_BITS // 2 - 1]
     return np.packbits(coefficients.ravel()[::-1] > median).tobytes()
 
 
-def _symmetries(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The coefficients of the eight symmetries, float64 (8, 256), in the order of ``Symmetry``."""
-    across, down = _FLIP[np.newaxis, :], _FLIP[:, np.newaxis]
-    turned = coefficients.T
-    return np.stack(
-        [
-            coefficients,
-            turned * down,
-            coefficients * across * down,
-            turned * across,
-            coefficients * down,
-            coefficients * across,
-            turned,
-            turned * across * down,
-        ]
-    ).reshape(-1, PDQ_BITS)
-
-
-def _forms(coefficients: NDArray[np.float64]) -> bytes:
-    symmetries = _symmetries(coefficients)
-    middle = PDQ_BITS // 2
-    ranked = np.partition(symmetries, (middle - 1, middle), axis=1)
-    # The lower median, of the coefficients and of their negatives.
-    positives = symmetries > ranked[:, middle - 1 : middle]
-    negatives = symmetries < ranked[:, middle : middle + 1]
-    return np.packbits(np.concatenate([positives, negatives])[:, ::-1], axis=1).tobytes()
-
-
-def _quality(steps: NDArray[np.floating]) -> int:
-    return min(LARGEST_QUALITY, int(steps.sum()) // _GRADIENTS_PER_QUALITY)
+def _quality(step_sum: int) -> int:
+    return min(LARGEST_QUALITY, step_sum // _GRADIENTS_PER_QUALITY)
 
 
 def _conclude_in_single(downsample: NDArray[np.float32]) -> tuple[bytes, int]:
     half = np.add.accumulate(_DCT.T[:, :, np.newaxis] * downsample[:, np.newaxis, :])[-1]
     coefficients = np.add.accumulate(half.T[:, :, np.newaxis] * _DCT.T[:, np.newaxis, :])[-1]
     steps = np.concatenate([np.diff(downsample, axis=axis).ravel() for axis in (0, 1)])
-    return _bits(coefficients), _quality(np.abs(np.trunc(steps * np.float32(100) / np.float32(255))))
+    whole = np.abs(np.trunc(steps * np.float32(100) / np.float32(255)))
+    return _bits(coefficients), _quality(int(whole.sum()))
 
 
 def _sliding_mean(

@@ -135,6 +135,36 @@ def test_columns_that_do_not_fit_are_refused_before_they_are_read(given: dict[st
         _pixels.gather(*(COLUMNS | given).values())
 
 
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 2**31), step=st.sampled_from([0, 0.01, 1, 50]))
+def test_both_engines_say_the_same_of_a_downsample_and_of_coefficients(seed: int, step: float) -> None:
+    """Where many values are the same, too, as in flat pictures."""
+    chance = np.random.default_rng(seed)
+    reduced, coefficients = chance.uniform(0, 255, (64, 64)), chance.normal(0, 50, (16, 16))
+    if step:
+        reduced, coefficients = np.round(reduced / step) * step, np.round(coefficients / step) * step
+    assert _pixels.step_sums(reduced, 1e-3) == fallback.step_sums(reduced, 1e-3)
+    assert _pixels.forms_of(coefficients, 0.5) == fallback.forms_of(coefficients, 0.5)
+
+
+def test_what_is_no_downsample_and_no_coefficients_is_refused() -> None:
+    with pytest.raises(ValueError, match="no downsample"):
+        _pixels.step_sums(np.zeros((64, 63)), 1e-3)
+    with pytest.raises(ValueError, match="no downsample"):
+        _pixels.step_sums(np.zeros((64, 64)), -1e-3)
+    with pytest.raises(ValueError, match="no coefficients"):
+        _pixels.forms_of(np.zeros((16, 15)), 0.5)
+
+
+def test_numbers_that_are_none_end_no_search_elsewhere() -> None:
+    """None can come of pixels. Were one there, what is told of it would be wrong, and nothing else."""
+    for values in ([np.nan] * 256, [np.nan, *range(255)], [*range(128), np.nan, *range(127)], [np.inf] * 256):
+        hashes, near = _pixels.forms_of(np.array(values, np.float64).reshape(16, 16), 0.5)
+        assert len(hashes) == 512
+        assert 0 <= near <= 256
+    assert _pixels.step_sums(np.full((64, 64), np.nan), 1e-3) == (0, 0, 0)
+
+
 FILTER = _pixels.filter_for(100)
 SHRUNK: dict[str, Any] = {"rows": bytes(7 * 100), "by": FILTER, "shrunk": bytearray(32 * 7)}
 
