@@ -184,7 +184,7 @@ async def _from_where_it_stands(desk: Desk, turn: Turn) -> Turn:
         return await _afresh(desk, turn, now)
     tried_out = filing.step is Step.FINISHED or elsewhere
     if filing.finish_attempted_at is not None:
-        if tried_out and not Environment(filing.environment).counts:
+        if tried_out and filing.environment in _TRIED_OUT:
             return await _afresh(desk, turn, now)
         if elsewhere or turn.state is not State.SUBMITTED:
             raise _HaltedError(Meaning.PARK, "finish_unknown")
@@ -328,7 +328,7 @@ async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
     filing, authority_report_id = turn.filing, str(turn.filing.authority_report_id)
     attempted = filing.finish_attempted_at is not None
     if filing.environment != desk.environment.value:
-        if attempted and Environment(filing.environment).counts:
+        if attempted and filing.environment not in _TRIED_OUT:
             raise _HaltedError(Meaning.PARK, "finish_unknown")
         # What is open in another environment expires there: nobody finishes it.
         return await _keep_retracted(desk, turn, Answer())

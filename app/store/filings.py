@@ -507,6 +507,8 @@ async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str
 def _due(now: datetime) -> ColumnElement[bool]:
     """Filings whose time has come and whose turn nobody has, by this clock."""
     return and_(
+        # What no Cordon wrote is left to the alarm of what is overdue.
+        filings.c.step.in_([step.value for step in Step]),
         or_(filings.c.next_attempt_at <= now, filings.c.next_attempt_at > now + LONGEST_PAUSE),
         or_(filings.c.lease.is_(None), filings.c.leased_until <= now, filings.c.leased_until > now + LEASE),
     )

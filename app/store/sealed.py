@@ -192,14 +192,19 @@ async def _recorded(
     )
     recorded: list[dict[str, str]] = [{}]
     for entry in entries:
-        details = json.loads(entry.details)
-        if entry.event == RESEALED_EVENT:
-            recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], details))
-            continue
-        sealed_as = report_id if entry.event == SEALED_EVENT else details["sighting"]
+        try:
+            details = json.loads(entry.details)
+            if entry.event == RESEALED_EVENT:
+                recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], details))
+                continue
+            sealed_as = report_id if entry.event == SEALED_EVENT else str(details["sighting"])
+            sealed_sha256 = str(details["sealed_sha256"])
+        except (LookupError, ValueError, TypeError):
+            # No Cordon wrote such an entry.
+            raise TamperedError(report_id) from None
         if sealed_as in recorded[-1]:
             raise TamperedError(report_id)
-        recorded = [recorded[-1] | {sealed_as: details["sealed_sha256"]}]
+        recorded = [recorded[-1] | {sealed_as: sealed_sha256}]
     return recorded if all_since_last_sighting else recorded[-1:]
 
 

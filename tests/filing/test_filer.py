@@ -16,7 +16,7 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import StoreSettings
-from app.store import alarms, decisions, filings, reports
+from app.store import alarms, audit, decisions, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.filings import LEASE, Step
@@ -250,6 +250,20 @@ async def _unpinned(office: Office, report_id: str) -> None:
     await remove_custodian(office.database, office.pins, "ada")
 
 
+async def _scribbled(office: Office, report_id: str) -> None:
+    await _scribble(office, report_id, "report.annotated")
+
+
+async def _sealed_scribble(office: Office, report_id: str) -> None:
+    await _scribble(office, report_id, "report.sighted")
+
+
+async def _scribble(office: Office, report_id: str, event: str) -> None:
+    """An entry that follows on the others, and that no Cordon would write."""
+    async with office.database.begin() as connection:
+        await audit.append(connection, event, report_id, {"by": "a thief"})
+
+
 async def _swapped(office: Office, report_id: str) -> None:
     async with office.database.begin() as connection:
         await connection.execute(text("UPDATE reports SET sealed = sealed_sha256"))
@@ -257,7 +271,14 @@ async def _swapped(office: Office, report_id: str) -> None:
 
 @pytest.mark.parametrize("when", ["before it is submitted", "while it is open"])
 @pytest.mark.parametrize(
-    ("change", "cause"), [(_unsigned, "not_approved"), (_unpinned, "not_approved"), (_swapped, "tampered")]
+    ("change", "cause"),
+    [
+        (_unsigned, "not_approved"),
+        (_unpinned, "not_approved"),
+        (_scribbled, "not_approved"),
+        (_sealed_scribble, "tampered"),
+        (_swapped, "tampered"),
+    ],
 )
 async def test_what_is_approved_no_more_is_parked_and_withdrawn(
     office: Office, when: str, change: Any, cause: str
@@ -428,6 +449,26 @@ WIPED: dict[str, Any] = {
     "opened_at": None,
     "finish_attempted_at": None,
 }
+
+
+async def test_a_row_that_no_cordon_wrote_keeps_no_other_report_from_being_filed(office: Office) -> None:
+    """Nor the worker from working: that report waits for the alarm of what is overdue."""
+    spoiled = await office.approved("a")
+    office.double.plan.append(Planned("submit", Fault.HTML_502))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    async with office.database.begin() as connection:
+        await connection.execute(update(table).values(step="a thief's"))
+    good, elsewhere = await office.approved("b"), await office.approved("c")
+    assert await soon(office) is Outcome.DRY_RUN
+    office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    async with office.database.begin() as connection:
+        await connection.execute(update(table).values(environment="a thief's"))
+    assert await soon(office) is Outcome.PARKED
+    assert await file_next(office.desk) is None
+    states = [(await office.report(each)).state for each in (spoiled, good, elsewhere)]
+    assert states == [State.APPROVED, State.DRY_RUN, State.PARKED]
+    assert (await office.report(elsewhere)).cause == "finish_unknown"
 
 
 async def test_only_what_was_tried_before_can_be_tried_again(office: Office) -> None:

@@ -172,11 +172,14 @@ async def test_what_is_not_due_held_or_waiting_stays(shelf: Shelf) -> None:
         await reports.set_hold(connection, held, on_hold=True, by="cli")
     stays = [held, *[await shelf.report(state, State(state)) for state in ("queued", "approved", "parked")]]
     rejected = await shelf.report("rejected", State.REJECTED)
+    retracted = await shelf.report("retracted", State.RETRACTED)
     assert await purge.purge(shelf.database, US, LONG_AGO + timedelta(days=29), by="worker") == ()
     why = {each.report.id: each.due.why for each in await purge.plan(shelf.database, US)}
     assert why[held] == "on hold"
-    assert why[rejected] == "30 days from the rejection"
-    assert await purge.purge(shelf.database, US, LONG_AGO + timedelta(days=31), by="worker") == (rejected,)
+    assert why[rejected] == why[retracted] == "30 days from the rejection"
+    gone = await purge.purge(shelf.database, US, LONG_AGO + timedelta(days=31), by="worker")
+    assert gone == (rejected, retracted)
+    assert [each.state for each in await shelf.tombs()] == [State.REJECTED, State.RETRACTED]
     assert await purge.purge(shelf.database, US, NOW, by="worker") == ()
     assert await shelf.ids() == sorted(stays)
 
