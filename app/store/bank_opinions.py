@@ -4,6 +4,9 @@ Where an import says the same of all that it brings, that stands once, with the 
 a row of its own: what a line says of its signal, and what a later import says of an entry that was there. A
 source's newest word is its opinion, until it takes it back. What an import that is not finished says is read
 by nobody.
+
+What was given without a source has a word too, of ``NOBODY``: somebody here put it there, and no source can
+take that back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +22,17 @@ from app.entries import NewSignal, Origin
 from app.store.database import Database
 from app.store.schema import changes, entries, opinions, sources
 
+NOBODY: Final = 0
+"""In the place of a source's id, which begin at 1."""
+
 _OPINIONS_AT_ONCE: Final = 20_000
 _ENTRIES_AT_ONCE: Final = 500
+
+# Whether what a change says of all it brings is said of an entry: where a line of a list without a source
+# named one, that was its only word.
+_SAYS_IT: Final = """(changes.source_id IS NOT NULL OR NOT EXISTS (
+    SELECT 1 FROM opinions AS of_line WHERE of_line.entry_id = entries.id AND of_line.change_id = changes.id
+))"""
 
 # {given} has one row for each signal and source. A row is written if the source's newest word is another.
 _RECORD: Final = """
@@ -65,13 +77,43 @@ _RECORD_SQLITE: Final = _RECORD.format(
     ":classification AS classification, :restrictions AS restrictions, :listed_at AS listed_at) AS given",
 )
 
+# For what was given without a source, where its own change does not say that already.
+_GIVEN_BY_NOBODY: Final = """
+INSERT INTO opinions (entry_id, source_id, change_id)
+SELECT entries.id, {nobody}, {change}
+FROM {given} JOIN entries ON entries.bank_id = {bank} AND entries.type = given.type
+    AND entries.value = given.value AND entries.removed_generation IS NULL
+JOIN changes ON changes.id = entries.change_id
+WHERE NOT (changes.source_id IS NULL AND {says_it}) AND NOT EXISTS (
+    SELECT 1 FROM opinions AS said JOIN changes AS saying ON saying.id = said.change_id
+    WHERE said.entry_id = entries.id AND said.source_id = {nobody} AND saying.generation IS NOT NULL
+)
+ON CONFLICT (entry_id, source_id, change_id) DO NOTHING
+"""
+_GIVEN_BY_NOBODY_POSTGRESQL: Final = _GIVEN_BY_NOBODY.format(
+    nobody=NOBODY,
+    says_it=_SAYS_IT,
+    change="$1::bigint",
+    bank="$2",
+    given="unnest($3::text[], $4::bytea[]) AS given (type, value)",
+)
+_GIVEN_BY_NOBODY_SQLITE: Final = _GIVEN_BY_NOBODY.format(
+    nobody=NOBODY,
+    says_it=_SAYS_IT,
+    change="given.change",
+    bank="given.bank",
+    given="(SELECT ? AS change, ? AS bank, ? AS type, ? AS value) AS given",
+)
+
 # What an import that is not finished says stands too, and keeps the entry: else a withdrawal by one source
 # would take away what another is bringing.
 _STANDS: Final = """
 SELECT 1 FROM (
-    SELECT source_id, change_id, withdrawn FROM opinions WHERE entry_id = entries.id
+    SELECT opinions.source_id, opinions.change_id, opinions.withdrawn
+    FROM opinions JOIN changes ON changes.id = opinions.change_id WHERE opinions.entry_id = entries.id
     UNION ALL
-    SELECT source_id, id, false FROM changes WHERE id = entries.change_id
+    SELECT COALESCE(changes.source_id, {nobody}), changes.id, false
+    FROM changes WHERE changes.id = entries.change_id AND {says_it}
 ) AS said
 WHERE NOT said.withdrawn {of} AND NOT EXISTS (
     SELECT 1 FROM opinions AS later WHERE later.entry_id = entries.id AND later.withdrawn
@@ -90,19 +132,37 @@ _WITHDRAW_POSTGRESQL: Final = _WITHDRAW.format(
     change="$1::bigint",
     bank="$2",
     given="unnest($3::int[], $4::text[], $5::bytea[]) AS given (source_id, type, value)",
-    stands=_STANDS.format(of="AND said.source_id = given.source_id"),
+    stands=_STANDS.format(nobody=NOBODY, says_it=_SAYS_IT, of="AND said.source_id = given.source_id"),
 )
 _WITHDRAW_SQLITE: Final = _WITHDRAW.format(
     change=":change",
     bank=":bank",
     given="(SELECT :source_id AS source_id, :type AS type, :value AS value) AS given",
-    stands=_STANDS.format(of="AND said.source_id = given.source_id"),
+    stands=_STANDS.format(nobody=NOBODY, says_it=_SAYS_IT, of="AND said.source_id = given.source_id"),
 )
 _DESERTED: Final = """
 UPDATE entries SET removed_generation = :generation
 WHERE id IN (SELECT entry_id FROM opinions WHERE change_id = :change) AND NOT EXISTS ({stands})
 """
-_REMOVE_DESERTED: Final = _DESERTED.format(stands=_STANDS.format(of=""))
+_REMOVE_DESERTED: Final = _DESERTED.format(stands=_STANDS.format(nobody=NOBODY, says_it=_SAYS_IT, of=""))
+
+# For entries that a change takes over from an import which is not finished.
+_KEEP: Final = """
+INSERT INTO opinions (entry_id, source_id, change_id, classification, restrictions)
+SELECT entries.id, COALESCE(changes.source_id, {nobody}), changes.id, changes.classification,
+    changes.restrictions
+FROM {given} JOIN entries ON entries.bank_id = {bank} AND entries.type = given.type
+    AND entries.value = given.value AND entries.removed_generation IS NULL
+JOIN changes ON changes.id = entries.change_id AND changes.generation IS NULL
+WHERE {says_it}
+ON CONFLICT (entry_id, source_id, change_id) DO NOTHING
+"""
+_KEEP_POSTGRESQL: Final = _KEEP.format(
+    nobody=NOBODY, says_it=_SAYS_IT, bank="$1", given="unnest($2::text[], $3::bytea[]) AS given (type, value)"
+)
+_KEEP_SQLITE: Final = _KEEP.format(
+    nobody=NOBODY, says_it=_SAYS_IT, bank=":bank", given="(SELECT :type AS type, :value AS value) AS given"
+)
 
 
 @dataclass(frozen=True)
@@ -166,10 +226,7 @@ async def record(
     """
     everything = origin is not None and origin.source is not None and not all_new
     telling = signals if everything else [signal for signal in signals if signal.origin is not None]
-    if not telling:
-        return
-    names = {_merged(signal, origin).source for signal in telling}
-    ids = await _source_ids(connection, {name for name in names if name is not None})
+    ids = await _source_ids(connection, {name for each in telling if (name := source_of(each, origin))})
     # The last word of a list on a signal stands, for each source.
     given = {(row.type, row.value, row.source_id): row for row in _given(telling, origin, ids)}
     rows = list(given.values())
@@ -181,6 +238,30 @@ async def record(
         else:
             await connection.exec_driver_sql(
                 _RECORD_SQLITE, [{"change": change_id, "bank": bank_id, **row._asdict()} for row in some]
+            )
+    # Last: whether the change says it for them hangs on what its lines say for sources.
+    if not all_new and not everything:
+        by_nobody = [signal for signal in signals if signal.origin is None]
+        await _record_nobodys(connection, bank_id, change_id, by_nobody)
+
+
+async def keep_of_unfinished(connection: AsyncConnection, bank_id: int, signals: Sequence[NewSignal]) -> None:
+    """Write down what imports that are not finished say of signals whose entries another change takes over.
+
+    Comes before that: with its entries, an import would lose its word on them.
+    """
+    unfinished = select(changes.c.id).where(changes.c.bank_id == bank_id, changes.c.generation.is_(None))
+    # Until the commit, none brings in more.
+    if not (await connection.execute(unfinished.with_for_update())).all():
+        return
+    for begin in range(0, len(signals), _OPINIONS_AT_ONCE):
+        some = sorted({(each.type.value, each.value) for each in signals[begin : begin + _OPINIONS_AT_ONCE]})
+        if connection.dialect.name == "postgresql":
+            columns = [list(column) for column in zip(*some, strict=True)]
+            await connection.exec_driver_sql(_KEEP_POSTGRESQL, (bank_id, *columns))
+        else:
+            await connection.exec_driver_sql(
+                _KEEP_SQLITE, [{"bank": bank_id, "type": of, "value": value} for of, value in some]
             )
 
 
@@ -298,6 +379,23 @@ async def sweep(database: Database) -> None:
             await connection.execute(delete(opinions).where(some))
 
 
+async def _record_nobodys(
+    connection: AsyncConnection, bank_id: int, change_id: int, signals: Sequence[NewSignal]
+) -> None:
+    # Where no source ever gave anything, none can take anything back, and all is as its change says.
+    if await connection.scalar(select(sources.c.id).limit(1)) is None:
+        return
+    for begin in range(0, len(signals), _OPINIONS_AT_ONCE):
+        some = [(each.type.value, each.value) for each in signals[begin : begin + _OPINIONS_AT_ONCE]]
+        if connection.dialect.name == "postgresql":
+            columns = [list(column) for column in zip(*some, strict=True)]
+            await connection.exec_driver_sql(_GIVEN_BY_NOBODY_POSTGRESQL, (change_id, bank_id, *columns))
+        else:
+            await connection.exec_driver_sql(
+                _GIVEN_BY_NOBODY_SQLITE, [(change_id, bank_id, *each) for each in some]
+            )
+
+
 def _merged(signal: NewSignal, origin: Origin | None) -> Origin:
     """What is said of a signal: what its line says, and for the rest what is said of all."""
     own, common = signal.origin or Origin(), origin or Origin()
@@ -316,6 +414,8 @@ def _given(
 
 async def _source_ids(connection: AsyncConnection, names: set[str]) -> dict[str, int]:
     """The ids of sources by name; those that are new get one."""
+    if not names:
+        return {}
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     ordered = sorted(names)
     await connection.execute(

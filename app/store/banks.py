@@ -296,6 +296,7 @@ async def put(
     """
     # All of it, so that no part of an earlier policy makes up for what this one lacks.
     Policy(action, thresholds or {}, tier_actions or {}, minimum_quality, no_report_reason).check(kind)
+    await bank_changes.take_turn(connection)
     try:
         bank = await get(connection, name)
     except NotFoundError:
@@ -397,6 +398,7 @@ async def add(
     bank = await get(connection, name)
     _check_suppressing(bank, signals)
     change_id = await bank_changes.record(connection, generation, bank.id, origin)
+    await bank_opinions.keep_of_unfinished(connection, bank.id, signals)
     added = await bank_entries.insert_new(connection, bank.id, change_id, signals)
     await bank_opinions.record(connection, bank.id, change_id, signals, origin, all_new=added == len(signals))
     await connection.execute(update(changes).where(changes.c.id == change_id).values(added=added))
@@ -478,7 +480,11 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
         InvalidRequestError: a digest for a suppression bank that cannot cancel.
     """
     _check_suppressing(staged.bank, signals)
+    mine = changes.c.id == staged.change_id, changes.c.generation.is_(None)
     async with database.begin() as connection:
+        # First, so that whoever takes over its entries meanwhile waits, and finds all of them.
+        if (await connection.execute(select(changes.c.id).where(*mine).with_for_update())).first() is None:
+            raise ConflictError("Another import into this bank has begun, or the bank is gone.")
         added = await bank_entries.insert_new(connection, staged.bank.id, staged.change_id, signals)
         await bank_opinions.record(
             connection,
@@ -488,13 +494,7 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
             staged.origin,
             all_new=added == len(signals),
         )
-        counted = await connection.execute(
-            update(changes)
-            .where(changes.c.id == staged.change_id, changes.c.generation.is_(None))
-            .values(added=changes.c.added + added)
-        )
-        if counted.rowcount != 1:
-            raise ConflictError("Another import into this bank has begun, or the bank is gone.")
+        await connection.execute(update(changes).where(*mine).values(added=changes.c.added + added))
     return added
 
 

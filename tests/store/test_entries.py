@@ -36,6 +36,11 @@ async def give(
         return await banks.add(connection, name, signals, by="cli", origin=origin)
 
 
+def of_line(*numbers: int, source: str = "hotline") -> list[NewSignal]:
+    """Signals of which each line names the source."""
+    return [NewSignal(SignalType.MD5, signal(each).value, None, Origin(source)) for each in numbers]
+
+
 NUMBERS = {signal(number, SignalType.PHASH).value: number for number in range(10)}
 
 
@@ -215,6 +220,59 @@ async def test_a_withdrawal_takes_nothing_from_an_import_that_is_under_way(datab
     assert (await remove(database, some(1), HOTLINE)).changed == 0
     await banks.finish_import(database, staged, by="cli")
     assert [each.source for each in (await only(database)).sources] == ["police"]
+
+
+async def test_what_a_line_says_for_a_source_is_not_said_without_one(database: Database) -> None:
+    """In a list of several sources each can withdraw what its lines brought; a line of none stands."""
+    await make(database)
+    await give(database, [*of_line(1, 2), *of_line(2, source="police"), *some(3, 4), *of_line(4)])
+    changed = await remove(database, some(1, 2, 3, 4), HOTLINE)
+    assert (changed.changed, changed.kept, changed.unchanged) == (1, 2, 1)
+    assert (await remove(database, some(2), Origin("police"))).changed == 1
+    assert {entry.value for entry in await entries(database)} == {each.value for each in some(3, 4)}
+
+
+async def test_what_somebody_adds_without_a_source_stays_when_a_source_withdraws_it(
+    database: Database,
+) -> None:
+    """Although the source was there first; it is no source of its own, and said again it takes no room."""
+    await make(database)
+    await give(database, some(1), HOTLINE)
+    await give(database, of_line(2))
+    for _ in range(2):
+        await give(database, some(1, 2))
+    assert [[each.source for each in entry.sources] for entry in await entries(database)] == [["hotline"]] * 2
+    async with database.connect() as connection:
+        assert await connection.scalar(select(func.count()).select_from(schema.opinions)) == 3
+    changed = await remove(database, some(1, 2), HOTLINE)
+    assert (changed.changed, changed.kept) == (0, 2)
+    assert [entry.sources for entry in await entries(database)] == [(), ()]
+
+
+@pytest.mark.parametrize("origin", [Origin("police", None, "B2"), None])
+async def test_an_import_under_way_keeps_its_word_on_what_another_takes_over(
+    database: Database, origin: Origin | None
+) -> None:
+    """Else a withdrawal by the quicker one would take away what the slower one gave too."""
+    await make(database)
+    staged = await banks.begin_import(database, "a", origin=origin)
+    await banks.stage(database, staged, some(1, 2))
+    await give(database, some(1, 2), HOTLINE)
+    await banks.finish_import(database, staged, by="cli")
+    told_of = ["hotline", "police"] if origin is not None else ["hotline"]
+    assert [[each.source for each in entry.sources] for entry in await entries(database)] == [told_of] * 2
+    changed = await remove(database, some(1, 2), HOTLINE)
+    assert (changed.changed, changed.kept) == (0, 2)
+
+
+async def test_an_import_that_was_given_up_stands_by_nothing(database: Database) -> None:
+    """From the moment it is given up, before anything of it was swept away."""
+    await make(database)
+    staged = await banks.begin_import(database, "a", origin=Origin("police"))
+    await banks.stage(database, staged, some(1))
+    await give(database, some(1), HOTLINE)
+    await banks.begin_import(database, "a")
+    assert (await remove(database, some(1), HOTLINE)).changed == 1
 
 
 async def test_entries_are_found_by_their_signals_and_paged_by_id(database: Database) -> None:
@@ -461,6 +519,27 @@ async def test_reports_that_waited_with_entries_are_queued_when_no_entry_waits_a
         assert await audit.verify_chain(connection) is None
     assert {each.id for each in found if each.state is State.QUEUED} == set(waiting)
     assert {each.id for each in found if each.state is State.PARKED} == {other}
+
+
+async def test_reports_that_waited_with_an_entry_that_is_gone_are_queued(
+    database: Database, store: StoreSettings
+) -> None:
+    """Removed, or with its bank: nobody can decide of it any more, and its alarm ends."""
+    pins = pins_of(store)
+    await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    await make(database)
+    await add(database, [signal(number, SignalType.PDQ) for number in (1, 2)])
+    for gone in (remove(database, [signal(1, SignalType.PDQ)]), delete(database)):
+        first, *_ = await entries(database)
+        async with database.begin() as connection:
+            await entry_marks.park(connection, first.id, media=100)
+        await outbox.commit(stub(), parked_cause=PARKED_WITH_ITS_ENTRY)
+        assert await entry_marks.release_reports(database) == 0
+        assert await standing_alarms(database) == [(AlarmKind.BANK_ENTRY_PARKED, str(first.id))]
+        await gone
+        assert await entry_marks.release_reports(database) == 1
+        assert await standing_alarms(database) == []
 
 
 async def test_waiting_with_an_entry_raises_one_alarm_and_not_one_for_each_report(
