@@ -28,7 +28,7 @@ from app.media import (
     SignalType,
     Tier,
 )
-from app.store import banks
+from app.store import banks, entry_marks
 from app.store.banks import Changed
 from app.store.keys import Scope
 
@@ -40,7 +40,7 @@ _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 BankName = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The bank's name.")]
 BankKey = Annotated[Key, scope("bank")]
-TierAction = Literal[BankAction.REPORT, BankAction.BLOCK, BankAction.OBSERVE]
+TierAction = Literal["report", "block", "observe"]
 
 PROBLEMS_OF_SIGNALS: Final = problems.documented(
     "not_found", "too_large", "unsupported_media_type", "invalid_request"
@@ -156,8 +156,8 @@ class Tiers(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     # A factory, so that the document names no default: that is the bank's action.
-    strong: TierAction = Field(default_factory=lambda: BankAction.REPORT)
-    near: TierAction = Field(default_factory=lambda: BankAction.REPORT)
+    strong: TierAction = Field(default_factory=lambda: "report")
+    near: TierAction = Field(default_factory=lambda: "report")
 
 
 class BankRequest(BaseModel):
@@ -371,7 +371,8 @@ async def put_bank(
             by=key.id,
             thresholds={SignalType(of): bits for of, bits in thresholds.items()},
             tier_actions={
-                Tier(tier): action for tier, action in wanted.tiers.model_dump(exclude_unset=True).items()
+                Tier(tier): BankAction(action)
+                for tier, action in wanted.tiers.model_dump(exclude_unset=True).items()
             },
             minimum_quality=wanted.minimum_quality,
             no_report_reason=wanted.no_report_reason,
@@ -416,7 +417,9 @@ async def remove_signals(request: Request, at: InServices, key: BankKey, name: B
     """
     signals, origin = await read_signals(request)
     async with at.database.begin() as connection:
-        return _answer(await banks.remove(connection, name, signals, by=key.id, origin=origin))
+        changed = await banks.remove(connection, name, signals, by=key.id, origin=origin)
+    await entry_marks.release_reports(at.database)
+    return _answer(changed)
 
 
 async def read_signals(request: Request) -> tuple[list[NewSignal], Origin | None]:

@@ -106,12 +106,16 @@ class FloodGuard:
             for entry_id, media in counted.items():
                 self._uncounted[entry_id] = self._uncounted.get(entry_id, 0) + media
             raise
-        for entry_id, media in totals.items():
-            if media > self._most:
-                async with self._database.begin() as connection:
-                    parked = await entry_marks.park(connection, entry_id, media=media)
-                if parked:
-                    log.event(logger, logging.WARNING, "bank_entry_parked", entry=entry_id, media=media)
+        flooding = {entry_id: media for entry_id, media in totals.items() if media > self._most}
+        # Those that are left if the database goes away are asked for again, though no new media may come.
+        self._uncounted = dict.fromkeys(flooding, 0) | self._uncounted
+        for entry_id, media in flooding.items():
+            async with self._database.begin() as connection:
+                parked = await entry_marks.park(connection, entry_id, media=media)
+            if not self._uncounted[entry_id]:
+                del self._uncounted[entry_id]
+            if parked:
+                log.event(logger, logging.WARNING, "bank_entry_parked", entry=entry_id, media=media)
 
     def _is_new(self, match: Match, signals: Signals) -> bool:
         """Whether a medium is unlike all that the entry matched before, as far as that is remembered."""

@@ -1,10 +1,11 @@
 """``cordon bank``: banks of known signals, and the lists that fill them."""
 
 import asyncio
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +15,8 @@ from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tie
 
 if TYPE_CHECKING:
     from app.entries import Bank
+
+_BITS: Final = re.compile(r"[0-9]{1,4}")
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(bank_entry.app, name="entry")
@@ -180,6 +183,8 @@ def import_list(
         origin = new_origin(said)
     except BadSignalError as error:
         raise UsageError(str(error)) from None
+    if source is not None and (origin is None or origin.source is None):
+        raise UsageError("--source is empty: name who gives them, or leave it out")
     if origin is not None and origin.source is None:
         raise UsageError("--classification and --restrictions go with --source")
     listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad, origin=origin)
@@ -293,7 +298,10 @@ def remove(
 def history(
     name: Name,
     before: Annotated[
-        int | None, typer.Option(min=1, help="Only changes of a smaller number: the next page.")
+        int | None,
+        typer.Option(
+            min=1, callback=bank_entry.fits, help="Only changes of a smaller number: the next page."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
     as_json: AsJson = False,
@@ -370,7 +378,7 @@ def _thresholds(given: list[str] | None) -> dict[SignalType, int]:
     thresholds = {}
     for each in given or []:
         name, _, bits = each.partition("=")
-        if name not in set(SignalType) or not bits.isdecimal():
+        if name not in set(SignalType) or not _BITS.fullmatch(bits):
             raise UsageError("--threshold is written TYPE=BITS, like pdq=31")
         thresholds[SignalType(name)] = int(bits)
     return thresholds
@@ -446,9 +454,10 @@ async def _list() -> "list[tuple[Bank, dict[SignalType, int]]]":
 
 async def _delete(name: str) -> None:
     from app.cli.state import BY, open_state
-    from app.store import banks
+    from app.store import banks, entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:
             await banks.delete_bank(connection, name, by=BY)
+        await entry_marks.release_reports(database)
         await banks.sweep(database)

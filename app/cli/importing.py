@@ -19,7 +19,7 @@ from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
-from app.store import banks, processes
+from app.store import banks, entry_marks, processes
 from app.store.banks import SMALL_CHANGE
 from app.store.database import Database
 
@@ -167,6 +167,7 @@ async def _remove(name: str, signals: list[NewSignal], origin: Origin | None) ->
     async with open_state() as database:
         async with database.begin() as connection:
             changed = await banks.remove(connection, name, signals, by=BY, origin=origin)
+        await entry_marks.release_reports(database)
         kept = f"; {changed.kept} stay, as another source stands by them" if changed.kept else ""
         there = f"; {changed.unchanged} were not in it" if changed.unchanged else ""
         say(f"{changed.changed} signals are removed from bank {printable(name)}{kept}{there}")

@@ -4,7 +4,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import Origin
@@ -25,6 +25,11 @@ async def next_generation(connection: AsyncConnection) -> int:
             )
         ).scalar_one()
     )
+
+
+async def take_turn(connection: AsyncConnection) -> None:
+    """Wait until no other change is under way, for one that has to look before it takes its generation."""
+    await connection.execute(select(index_state.c.generation).with_for_update())
 
 
 async def record(

@@ -13,20 +13,26 @@ from app.store.schema import entries, entry_days
 
 KEPT: Final = timedelta(days=30)
 
+_COUNTED_AT_ONCE: Final = 5_000
+"""PostgreSQL takes 32,767 parameters a statement, and each count is three."""
+
 
 async def count(connection: AsyncConnection, day: date, media: Mapping[int, int]) -> dict[int, int]:
     """Add to the counts of a day, by id of the entry, and tell what they came to."""
     # In one order, so that two gates cannot wait for each other.
     rows = [{"entry_id": each, "day": day, "media": media[each]} for each in sorted(media)]
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    counted = dialect.insert(entry_days).values(rows)
-    total = await connection.execute(
-        counted.on_conflict_do_update(
-            index_elements=[entry_days.c.entry_id, entry_days.c.day],
-            set_={"media": entry_days.c.media + counted.excluded.media},
-        ).returning(entry_days.c.entry_id, entry_days.c.media)
-    )
-    return {row.entry_id: row.media for row in total}
+    totals: dict[int, int] = {}
+    for begin in range(0, len(rows), _COUNTED_AT_ONCE):
+        counted = dialect.insert(entry_days).values(rows[begin : begin + _COUNTED_AT_ONCE])
+        total = await connection.execute(
+            counted.on_conflict_do_update(
+                index_elements=[entry_days.c.entry_id, entry_days.c.day],
+                set_={"media": entry_days.c.media + counted.excluded.media},
+            ).returning(entry_days.c.entry_id, entry_days.c.media)
+        )
+        totals |= {row.entry_id: row.media for row in total}
+    return totals
 
 
 async def sweep(database: Database) -> None:

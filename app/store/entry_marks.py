@@ -222,8 +222,10 @@ async def release_reports(database: Database) -> int:
     """Queue the reports that waited with entries, once no entry waits any more; tells how many.
 
     Which of them waited with which entry is sealed, so they go together. A few at a time, so that no report
-    that comes in waits long for the database.
+    that comes in waits long for the database. An entry that was removed, or whose bank was deleted, waits no
+    more.
     """
+    await _let_go(database)
     released = 0
     while True:
         async with database.begin() as connection:
@@ -244,6 +246,25 @@ async def release_reports(database: Database) -> int:
         released += len(some)
         if len(some) < _RELEASED_AT_ONCE:
             return released
+
+
+async def _let_go(database: Database) -> None:
+    """Nobody can decide of a parked entry that is gone: it is not parked any more, and its alarm ends."""
+    there = (
+        exists()
+        .where(entries.c.id == entry_marks.c.entry_id, entries.c.removed_generation.is_(None))
+        .where(banks.c.id == entries.c.bank_id)
+    )
+    gone = select(entry_marks.c.entry_id).where(entry_marks.c.parked_at.is_not(None), ~there)
+    async with database.connect() as connection:
+        if (await connection.execute(gone.limit(1))).first() is None:
+            return
+    async with database.begin() as connection:
+        for entry_id in (await connection.execute(gone)).scalars().all():
+            await connection.execute(
+                update(entry_marks).where(entry_marks.c.entry_id == entry_id).values(parked_at=None)
+            )
+            await alarms.clear_alarm(connection, AlarmKind.BANK_ENTRY_PARKED, str(entry_id))
 
 
 async def _entry(connection: AsyncConnection, entry_id: int, in_bank: str | None) -> Row[*tuple[Any, ...]]:

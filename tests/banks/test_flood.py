@@ -24,7 +24,7 @@ from app.media import (
 )
 from app.pipeline import Submission
 from app.settings import Profile
-from app.store import alarms, bank_listing, schema
+from app.store import alarms, bank_listing, entry_days, entry_marks, schema
 from app.store.bank_listing import EntryState
 from app.store.database import Database
 from tests.store.test_banks import add, make, signal
@@ -224,3 +224,32 @@ async def test_an_entry_that_is_gone_is_counted_in_vain(database: Database, day:
     assert await parked(database) == []
     async with database.connect() as connection:
         assert await connection.scalar(select(schema.index_state.c.generation)) == 1
+
+
+async def test_counts_of_very_many_entries_come_to_the_database(database: Database, day: Day) -> None:
+    """More than one statement takes: a dense bank can match thousands of entries within seconds."""
+    async with database.begin() as connection:
+        totals = await entry_days.count(connection, day.now, dict.fromkeys(range(1, 12_001), 2))
+    assert totals == dict.fromkeys(range(1, 12_001), 2)
+    assert len(await counted(database)) == 12_000
+
+
+async def test_an_entry_is_parked_though_the_database_went_away_when_it_was_to_be(
+    database: Database, entry: int, day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it matches then is not counted any more, so nothing else would ask for it."""
+    guard = FloodGuard(database, MOST, day=day)
+    for _ in range(MOST + 1):
+        matched(guard, entry, picture())
+
+    async def fail(*_: object, **__: object) -> bool:
+        raise NotReadyError("database")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(entry_marks, "park", fail)
+        with pytest.raises(NotReadyError):
+            await guard.settle()
+    assert await parked(database) == []
+    await guard.settle()
+    assert await parked(database) == [entry]
+    assert await counted(database) == {(entry, day.now): MOST + 1}

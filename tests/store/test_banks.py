@@ -242,6 +242,17 @@ async def test_a_reason_goes_with_the_action_it_was_given_for(database: Database
             await banks.configure(connection, "a", action=BankAction.BLOCK, by="cli")
 
 
+async def test_banks_that_are_put_at_the_same_time_are_all_put(database: Database) -> None:
+    """One makes it, the others find it; none is told that it is in another's way."""
+
+    async def put() -> bool:
+        async with database.begin() as connection:
+            told = {"name": "a", "kind": BankKind.TEST, "action": BankAction.REPORT, "by": "cli"}
+            return (await banks.put(connection, **told))[1]  # type: ignore[arg-type]
+
+    assert sorted(await asyncio.gather(*(put() for _ in range(4)))) == [False, False, False, True]
+
+
 async def test_putting_a_bank_makes_it_or_changes_it_and_never_its_kind(database: Database) -> None:
     told: dict[str, Any] = {"name": "a", "by": "k1", "kind": BankKind.NCII}
     async with database.begin() as connection:
