@@ -76,16 +76,18 @@ class LoadedBanks:
 
     def counts_in(self, bank: Bank) -> bool:
         """Whether a bank counts: its first import is in force."""
-        if bank.first_generation is None:
-            return False
-        return bank.first_generation not in self.pending or self.held(bank) > 0
+        return bank.first_generation is not None and bank.first_generation not in self.pending
 
     def named(self, names: frozenset[str] | None) -> tuple[Bank, ...]:
-        """The banks of these names that count, or all that count."""
+        """The banks of these names that are asked, or all: those that count, or hold something already.
+
+        Small changes of a bank may be in force before its first import is. They match; but what matches none
+        of them is not clear for that.
+        """
         return tuple(
             bank
             for name, bank in self.banks.items()
-            if (names is None or name in names) and self.counts_in(bank)
+            if (names is None or name in names) and (self.counts_in(bank) or self.held(bank) > 0)
         )
 
     def lacking(self, names: frozenset[str] | None) -> str | None:
@@ -93,7 +95,7 @@ class LoadedBanks:
         unknown = sorted(names - self.banks.keys()) if names is not None else []
         if unknown:
             return f"there is no bank {unknown[0]!r}"
-        deciding = [bank for bank in self.named(names) if not bank.suppresses]
+        deciding = self._deciding(names)
         if not deciding:
             return "no bank counts: none has had its first import"
         emptied = [bank.name for bank in deciding if not self.held(bank)]
@@ -110,7 +112,7 @@ class LoadedBanks:
         """
         deadline = _Deadline(self.search_seconds)
         asked = self.named(names)
-        deciding = [bank for bank in asked if not bank.suppresses]
+        deciding = self._deciding(names)
         policy = _Policy.of(asked)
         digests = self._digest_matches(signals.digests, asked)
         # What was seen to be harmless, byte by byte, is nearer than any entry that only resembles it.
@@ -133,7 +135,9 @@ class LoadedBanks:
         kept = _kept(found)
         consulted = Consulted(
             banks=len(deciding) if self.lacking(names) is None else 0,
-            holds_pdq=any(self.counts.get((bank.id, SignalType.PDQ), 0) for bank in deciding),
+            holds_pdq=any(
+                self.counts.get((bank.id, SignalType.PDQ), 0) for bank in asked if not bank.suppresses
+            ),
             all_told=all_told and len(kept) == len(found),
             in_time=not deadline.passed,
         )
@@ -175,6 +179,10 @@ class LoadedBanks:
                     if len(hits.entries) or deadline.is_over():
                         return False
         return True
+
+    def _deciding(self, names: frozenset[str] | None) -> list[Bank]:
+        """The banks that a verdict rests on: those that count and do not suppress."""
+        return [bank for bank in self.named(names) if self.counts_in(bank) and not bank.suppresses]
 
     @cached_property
     def _by_id(self) -> Mapping[int, Bank]:

@@ -288,6 +288,11 @@ def test_a_medium_without_renderings_is_asked_about_by_its_digests() -> None:
         (loaded([bank(1, "a")]), None, "bank 'a' was emptied"),
         (loaded([bank(1, "a"), bank(2, "b")], [held(SignalType.MD5, 1, MD5)]), None, "bank 'b' was emptied"),
         (loaded([bank(1, "a", first_generation=5)], pending=5), None, "no bank counts"),
+        (
+            loaded([bank(1, "a", first_generation=5)], [held(SignalType.MD5, 1, bytes(16))], pending=5),
+            None,
+            "no bank counts",
+        ),
         (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), set(), "no bank counts"),
     ],
 )
@@ -308,11 +313,31 @@ def test_banks_that_cannot_decide_say_why_and_none_counts_as_consulted(
             loaded([bank(1, "a"), bank(2, "b", first_generation=None)], [held(SignalType.MD5, 1, MD5)]),
             {"a", "b"},
         ),
-        (loaded([bank(1, "a", first_generation=5)], [held(SignalType.MD5, 1, MD5)], pending=5), None),
+        (
+            loaded(
+                [bank(1, "a"), bank(2, "b", first_generation=5)],
+                [held(SignalType.MD5, 1, MD5), held(SignalType.MD5, 2, MD5, first_id=2)],
+                pending=5,
+            ),
+            None,
+        ),
     ],
 )
 def test_banks_that_can_decide_lack_nothing(banks: LoadedBanks, names: set[str] | None) -> None:
     assert banks.lacking(None if names is None else frozenset(names)) is None
+
+
+def test_what_a_bank_holds_before_its_first_import_is_in_force_matches() -> None:
+    """A small change is in force within seconds, though a large one before it waits for its index."""
+    banks = loaded(
+        [bank(1, "a"), bank(2, "b", first_generation=5)],
+        [held(SignalType.MD5, 1, bytes(16)), held(SignalType.PDQ, 2, bytes(PDQ[0]), first_id=2)],
+        pending=5,
+    )
+    consulted, found = banks.consult(medium(seen()), None)
+    assert [match.bank for match in found] == ["b"]
+    assert (consulted.banks, consulted.holds_pdq) == (1, True)
+    assert not banks.is_far_from((seen(),), None)
 
 
 def test_nothing_that_is_loaded_shows_a_value_when_printed() -> None:
