@@ -130,7 +130,8 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in {"query", "path", "body"})
+    # Where, and the name of the parameter; what comes behind that is pydantic's own.
+    where = ".".join(str(part) for part in first["loc"][1:2])
     refusal = InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.")
     return problems.response(problems.problem_of(refusal, request.state.request_id))
 

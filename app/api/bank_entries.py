@@ -254,7 +254,7 @@ async def annotate(
     """A word of your own, for whoever looks after the bank."""
     note = (await bodies.read_model(request, MAX_POLICY_BYTES, NoteRequest)).note
     async with at.database.begin() as connection:
-        await entry_marks.annotate(connection, entry_id, note=note, by=key.id, in_bank=name)
+        await entry_marks.annotate(connection, entry_id, note=note or None, by=key.id, in_bank=name)
     return await _entry(at, name, entry_id)
 
 

@@ -30,6 +30,10 @@ MULTIPART_OVERHEAD_BYTES: Final = 32 * 1024
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
+_IN_OUR_WORDS: Final = {
+    "extra_forbidden": "no such key is known here",
+    "model_type": "must be a JSON object",
+}
 _MAX_PARTS: Final = 8
 _MAX_BOUNDARY_CHARACTERS: Final = 200
 
@@ -117,8 +121,9 @@ async def read_model(request: Request, limit_bytes: int, model: type[Wanted]) ->
         return model.model_validate(untrusted)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        problem = _IN_OUR_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"'{where}': {first['msg']}." if where else f"{first['msg']}.") from None
+        raise InvalidRequestError(f"'{where}': {problem}." if where else f"The body: {problem}.") from None
 
 
 async def pour_body(request: Request, media: QuarantinedMedia) -> Arrived:

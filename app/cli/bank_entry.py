@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,7 +17,23 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-EntryId = Annotated[int, typer.Argument(metavar="ID", help="The entry's id, as 'entry find' tells it.")]
+_LARGEST_ID: Final = 2**63 - 1
+
+
+def fits(number: int | None) -> int | None:
+    """Let through what the database can have numbered. A callback: ``max`` would show in every help.
+
+    Raises:
+        typer.BadParameter: nothing has so large a number.
+    """
+    if number is not None and number > _LARGEST_ID:
+        raise typer.BadParameter("nothing has so large a number")
+    return number
+
+
+EntryId = Annotated[
+    int, typer.Argument(metavar="ID", callback=fits, help="The entry's id, as 'entry find' tells it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 SHOWN_DIGITS = 12
 
@@ -42,7 +58,9 @@ def list_entries(
             "many different media), or 'disputed' (their sources disagree on what they are).",
         ),
     ] = None,
-    after: Annotated[int, typer.Option(min=0, help="Only those of a larger id: the next page.")] = 0,
+    after: Annotated[
+        int, typer.Option(min=0, callback=fits, help="Only those of a larger id: the next page.")
+    ] = 0,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -167,7 +185,8 @@ def keep(entry_id: EntryId) -> None:
 def pair(
     entry_id: EntryId,
     suppressor_id: Annotated[
-        int, typer.Argument(metavar="SUPPRESSOR", help="Id of an entry of a suppression bank.")
+        int,
+        typer.Argument(metavar="SUPPRESSOR", callback=fits, help="Id of an entry of a suppression bank."),
     ],
 ) -> None:
     """Let one entry of a suppression bank cancel near matches of one csam entry.
@@ -186,7 +205,8 @@ def pair(
 def unpair(
     entry_id: EntryId,
     suppressor_id: Annotated[
-        int, typer.Argument(metavar="SUPPRESSOR", help="Id of an entry of a suppression bank.")
+        int,
+        typer.Argument(metavar="SUPPRESSOR", callback=fits, help="Id of an entry of a suppression bank."),
     ],
 ) -> None:
     """Take such a pair apart.

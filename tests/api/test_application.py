@@ -98,7 +98,7 @@ async def test_a_body_must_say_that_it_is_json(client: httpx.AsyncClient, method
         ({"kind": "csam", "action": "report", "thresholds": {"pdq": "31"}}, "'thresholds.pdq'"),
         ({"kind": "csam", "action": "report", "thresholds": {"pdq": True}}, "'thresholds.pdq'"),
         ({"kind": "csam", "action": "report", "thresholds": {"md5": 1}}, "'thresholds.md5'"),
-        ([], "dictionary"),
+        ([], "must be a JSON object"),
     ],
 )
 async def test_a_wrong_policy_is_named(client: httpx.AsyncClient, policy: object, named: str) -> None:

@@ -38,6 +38,24 @@ def test_policies_are_set_and_wrong_ones_refused(banked: Cordon) -> None:
     assert banked("bank", "create", "known", "--kind", "csam", "--action", "report").code == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("entry", "show", str(2**63)),
+        ("entry", "disable", str(2**63), "--why", "a logo"),
+        ("entry", "pair", "1", str(2**63)),
+        ("entry", "list", "known", "--after", str(2**63)),
+        ("history", "known", "--before", str(2**63)),
+        ("set", "known", "--threshold", "pdq=" + "9" * 5000),
+    ],
+)
+def test_a_number_that_nothing_can_have_is_bad_usage(banked: Cordon, arguments: tuple[str, ...]) -> None:
+    """Named by its option or argument, and no failure inside."""
+    refused = banked("bank", *arguments)
+    assert (refused.code, refused.out) == (2, b"")
+    assert "inside" not in refused.err
+
+
 def test_tiers_and_a_least_quality_are_set_and_shown(banked: Cordon) -> None:
     """In JSON for each tier, in the table where it differs; what is not given stays."""
     made = banked(
@@ -144,6 +162,9 @@ def test_signals_are_removed_and_banks_deleted(banked: Cordon) -> None:
 def test_a_source_withdraws_only_what_no_other_stands_by(banked: Cordon) -> None:
     """An empty name is a mistake, and not a removal outright."""
     both, one = "\n".join(MD5S[:2]).encode(), MD5S[0].encode()
+    unnamed = banked("bank", "import", "known", "-", "--source", " ", stdin=both)
+    assert (unnamed.code, held(banked)) == (2, {})
+    assert "--source is empty" in unnamed.err
     banked("bank", "import", "known", "-", "--source", "hotline", stdin=both)
     banked("bank", "import", "known", "-", "--source", "police", stdin=one)
     refused = banked("bank", "remove", "known", "-", "--source", "", stdin=both)

@@ -138,6 +138,11 @@ def test_what_is_known_to_be_harmless_cancels_near_matches_and_nothing_else(
         ({"kind": "csam", "action": "report", "tiers": {"near": "observe"}}, "csam bank cannot only observe"),
         ({"kind": "other", "action": "report", "tiers": {"strong": "block"}}, "'tiers'"),
         ({"kind": "other", "action": "report", "tiers": {"far": "block"}}, "'tiers.far'"),
+        (
+            {"kind": "other", "action": "report", "tiers": {"near": "suppress"}},
+            "'tiers.near': Input should be 'report', 'block' or 'observe'.",
+        ),
+        ({"kind": "other", "action": "report", "thresholds": 31}, "'thresholds': must be a JSON object."),
         ({"kind": "other", "action": "report", "minimum_quality": 40}, "'minimum_quality'"),
         ({"kind": "ncii", "action": "suppress"}, "its kind must be 'other'"),
         ({"kind": "other", "action": "suppress", "thresholds": {"pdq": 40}}, "pdq 0 to 31"),
@@ -150,6 +155,8 @@ def test_a_policy_that_is_wrong_is_refused_by_name(
     refused = bank("PUT", "/v1/banks/wrong", json=policy)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert said in refused.json()["detail"]
+    listed = bank("GET", "/v1/banks/mock-list/entries", params={"state": "odd"})
+    assert listed.json()["detail"].startswith("'state': Input should be 'disabled'")
 
 
 def test_one_entry_is_disabled_and_the_rest_of_its_bank_goes_on(
