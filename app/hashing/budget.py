@@ -21,8 +21,7 @@ class Budget:
 
     async def reserve(self, count: int) -> None:
         """Wait for ``count`` bytes, at most the total, and take them."""
-        if not self._waiting and self.reserved + count <= self.total:
-            self.reserved += count
+        if self.take(count):
             return
         granted = asyncio.get_running_loop().create_future()
         self._waiting.append((count, granted))
@@ -35,6 +34,13 @@ class Budget:
             else:
                 self.release(count)
             raise
+
+    def take(self, count: int) -> bool:
+        """Take ``count`` bytes if nobody has to wait for it; whether that was so."""
+        if self._waiting or self.reserved + count > self.total:
+            return False
+        self.reserved += count
+        return True
 
     def release(self, count: int) -> None:
         """Return bytes that were reserved."""

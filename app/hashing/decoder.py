@@ -202,31 +202,64 @@ def _answer_jobs(channel: socket.socket, scanner: Scanner, limits: Limits, most_
         job, descriptors, _, _ = socket.recv_fds(channel, records.JOB.size, 1)
         if not job:
             return
-        sequence, size, *look = records.JOB.unpack(job)
+        sequence, size, granted_bytes, *look = records.JOB.unpack(job)
         untrusted = mmap.mmap(descriptors[0], size, prot=mmap.PROT_READ)
         os.close(descriptors[0])
-        reason = _answer(channel, sequence, scanner.scan(untrusted, limits, Look(*look)))
+        telling = _Telling(channel, sequence, granted_bytes)
+        reason = telling.tell(scanner.scan(untrusted, limits, Look(*look)))
         spent = reason is Reason.DECODER_FAILED or address_space_bytes() > most_bytes + size
         try:
             untrusted.close()
         except BufferError:
             # Something still looks at it; only the end of this process unmaps it then.
             spent = True
-        channel.send(records.pack(sequence, End(reason, spent)))
+        telling.end(End(reason, spent))
 
 
-def _answer(
-    channel: socket.socket,
-    sequence: int,
-    findings: Generator[Shape | Need | Rendering | Forms, None, Reason | None],
-) -> Reason | None:
-    try:
-        while True:
-            found = next(findings)
-            channel.send(records.pack(sequence, found))
-            if isinstance(found, Need) and channel.recv(len(records.GO)) != records.GO:
-                os._exit(0)
-    except StopIteration as end:
-        return cast("Reason | None", end.value)
-    except MemoryError:
-        return Reason.DECODER_FAILED
+class _Telling:
+    """Tells the trusting side what is found in one medium, at once or, to spare it wake-ups, all together.
+
+    What is decoded frame by frame is told frame by frame, since a crash in one must not cost those before.
+    """
+
+    def __init__(self, channel: socket.socket, sequence: int, granted_bytes: int) -> None:
+        self._channel = channel
+        self._sequence = sequence
+        self._granted_bytes = granted_bytes
+        self._together = False
+        self._kept = b""
+
+    def tell(
+        self, findings: Generator[Shape | Need | Rendering | Forms, None, Reason | None]
+    ) -> Reason | None:
+        try:
+            while True:
+                self._take(next(findings))
+        except StopIteration as end:
+            return cast("Reason | None", end.value)
+        except MemoryError:
+            return Reason.DECODER_FAILED
+
+    def end(self, end: End) -> None:
+        self._keep(end)
+        self._send()
+
+    def _take(self, found: Shape | Need | Rendering | Forms) -> None:
+        if isinstance(found, Shape):
+            self._together = found.frames == 1 and self._granted_bytes > 0
+        self._keep(found)
+        must_wait = isinstance(found, Need) and found.bytes > self._granted_bytes
+        if must_wait or not self._together:
+            self._send()
+        if must_wait and self._channel.recv(len(records.GO)) != records.GO:
+            os._exit(0)
+
+    def _keep(self, found: Shape | Need | Rendering | Forms | End) -> None:
+        record = records.pack(self._sequence, found)
+        if len(self._kept) + len(record) > records.MAX_WORD_BYTES:
+            self._send()
+        self._kept += record
+
+    def _send(self) -> None:
+        self._channel.send(self._kept)
+        self._kept = b""

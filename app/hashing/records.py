@@ -156,6 +156,9 @@ _LAYOUTS: Final = {
 
 MAX_RECORD_BYTES: Final = max(layout.size for layout in (_LOCK, _REFUSAL, *_LAYOUTS.values()))
 
+MAX_WORD_BYTES: Final = 16 * 1024
+"""Most bytes of records that a decoder says at once."""
+
 FORK: Final = b"\x01"
 """To the fork server: make a worker; the worker's end of its channel goes with it."""
 
@@ -171,12 +174,12 @@ FORKED: Final = struct.Struct("<i")
 BURIED: Final = struct.Struct("<ii")
 """From the fork server: a worker's process id and how it ended, as ``os.waitpid`` tells both."""
 
-JOB: Final = struct.Struct("<IQ??")
-"""To a worker: the medium's sequence number, its size in bytes, and the fields of ``Look``; its memory file
-goes with it."""
+JOB: Final = struct.Struct("<IQQ??")
+"""To a worker: the medium's sequence number, its size and the memory granted beforehand, both in bytes, then
+the fields of ``Look``; its memory file goes with it."""
 
 GO: Final = b"\x01"
-"""To a worker: what it needs was granted."""
+"""To a worker: what it needs, beyond what was granted beforehand, was granted."""
 
 SEQUENCE_NUMBERS: Final = 1 << 32
 
@@ -262,6 +265,21 @@ def unpack_first_word(untrusted: bytes) -> Lock | Refusal:
         if step in iter(LockStep):
             return Refusal(LockStep(step), code)
     raise MisbehaviourError("neither locked nor refused")
+
+
+def split(untrusted: bytes) -> Iterator[bytes]:
+    """The records of which a worker's word about a medium is made, one after the other.
+
+    Raises:
+        MisbehaviourError: what comes next is no record.
+    """
+    begin = 0
+    while begin < len(untrusted):
+        layout = _LAYOUTS.get(untrusted[begin])
+        if layout is None or begin + layout.size > len(untrusted):
+            raise MisbehaviourError("no known record")
+        yield untrusted[begin : begin + layout.size]
+        begin += layout.size
 
 
 class Answers:

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from app.hashing.budget import Budget
 from app.hashing.lock import Lock
-from app.hashing.records import SEQUENCE_NUMBERS, Answers, End, Limits, Look, MisbehaviourError, Need
+from app.hashing.records import SEQUENCE_NUMBERS, Answers, End, Limits, Look, MisbehaviourError, Need, split
 from app.hashing.workers import ForkServer, SandboxError, Worker, WorkerGoneError
 from app.log import event
 from app.media import Reason, Scan, VariantKind
@@ -31,6 +31,9 @@ from app.settings import HashingSettings
 __all__ = ["Cause", "Sandbox", "SandboxError", "SandboxState"]
 
 _logger: Final = logging.getLogger(__name__)
+
+_QUICK_LOOK_BYTES: Final = 64 * 1024 * 1024
+"""Most memory that is granted for a quick look before it is asked for; few media take more."""
 
 _RESTART_SECONDS: Final = 1.0
 """Between two tries to start a fork server."""
@@ -98,6 +101,8 @@ class Sandbox:
         self._scanner: Final = scanner
         self._decoders: Final = settings.decoders or len(os.sched_getaffinity(0))
         self._budget: Final = Budget(settings.max_decode_bytes)
+        # Of half of the budget, so that the other half is there for those that take more.
+        self._quick_look_bytes: Final = min(_QUICK_LOOK_BYTES, self._budget.total // (2 * self._decoders))
         self._turns: Final = asyncio.Semaphore(self._decoders)
         self._idle: Final[list[Worker]] = []
         self._busy: Final[dict[Worker, asyncio.Future[None]]] = {}
@@ -230,6 +235,8 @@ class Sandbox:
         while True:
             rested = bool(self._idle)
             worker = self._wake() if rested else await self._fork()
+            if look.quick and self._budget.take(self._quick_look_bytes):
+                worker.granted_bytes = self._quick_look_bytes
             try:
                 worker.hand_over(sequence, media.fd, media.size, look)
             except (OSError, WorkerGoneError):
@@ -252,14 +259,17 @@ class Sandbox:
                     untrusted = await worker.receive()
                 # Waiting for memory, below, is not decoding.
                 seconds_left -= loop.time() - asked_at
-                match answers.accept(untrusted):
-                    case Need(needed) if needed > self._budget.total:
-                        return Reason.TOO_MANY_PIXELS, Cause.OUTGREW
-                    case Need(needed):
-                        await self._budget.reserve(needed)
-                        worker.grant(needed)
-                    case End(reason, spent):
-                        return reason, Cause.OUTGREW if spent else None
+                end: End | None = None
+                for record in split(untrusted):
+                    match answers.accept(record):
+                        case Need(needed) if needed > self._budget.total:
+                            return Reason.TOO_MANY_PIXELS, Cause.OUTGREW
+                        case Need(needed) if needed > worker.granted_bytes:
+                            await self._grant(worker, needed)
+                        case End() as told:
+                            end = told
+                if end is not None:
+                    return end.reason, Cause.OUTGREW if end.spent else None
         except TimeoutError:
             return Reason.DECODE_TIMEOUT, Cause.TIMED_OUT
         except (WorkerGoneError, OSError):
@@ -267,6 +277,13 @@ class Sandbox:
         except MisbehaviourError as error:
             event(_logger, logging.ERROR, "decoder_misbehaved", pid=worker.pid, how=str(error))
             return Reason.DECODER_FAILED, Cause.MISBEHAVED
+
+    async def _grant(self, worker: Worker, needed: int) -> None:
+        """Let a worker have all that its medium takes; while it waits, it holds nothing."""
+        self._budget.release(worker.granted_bytes)
+        worker.granted_bytes = 0
+        await self._budget.reserve(needed)
+        worker.grant(needed)
 
     def _take_back(self, worker: Worker, cause: Cause | None) -> None:
         """Let a worker rest after its medium, or replace it; then the next medium has its turn."""

@@ -85,9 +85,12 @@ class Worker:
         self._process = process
         self._channel = channel
         self._medium_bytes = 0
+        self._on_loss: Callable[[], None] | None = None
+        self._awaited: asyncio.Future[bytes] | None = None
+        self._listens = False
 
     def hand_over(self, sequence: int, descriptor: int, size: int, look: records.Look) -> None:
-        """Give it a medium, and say how closely to look at it.
+        """Give it a medium, and say how closely to look at it and how much memory was granted beforehand.
 
         Raises:
             OSError: it is gone.
@@ -99,9 +102,8 @@ class Worker:
         self.media += 1
         self._medium_bytes = size
         self._limit_memory()
-        socket.send_fds(
-            self._channel, [records.JOB.pack(sequence, size, look.quick, look.parts)], [descriptor]
-        )
+        job = records.JOB.pack(sequence, size, self.granted_bytes, look.quick, look.parts)
+        socket.send_fds(self._channel, [job], [descriptor])
 
     def grant(self, count: int) -> None:
         """Let it take this much memory for its medium, and go on.
@@ -114,20 +116,28 @@ class Worker:
         self._channel.send(records.GO)
 
     async def receive(self) -> bytes:
-        """Its next, untrusted record.
+        """Its next, untrusted word.
 
         Raises:
             WorkerGoneError: there will be none.
         """
-        return await _receive(self._channel)
+        with contextlib.suppress(BlockingIOError):
+            return self._read()
+        self._awaited = asyncio.get_running_loop().create_future()
+        self._listen()
+        try:
+            return await self._awaited
+        finally:
+            self._awaited = None
 
     def rest(self, on_loss: Callable[[], None]) -> None:
         """Watch it while it has nothing to do: whatever it says or does then, it is lost."""
-        asyncio.get_running_loop().add_reader(self._channel, on_loss)
+        self._on_loss = on_loss
+        self._listen()
 
     def wake(self) -> None:
         """End ``rest``."""
-        asyncio.get_running_loop().remove_reader(self._channel)
+        self._on_loss = None
 
     def kill(self) -> None:
         """End it, whatever it is doing."""
@@ -142,6 +152,7 @@ class Worker:
         except TimeoutError:
             event(_logger, logging.ERROR, "decoder_not_dying", pid=self.pid)
         finally:
+            self._ignore()
             self._channel.close()
             self._server.bury(self.pid)
             if self._server.gone.is_set():
@@ -149,6 +160,40 @@ class Worker:
                 with contextlib.suppress(ChildProcessError):
                     os.waitid(os.P_PIDFD, self._process, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - WNOHANG
             os.close(self._process)
+
+    def _listen(self) -> None:
+        """Hear it from now on, until nobody wants to: once for many media, as asking for it is not free."""
+        if not self._listens:
+            asyncio.get_running_loop().add_reader(self._channel.fileno(), self._hear)
+            self._listens = True
+
+    def _ignore(self) -> None:
+        if self._listens:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._listens = False
+
+    def _hear(self) -> None:
+        if self._on_loss is not None:
+            self._on_loss()
+        elif self._awaited is None:
+            self._ignore()
+        elif not self._awaited.done():
+            try:
+                self._awaited.set_result(self._read())
+            except BlockingIOError:
+                return
+            except (WorkerGoneError, OSError) as error:
+                self._awaited.set_exception(error)
+
+    def _read(self) -> bytes:
+        try:
+            # One byte more than any word has, so that a longer one does not pass for it.
+            untrusted = self._channel.recv(records.MAX_WORD_BYTES + 1)
+        except ConnectionError:
+            raise WorkerGoneError from None
+        if not untrusted:
+            raise WorkerGoneError
+        return untrusted
 
     def _limit_memory(self) -> None:
         ceiling = self.lock.address_space_bytes + HEADROOM_BYTES + self._medium_bytes + self.granted_bytes
