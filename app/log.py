@@ -23,7 +23,9 @@ _FIELDS: Final = "cordon_fields"
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: Field) -> None:
     """Log one event. ``name`` is a fixed text; ``fields`` hold ids, codes, counts and seconds only."""
-    logger.log(level, name, extra={_FIELDS: fields})
+    if logger.isEnabledFor(level):
+        # Made here, since ``Logger.log`` looks for the line that called it, which is never told.
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, name, (), None, extra={_FIELDS: fields}))
 
 
 def failure(logger: logging.Logger, name: str, error: BaseException, /, **fields: Field) -> None:

@@ -23,7 +23,7 @@ from app.api.gauges import Gauges
 from app.api.limits import KeyLimits
 from app.api.probing import ProbeGuard
 from app.api.readiness import Readiness
-from app.api.server import MAX_HEADER_BYTES, GateProtocol, Server
+from app.api.server import GateProtocol, Server
 from app.api.services import Services
 from app.banks.current import CurrentBanks
 from app.banks.dry_run import ClearTraffic
@@ -363,7 +363,6 @@ def _uvicorn_config(settings: Settings, app: object) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=max(int(settings.serve.drain_seconds), 1),
         ssl_certfile=str(tls.tls_cert) if tls.tls_cert else None,
         ssl_keyfile=str(tls.tls_key) if tls.tls_key else None,

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.answer import EXAMPLES
@@ -29,7 +29,8 @@ _DESCRIPTION: Final = (
     "and hands on only what is clear. Every route but `/livez`, `/readyz` and `/metrics` needs a token: "
     "`Authorization: Bearer <token>`, or Basic with the token as the password; any path and method without "
     "one is 401. With one, a path that is not here is 404, and a method that is not served there 405 with "
-    "`Allow`. The three health routes answer HEAD too. This document is `/openapi.json`. Every answer has a "
+    "`Allow`; one that HTTP does not know is 400, like all that is no request of HTTP/1.1 or 1.0. The three "
+    "health routes answer HEAD too. This document is `/openapi.json`. Every answer has a "
     "`Cordon-Request-Id`, which stands in the log too."
 )
 _MODULES: Final = (ingest, batch, banks, bank_entries, reports, health)
@@ -69,7 +70,15 @@ def application(services: Services, keys: Keys, limits: KeyLimits) -> ASGIApp:
     """The ASGI application of one web process, authentication in front."""
     app = routes()
     app.state.services = services
-    return Edge(app, keys, limits, services.metrics, services.settings.intake)
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        # The framework's layers would cost as much as all else that is done for a small upload.
+        if scope["type"] == "http" and ingest.is_plain(scope):
+            await ingest.answer_plain(services, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return Edge(served, keys, limits, services.metrics, services.settings.intake)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

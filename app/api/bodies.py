@@ -41,12 +41,17 @@ _MAX_BOUNDARY_CHARACTERS: Final = 200
 def content_type(request: Request) -> tuple[str, dict[str, str]]:
     """The request's media type in lower case and its parameters; an empty type if none was sent."""
     header = request.headers.get("content-type", "")
+    media_type, _, parameters = header.partition(";")
+    told = media_type.strip().lower()
+    if told.count("/") != 1:
+        return "", {}
+    return told, _parameters(header) if parameters else {}
+
+
+def _parameters(header: str) -> dict[str, str]:
     message = Message()
     message["content-type"] = header
-    if not header.strip():
-        return "", {}
-    parameters = {str(key).lower(): str(value) for key, value in message.get_params(failobj=[])[1:]}
-    return message.get_content_type() if "/" in header else "", parameters
+    return {str(key).lower(): str(value) for key, value in message.get_params(failobj=[])[1:]}
 
 
 def declared_bytes(request: Request) -> int | None:

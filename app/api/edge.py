@@ -180,13 +180,6 @@ class Edge:
                 if key is None:
                     raise UnauthenticatedError  # noqa: TRY301 - one way of answering for all refusals
                 scope["state"]["key"] = key
-                if b"transfer-encoding" in headers and b"content-length" in headers:
-                    # Who reads one of them ends the request elsewhere than who reads the other, and may
-                    # take its rest for another's (RFC 9112, section 6.3). The connection ends with it.
-                    error = MalformedError("Send Content-Length or Transfer-Encoding, not both.")
-                    refusal = problems.problem_of(error, scope["state"]["request_id"])
-                    await problems.response(refusal)(scope, receive, send)
-                    return
                 async with self._limits.request(key):
                     await self._app(scope, receive, send)
             except (UnauthenticatedError, RateLimitedError, NotReadyError) as refused:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from ulid import ULID
 
 from app import formats, log, release
 from app.answer import EXAMPLES, IngestAnswer, answer
 from app.api import bodies, problems
-from app.api.edge import Key
+from app.api.edge import Key, require_scope
 from app.api.services import InServices, RequestId, Services, scope
 from app.context import MAX_URL_CHARACTERS, Context, parse_context
 from app.errors import (
@@ -249,6 +250,36 @@ async def post_ingest(
     return Response(body.model_dump_json(), 200, headers, "application/json")
 
 
+_ROUTE: Final = next(route for route in router.routes if isinstance(route, Route) and route.name == "ingest")
+_ANSWER_FORMS_OF_QUERIES: Final[dict[bytes, Literal["status"] | None]] = {
+    b"": None,
+    b"answer=status": "status",
+}
+
+
+def is_plain(scope: Scope) -> bool:
+    """Whether the framework would hand a request to ``post_ingest`` as it is."""
+    return (
+        scope["path"] == _ROUTE.path
+        and scope["method"] == "POST"
+        and scope["query_string"] in _ANSWER_FORMS_OF_QUERIES
+    )
+
+
+async def answer_plain(at: Services, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer such a request without the framework, in the same words."""
+    scope["route"] = _ROUTE
+    request = Request(scope, receive)
+    request_id, key = request.state.request_id, request.state.key
+    answer_form = _ANSWER_FORMS_OF_QUERIES[scope["query_string"]]
+    try:
+        require_scope(key, "ingest")
+        response = await post_ingest(request, at, request_id, key, answer_form)
+    except CordonError as error:
+        response = problems.response(problems.problem_of(error, request_id))
+    await response(scope, receive, send)
+
+
 @router.post(
     "/v1/media",
     name="media",
@@ -322,7 +353,8 @@ async def counted_ingest(
 ) -> Receipt:
     """Run the pipeline, slowed for a key that seems to probe, and count how it ended."""
     key_id = submission.key_id or ""
-    await asyncio.sleep(at.guard.pause_seconds(key_id))
+    if pause_seconds := at.guard.pause_seconds(key_id):
+        await asyncio.sleep(pause_seconds)
     try:
         receipt = await ingest(
             at.gate,

@@ -87,7 +87,7 @@ def test_without_a_token_everything_but_health_is_401(gate: RunningGate) -> None
     ]
     with httpx.Client(base_url=gate.url, trust_env=False) as anonymous:
         for path in paths:
-            for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
+            for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"):
                 answer = anonymous.request(method, path)
                 assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (method, path)
         for path in HEALTH:

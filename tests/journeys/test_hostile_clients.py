@@ -240,6 +240,112 @@ def test_a_request_with_two_ends_is_refused_and_hides_no_other(gate: RunningGate
     assert received.count(b"HTTP/1.1 ") == 1
 
 
+def spoken(gate: RunningGate, *words: str | bytes) -> bytes:
+    """All that is answered to these words, said with a pause between them, until the gate hangs up."""
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):
+            for word in words:
+                connection.sendall(word.encode("latin-1") if isinstance(word, str) else word)
+                time.sleep(0.05)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(4096):
+                received += more
+    return received
+
+
+CHUNKED = "Host: g\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        pytest.param("GET /livez HTTP/1.1\r\n\r\n", id="no host"),
+        pytest.param("GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two hosts"),
+        pytest.param("GET /livez HTTP/2.0\r\nHost: g\r\n\r\n", id="another version"),
+        pytest.param("GET /livez\r\n\r\n", id="no version"),
+        pytest.param("GET /livez HTTP/1.1\nHost: g\n\n", id="lines that end otherwise"),
+        pytest.param("GET /livez HTTP/1.1\r\nHost: g\r\nX: a\r\n b\r\n\r\n", id="a folded header"),
+        pytest.param("GET /livez HTTP/1.1\r\nHost : g\r\n\r\n", id="space before a colon"),
+        pytest.param("GET /livez HTTP/1.1\r\nHost: g\r\nX: a\0b\r\n\r\n", id="a zero in a header"),
+        pytest.param(
+            "POST /livez HTTP/1.1\r\nHost: g\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            id="two lengths",
+        ),
+        pytest.param("POST /livez HTTP/1.1\r\nHost: g\r\nContent-Length: +1\r\n\r\na", id="a signed length"),
+        pytest.param(f"POST /livez HTTP/1.1\r\n{CHUNKED}Content-Length: 5\r\n\r\n0\r\n\r\n", id="two ends"),
+        pytest.param(f"POST /livez HTTP/1.0\r\n{CHUNKED}\r\n0\r\n\r\n", id="chunks before 1.1"),
+        pytest.param(
+            f"POST /livez HTTP/1.1\r\n{CHUNKED.replace('chunked', 'gzip, chunked')}\r\n0\r\n\r\n",
+            id="a coding that nothing here decodes",
+        ),
+        pytest.param(
+            f"POST /livez HTTP/1.1\r\n{CHUNKED.replace('chunked', 'xchunked')}\r\n0\r\n\r\n",
+            id="no such coding",
+        ),
+    ],
+)
+def test_a_request_whose_end_could_be_read_in_two_ways_is_refused(
+    gate: RunningGate, request_text: str
+) -> None:
+    """400 as a problem, whoever asks, and nothing after it is read on that connection."""
+    received = spoken(gate, request_text + "GET /livez HTTP/1.1\r\nHost: g\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b'"code": "malformed"' in received
+    assert b"cordon-request-id: " in received.lower()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\nX: ", b"0\r\n" + b"X: y\r\n", b"1;"],
+    ids=["a trailer", "trailers", "a chunk's extension"],
+)
+def test_what_stands_around_the_pieces_of_a_body_has_an_end(gate: RunningGate, endless: bytes) -> None:
+    """The parser would keep it in memory for as long as it comes."""
+    token = gate.prepared.tokens["ingest"]
+    headers = f"{CHUNKED}Authorization: Bearer {token}\r\nContent-Type: image/png\r\n"
+    head = f"POST /v1/ingest HTTP/1.1\r\n{headers}\r\n1\r\nx\r\n"
+    more = (b"X: y\r\n" if endless.endswith(b"\n") else b"yyyyyy") * 100_000
+    received = spoken(gate, head.encode() + endless, more, more)
+    # The answer is lost if the gate hangs up on what is still on its way.
+    assert not received or received.startswith(b"HTTP/1.1 400 ")
+    wait_for(lambda: held_media(gate) == 0)
+
+
+def test_a_trailer_is_no_header(gate: RunningGate) -> None:
+    """Who could put a token there, after the head was looked at, would be somebody else."""
+    token = gate.prepared.tokens["ops"]
+    trailer = f"0\r\nAuthorization: Bearer {token}\r\n\r\n"
+    received = spoken(gate, f"GET /v1/status HTTP/1.1\r\n{CHUNKED}\r\n{trailer}")
+    assert received.startswith(b"HTTP/1.1 401 ")
+
+
+def test_requests_that_come_together_are_answered_in_turn(gate: RunningGate) -> None:
+    """As many as may wait; a flood of them ends the connection after these."""
+    get = "GET /livez HTTP/1.1\r\nHost: g\r\n\r\n"
+    last = get.replace("Host: g\r\n", "Host: g\r\nConnection: close\r\n")
+    assert spoken(gate, get * 4 + last).count(b"HTTP/1.1 200 ") == 5
+    assert spoken(gate, get + "nonsense\r\n\r\n").count(b"HTTP/1.1 200 ") == 1
+    assert 1 <= spoken(gate, get * 5000).count(b"HTTP/1.1 200 ") <= 20
+
+
+@pytest.mark.parametrize("body", ["", "hello"])
+def test_an_upgrade_that_is_not_served_is_as_if_it_was_not_asked_for(gate: RunningGate, body: str) -> None:
+    """Some clients ask for HTTP/2 with their first request; they get their answer, once."""
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    token = gate.prepared.tokens["all"]
+    received = spoken(
+        gate,
+        f"POST /v1/ingest HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n{upgrade}"
+        f"Content-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n",
+        body,
+    )
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b'"verdict":"undecidable"' in received
+    assert b"connection: close" in received.lower()
+
+
 def test_a_spent_budget_refuses_new_media_before_their_bodies(tmp_path: Path) -> None:
     """503 with Retry-After while another upload holds all bytes in flight; then it is taken in again."""
     prepared = asyncio.run(prepare(StoreSettings(state_dir=tmp_path / "state")))
