@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import ipaddress
 import logging
 import os
@@ -198,6 +199,9 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
                 tasks.create_task(server.serve([listening]))
                 await server.up.wait()
                 await _say_what_is_in_force(settings, wired, listening)
+                # What is there now stays: to look through all of it for garbage would hold up uploads.
+                gc.collect()
+                gc.freeze()
                 if ready_file is not None:
                     _write_ready_file(ready_file, _base_url(settings, host, listening))
             await _drain(services, server)

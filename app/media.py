@@ -179,8 +179,7 @@ class VariantKind(StrEnum):
     REGIONS = "regions"
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """A PDQ hash of a rendering, or of a part of it, after an edit that plain PDQ does not see through.
 
     Attributes:
@@ -191,11 +190,14 @@ class Variant:
         region: the part that was hashed; None for the whole picture.
     """
 
-    pdq: bytes = field(repr=False)
+    pdq: bytes
     quality: int
     symmetry: Symmetry
     negative: bool
     region: Region | None
+
+    def __repr__(self) -> str:
+        return f"<Variant {self.symmetry} negative={self.negative} region={self.region}>"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What operators can watch, in Prometheus text. No label carries a URL, host, hash, account, key or bank."""
 
+import functools
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -26,6 +27,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # Looking labels up takes longer than counting; there are few, and they stay.
+        self._of_route = functools.cache(lambda route, status: self._requests.labels(route, str(status)))
+        self._seconds_of = functools.cache(self._request_seconds.labels)
         self._ingests = Counter(
             "cordon_ingests",
             "Media that came to a verdict.",
@@ -52,8 +56,8 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._of_route(route, status).inc()
+        self._seconds_of(route).observe(seconds)
 
     def concluded(self, receipt: Receipt) -> None:
         """One medium came to a verdict."""

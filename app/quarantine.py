@@ -7,6 +7,7 @@ as the bytes arrive or when they are asked for, so a decoder that was taken over
 It does not promise that no copy stays in RAM: the interpreter, libraries and the kernel make their own.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -25,6 +26,8 @@ HEAD_BYTES: Final = 4096
 
 _FIRST_CAPACITY: Final = 256 * 1024
 _WIPE_BLOCK: Final = bytes(1024 * 1024)
+
+_MADV_POPULATE_WRITE: Final = 23  # linux/mman.h
 
 # linux/fcntl.h; FUTURE_WRITE keeps this process's writable map, so that it can still overwrite the bytes.
 _F_ADD_SEALS: Final = 1033
@@ -171,7 +174,7 @@ class QuarantinedMedia:
         if end > self._capacity:
             self._grow(end)
         # Counted before it is copied, so that no way out leaves a written byte that is not overwritten.
-        self._memory.used = end
+        self._memory.make_ready(self.size, end)
         self._memory.map[self.size : end] = untrusted_chunk
         self.size = end
         for running in self._hashes.values():
@@ -259,6 +262,16 @@ class _Memory:
             os.close(self.fd)
             raise
         self.used = 0
+
+    def make_ready(self, start: int, end: int) -> None:
+        """Count bytes as used, and have all their pages at once: one by one they take longer."""
+        self.used = end
+        first_page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if first_page == end:
+            return
+        # Linux before 5.14 does not know it, and then the pages come as they are written.
+        with contextlib.suppress(OSError):
+            self.map.madvise(_MADV_POPULATE_WRITE, first_page, end - first_page)
 
     def overwrite_and_close(self) -> None:
         # Pages that were never used hold nothing, and writing zeros would make the kernel allocate them.

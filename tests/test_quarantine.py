@@ -270,6 +270,17 @@ def test_a_medium_whose_memory_cannot_be_had_or_grow_is_overload_and_gives_all_b
     assert (quarantine.reserved_bytes, quarantine.held_media) == (0, 0)
 
 
+def test_nothing_may_come_after_a_medium_that_fills_its_pages() -> None:
+    """A server ends a body with an empty piece."""
+    content = os.urandom(2 * mmap.PAGESIZE)
+    _, media = _admit(expected_bytes=len(content))
+    with media:
+        for chunk in (b"", content[: mmap.PAGESIZE], b"", content[mmap.PAGESIZE :], b""):
+            media.write(chunk)
+        media.finish()
+        assert media.read(0, len(content) + 1) == content
+
+
 def test_an_empty_medium_is_one() -> None:
     _, media = _admit(expected_bytes=0)
     with media:
