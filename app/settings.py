@@ -251,7 +251,9 @@ class CustodySettings(_Stage):
         "write. Without it, `custodians` in `CORDON_STATE_DIR`, made when it is first needed.",
     )
     dual_control: bool = Field(
-        False, description="File only what two different custodians approved: the very same document."
+        False,
+        description="File only what two different custodians approved: the very same document. Two must also "
+        "reject a report, or order that it is destroyed.",
     )
 
 

@@ -281,7 +281,8 @@ async def approve(request: Request, at: InServices, key: ReportKey, report_id: R
     "/v1/reports/{report_id}/reject",
     name="report_reject",
     responses=_PROBLEMS_OF_DECISION,
-    response_description="The report: `rejected`, or where it was if it is open at the authority.",
+    response_description="The report: `rejected`, or where it was if it is open at the authority or another "
+    "custodian must reject it too.",
     openapi_extra=_SIGNED_BODY,
     summary="Reject a report as a false match, with a custodian's signed document",
 )
@@ -340,19 +341,29 @@ async def afresh(request: Request, at: InServices, key: ReportKey, report_id: Re
     "/v1/reports/{report_id}/destroy",
     name="report_destroy",
     status_code=204,
-    responses=_PROBLEMS_OF_DECISION,
+    responses=_PROBLEMS_OF_DECISION
+    | {202: {"description": "Another custodian must order it too; the report stays until then."}},
     response_description="It is destroyed.",
+    response_class=Response,
     openapi_extra=_SIGNED_BODY,
     summary="Destroy a report on lawful request, with a custodian's signed order",
 )
-async def destroy(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> None:
+async def destroy(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> Response:
     """`cordon report destroy --out FILE` writes it. 409 while the report is on hold or being filed.
 
     The worker erases what is left in the database's files within a minute or two.
     """
     document = await bodies.read_bounded(request, MAX_BYTES)
     async with at.database.begin() as connection:
-        await removal.destroy(connection, document, at.pins.read_if_there(), report_id=report_id, by=key.id)
+        gone = await removal.destroy(
+            connection,
+            document,
+            at.pins.read_if_there(),
+            report_id=report_id,
+            dual_control=at.settings.custody.dual_control,
+            by=key.id,
+        )
+    return Response(status_code=204 if gone else 202)
 
 
 async def _decide(request: Request, at: Services, key: Key, report_id: str, action: Action) -> ReportSummary:

@@ -19,7 +19,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import audit, bank_entries, entry_marks, filings, reports, sealed
-from app.store.report_states import State
+from app.store.report_states import TRANSITIONS, State
 from app.store.reports import Report
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, entries
@@ -29,6 +29,10 @@ CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 FIRST_APPROVAL_EVENT: Final = "report.first_approval"
 """The first of two approvals: the report stays where it is until the second."""
+FIRST_REJECTION_EVENT: Final = "report.first_rejection"
+"""The first of two rejections: nothing is taken back until the second."""
+FIRST_ORDER_EVENT: Final = "report.first_order_to_destroy"
+"""The first of two orders to destroy it: the report stays until the second."""
 ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
@@ -42,8 +46,8 @@ _OVER_EVENTS: Final = (
 )
 """After these nothing is filed, whatever was approved before."""
 _DECISION_EVENTS: Final = (
-    *(FIRST_APPROVAL_EVENT, ANNOTATED_EVENT, DESTROYED_EVENT, sealed.RESEALED_EVENT),
-    *(filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
+    *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
+    *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
 )
 
@@ -93,7 +97,8 @@ async def take(
         roster: the pinned.
         report_id: the report that is meant.
         actions: what is expected of ``approve``, ``reject``, ``annotate``, ``afresh`` and ``filed``.
-        dual_control: whether two different custodians must approve the very same XML.
+        dual_control: whether two different custodians must approve the very same XML, or reject the report.
+            What the first of them decides leaves the report where it is.
         by: id of the key that hands it in, or ``cli``.
 
     Raises:
@@ -105,14 +110,20 @@ async def take(
     decision = signed.decision
     if decision.action not in actions or decision.report_id != report_id:
         raise SignatureRequiredError("The decision is not one of this report, or not of this kind.")
-    await check_stands(connection, signed, roster)
-    if decision.action is Action.REJECT:
-        for entry_id in decision.disabled_entries:
+    report = await check_stands(connection, signed, roster)
+    first = await first_of_two(connection, decision, roster) if dual_control else signed
+    if decision.action is Action.REJECT and first is not None:
+        # What both of them named.
+        for entry_id in sorted({*decision.disabled_entries} & {*first.decision.disabled_entries}):
             await _disable(connection, entry_id, report_id=report_id, by=by)
     await record(connection, signed)
     details = _told(signed, by)
     if decision.action is Action.ANNOTATE:
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
+    elif decision.action is Action.REJECT and first is None:
+        if State.REJECTED not in TRANSITIONS[report.state] and report.state is not State.SUBMITTED:
+            raise ConflictError(f"The report is {report.state.value}, and cannot become rejected from there.")
+        await audit.append(connection, FIRST_REJECTION_EVENT, report_id, details)
     elif decision.action is Action.REJECT:
         if not await filings.withdraw(connection, report_id, now=datetime.now(UTC)):
             return await reports.move(connection, report_id, to=State.REJECTED, details=details)
@@ -124,7 +135,7 @@ async def take(
         await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
     elif decision.action is Action.FILED:
         return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
-    elif await _is_first_of_two(connection, decision, roster, dual_control=dual_control):
+    elif first is None:
         await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
     else:
         return await reports.move(connection, report_id, to=State.APPROVED, details=details)
@@ -258,31 +269,38 @@ async def every(connection: AsyncConnection, report_id: str, roster: Roster) -> 
     Raises:
         NotApprovedError: a document is missing, was added, or is not signed by who is pinned or was.
     """
+    return tuple(signed for _, signed in await _recorded(connection, report_id, roster))
+
+
+async def _recorded(
+    connection: AsyncConnection, report_id: str, roster: Roster
+) -> tuple[tuple[str, Signed], ...]:
+    """All decisions as ``every`` gives them, each after the event that it was recorded as."""
     rows = await connection.execute(
         select(decisions.c.id, decisions.c.document).where(decisions.c.report_id == report_id)
     )
     documents = {row.id: row.document for row in rows}
     recorded = await connection.execute(
-        select(audit_log.c.details)
+        select(audit_log.c.event, audit_log.c.details)
         .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_DECISION_EVENTS))
         .order_by(audit_log.c.seq)
     )
     try:
-        names = [str(json.loads(entry.details)["decision_sha256"]) for entry in recorded]
+        named = [(entry.event, str(json.loads(entry.details)["decision_sha256"])) for entry in recorded]
     except (LookupError, ValueError, TypeError):
         # An entry that no Cordon wrote names no decision.
-        names = [""]
-    if sorted(names) != sorted(documents):
+        named = [("", "")]
+    if sorted(name for _, name in named) != sorted(documents):
         raise NotApprovedError("The decisions on this report are not those that the audit log recorded.")
     found = []
-    for name in names:
+    for event, name in named:
         try:
             signed = verify(documents[name], roster, of_then_too=True)
         except SignatureRequiredError as error:
             raise NotApprovedError(f"A stored decision does not hold: {error.detail}") from None
         if signed.sha256 != name or signed.decision.report_id != report_id:
             raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
-        found.append(signed)
+        found.append((event, signed))
     return tuple(found)
 
 
@@ -320,7 +338,9 @@ async def approval(
         ConflictError: the same, of a sealed file.
     """
     stood = await sealed.stood(connection, report_id, roster)
-    decided = await every(connection, report_id, roster)
+    recorded = await _recorded(connection, report_id, roster)
+    # The first of two rejections takes nothing back.
+    decided = [signed for event, signed in recorded if event != FIRST_REJECTION_EVENT]
     approved = standing(decided)
     over = await connection.execute(
         select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_OVER_EVENTS))
@@ -361,29 +381,51 @@ def standing(signed: Sequence[Signed]) -> list[Signed]:
     return found
 
 
-def _is_of_worker(decision: Decision, roster: Roster) -> bool:
-    return roster.worker is not None and roster.worker.fingerprint == decision.custodian
+def waiting(signed: Sequence[Signed], action: Action) -> list[Signed]:
+    """The decisions of a kind that a second one of it, by another custodian, would put in force.
+
+    An approval is overtaken by a rejection, and a rejection by an approval; an order to destroy by nothing.
+    """
+    if action is Action.APPROVE:
+        return standing(signed)
+    found: list[Signed] = []
+    for each in signed:
+        if each.decision.action is action:
+            found.append(each)
+        elif action is Action.REJECT and each.decision.action in APPROVALS:
+            found = []
+    return found
 
 
-async def _is_first_of_two(
-    connection: AsyncConnection, decision: Decision, roster: Roster, *, dual_control: bool
-) -> bool:
-    """Whether nobody else approved the same before; the decision itself is stored, and not yet audited."""
-    if not dual_control:
-        return False
+async def first_of_two(connection: AsyncConnection, decision: Decision, roster: Roster) -> Signed | None:
+    """What another pinned custodian decided first, of the same kind and on the same files; None if none did.
+
+    Args:
+        connection: within ``Database.begin``; the report's row is locked.
+        decision: to approve, reject or destroy, not stored yet.
+        roster: the pinned.
+    """
     rows = await connection.execute(
         select(decisions.c.document)
         .where(decisions.c.report_id == decision.report_id)
         .order_by(decisions.c.at)
     )
-    approved = standing([verify(row.document, roster, of_then_too=True) for row in rows])
-    return not any(
-        each.decision.action is Action.APPROVE
-        and each.decision.custodian != decision.custodian
-        and each.decision.sealed_sha256 == decision.sealed_sha256
-        and roster.custodian(each.decision.custodian) is not None
-        for each in approved
-    )
+    earlier = [verify(row.document, roster, of_then_too=True) for row in rows]
+    for each in reversed(waiting(earlier, decision.action)):
+        first = each.decision
+        if (
+            first.action is decision.action
+            and first.custodian != decision.custodian
+            and first.sealed_sha256 == decision.sealed_sha256
+            and first.xml_sha256 == decision.xml_sha256
+            and roster.custodian(first.custodian) is not None
+        ):
+            return each
+    return None
+
+
+def _is_of_worker(decision: Decision, roster: Roster) -> bool:
+    return roster.worker is not None and roster.worker.fingerprint == decision.custodian
 
 
 async def _disable(connection: AsyncConnection, entry_id: int, *, report_id: str, by: str) -> None:

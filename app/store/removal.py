@@ -19,6 +19,7 @@ from app.media import BankKind
 from app.store import alarms, audit, decisions, reports, sealed
 from app.store.database import Database
 from app.store.report_states import State
+from app.store.reports import Report
 from app.store.schema import tombstones
 
 
@@ -30,7 +31,8 @@ class Tombstone:
         id: the report's.
         state: how it ended.
         authority_report_id: what the authority called it.
-        document: the signed decision that ordered its removal; None if its time was over.
+        document: the signed decision that ordered its removal, or both of them, one a line; None if its time
+            was over.
         erased_at: when nothing of it was left in the database's files.
     """
 
@@ -69,8 +71,7 @@ async def remove(
     """
     await reports.lock(connection, report_id)
     report = await reports.get(connection, report_id)
-    if report.on_hold:
-        raise ConflictError(f"The report is on hold; 'cordon report unhold {report_id}' ends that.")
+    _check_not_on_hold(report)
     digests = list(sealed.digests(await sealed.files(connection, report_id)).values())
     await connection.execute(
         insert(tombstones).values(
@@ -91,16 +92,30 @@ async def remove(
     await audit.append(connection, event, report_id, told)
 
 
+def _check_not_on_hold(report: Report) -> None:
+    if report.on_hold:
+        raise ConflictError(f"The report is on hold; 'cordon report unhold {report.id}' ends that.")
+
+
 async def destroy(
-    connection: AsyncConnection, untrusted: bytes, roster: Roster, *, report_id: str, by: str
-) -> None:
-    """Remove a report because a custodian ordered it, whatever its time.
+    connection: AsyncConnection,
+    untrusted: bytes,
+    roster: Roster,
+    *,
+    report_id: str,
+    dual_control: bool,
+    by: str,
+) -> bool:
+    """Remove a report because a custodian ordered it, whatever its time; whether it is gone.
+
+    It is not where two must order it and this is the first, which is kept.
 
     Args:
         connection: within ``Database.begin``.
         untrusted: the signed document.
         roster: the pinned.
         report_id: the report that is meant.
+        dual_control: whether two different custodians must order it.
         by: id of the key that hands it in, or ``cli``.
 
     Raises:
@@ -114,13 +129,24 @@ async def destroy(
     report = await decisions.check_stands(connection, signed, roster)
     if report.state is State.SUBMITTED:
         raise ConflictError("The report is being filed. Wait until that is over.")
+    told = {"decision_sha256": signed.sha256, "custodian": signed.decision.custodian, "by": by}
+    orders = [signed]
+    if dual_control:
+        first = await decisions.first_of_two(connection, signed.decision, roster)
+        if first is None:
+            _check_not_on_hold(report)
+            await decisions.record(connection, signed)
+            await audit.append(connection, decisions.FIRST_ORDER_EVENT, report_id, told)
+            return False
+        orders = [first, signed]
     await remove(
         connection,
         report_id,
         event=decisions.DESTROYED_EVENT,
-        details={"decision_sha256": signed.sha256, "custodian": signed.decision.custodian, "by": by},
-        document=signed.document,
+        details=told,
+        document=b"\n".join(each.document for each in orders),
     )
+    return True
 
 
 async def every(connection: AsyncConnection) -> tuple[Tombstone, ...]:

@@ -116,12 +116,42 @@ def test_two_must_approve_the_very_same_document_where_that_is_set(
     given = {"CORDON_DUAL_CONTROL": "true"}
     for _ in range(2):
         first = site("report", "approve", report_id, *ADA, "--note", "n", YES, given=given)
-        assert "another custodian must approve it too" in first.err
+        assert "it waits for a second custodian" in first.err
+        assert f"cordon report approve {report_id} --identity THEIR.key" in first.err
         assert state(site, report_id) == "queued"
     second = site("report", "approve", report_id, *GRACE, YES, given=given)
     assert (second.code, "ada approved this first" in second.err) == (0, True)
     assert state(site, report_id) == "approved"
     assert b"Note of the reporter: n" in second.out
+
+
+def test_two_must_reject_and_order_to_destroy_where_that_is_set(own: Cordon, host: MediaHost) -> None:
+    """The first is told what comes next, the second what the first said; an entry goes if both name it."""
+    given = {"CORDON_DUAL_CONTROL": "true"}
+    host.serve("/dual.jpg", EDITED, "image/jpeg")
+    report_id = str(own("ingest", host.url("/dual.jpg"), "--json").document["report"]["id"])
+    opened = own("report", "open", report_id, *ADA, "--json").document
+    entry = str(opened["matches"][0]["entry_id"])
+    said = ("--reason", "our own logo", "--disable-entry", entry)
+    first = own("report", "reject", report_id, *ADA, *said, YES, given=given)
+    assert (first.code, "first rejection, and stays queued" in first.err) == (0, True)
+    assert f"cordon report reject {report_id} --identity THEIR.key" in first.err
+    assert state(own, report_id) == "queued"
+    assert own("bank", "entry", "show", entry, "--json").document["disabled"] is None
+    second = own("report", "reject", report_id, *GRACE, "--reason", "indeed", YES, given=given)
+    assert "ada rejected this first: our own logo" in second.err
+    assert f"ada wants entries taken out of force: {entry}" in second.err
+    assert state(own, report_id) == "rejected"
+    assert own("bank", "entry", "show", entry, "--json").document["disabled"] is not None
+    order = ("report", "destroy", report_id, "--reason", "order 12", YES)
+    first = own(*order, *ADA, given=given)
+    assert (first.code, "stays until a second custodian orders it too" in first.err) == (0, True)
+    assert state(own, report_id) == "rejected"
+    assert own("audit", "verify").code == 0
+    second = own(*order, *GRACE, given=given)
+    assert (second.code, f"report {report_id} is destroyed" in second.err) == (0, True)
+    assert own("report", "show", report_id).code == 1
+    assert own("audit", "verify").code == 0
 
 
 def test_what_is_missing_is_named_and_added_by_a_person_or_explained(site: Cordon, worker: Identity) -> None:

@@ -58,9 +58,16 @@ class Shelf:
         digests = await seen(self.database, report_id, self.pins.read())
         return deciding(action, report_id, digests, self.identity)
 
-    async def destroy(self, report_id: str, document: bytes) -> None:
+    async def destroy(self, report_id: str, document: bytes, *, dual_control: bool = False) -> bool:
         async with self.database.begin() as connection:
-            await removal.destroy(connection, document, self.pins.read(), report_id=report_id, by="cli")
+            return await removal.destroy(
+                connection,
+                document,
+                self.pins.read(),
+                report_id=report_id,
+                dual_control=dual_control,
+                by="cli",
+            )
 
     async def files(self, report_id: str) -> sealed.Files:
         async with self.database.connect() as connection:
@@ -267,6 +274,32 @@ async def test_a_custodian_destroys_a_report_whatever_its_time_and_the_signed_or
     assert await _found(shelf.database, files) == 0
     with pytest.raises(NotFoundError):
         await shelf.destroy(report_id, document)
+
+
+async def test_under_dual_control_two_custodians_order_it_and_both_orders_stay(shelf: Shelf) -> None:
+    """One alone does not, however often, and neither on hold."""
+    report_id = await shelf.report("a", State.QUEUED)
+    grace = await add_custodian(shelf.database, shelf.pins, "grace")
+    digests = await seen(shelf.database, report_id, shelf.pins.read())
+    for _ in range(2):
+        first = await shelf.order(report_id)
+        assert not await shelf.destroy(report_id, first, dual_control=True)
+    async with shelf.database.begin() as connection:
+        await reports.set_hold(connection, report_id, on_hold=True, by="cli")
+    for identity in (shelf.identity, grace):
+        order = deciding(Action.DESTROY, report_id, digests, identity)
+        with pytest.raises(ConflictError, match="on hold"):
+            await shelf.destroy(report_id, order, dual_control=True)
+    async with shelf.database.begin() as connection:
+        await reports.set_hold(connection, report_id, on_hold=False, by="cli")
+    assert await shelf.ids() == [report_id]
+    second = deciding(Action.DESTROY, report_id, digests, grace)
+    assert await shelf.destroy(report_id, second, dual_control=True)
+    assert await shelf.ids() == []
+    assert (await shelf.tombs())[0].document == first + b"\n" + second
+    events = await shelf.events(report_id)
+    assert events.count("report.first_order_to_destroy") == 2
+    assert events[-1] == "report.destroyed"
 
 
 async def test_nothing_is_destroyed_on_hold_in_filing_or_without_a_pinned_custodians_order(

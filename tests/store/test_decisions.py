@@ -68,9 +68,10 @@ class Office:
         document = approving(self.report_id, await self.seen(), identity, xml=xml)
         return await self.take(document, dual_control=dual_control)
 
-    async def reject(self, identity: Identity) -> Report:
+    async def reject(self, identity: Identity, *, dual_control: bool = False) -> Report:
         """Let a custodian reject it."""
-        return await self.take(deciding(Action.REJECT, self.report_id, await self.seen(), identity))
+        document = deciding(Action.REJECT, self.report_id, await self.seen(), identity)
+        return await self.take(document, dual_control=dual_control)
 
     async def approval(self, *, dual_control: bool = False) -> Approval:
         """What the worker may file."""
@@ -149,6 +150,43 @@ async def test_under_dual_control_two_custodians_approve_the_very_same_xml(offic
     assert {each.decision.custodian for each in approval.signed} == set(office.pins.read().fingerprints)
     assert office.ada.decrypt(approval.xml) == b"<other/>"
     assert (await office.events()).count("report.first_approval") == 3
+
+
+async def test_under_dual_control_one_custodian_alone_rejects_nothing(office: Office) -> None:
+    """What was approved stands until a second rejects it too; an approval in between undoes the first."""
+    for _ in range(2):
+        assert (await office.reject(office.ada, dual_control=True)).state is State.QUEUED
+    await office.approve(office.grace)
+    assert (await office.reject(office.grace, dual_control=True)).state is State.APPROVED
+    assert (await office.approval()).signed
+    assert (await office.reject(office.ada, dual_control=True)).state is State.REJECTED
+    with pytest.raises(WithdrawnError):
+        await office.approval()
+    assert (await office.events()).count("report.first_rejection") == 3
+    with pytest.raises(ConflictError, match="is rejected, and cannot become rejected"):
+        await office.reject(office.grace, dual_control=True)
+
+
+async def test_a_first_rejection_counts_no_more_after_another_sighting_or_once_its_signer_left(
+    office: Office,
+) -> None:
+    """The second speaks of the same report, and two custodians of now must have signed."""
+    await office.reject(office.ada, dual_control=True)
+    assert (await office.outbox.commit(stub())).joined
+    assert (await office.reject(office.grace, dual_control=True)).state is State.QUEUED
+    await remove_custodian(office.database, office.pins, "grace")
+    assert (await office.reject(office.ada, dual_control=True)).state is State.QUEUED
+
+
+async def test_what_was_rejected_by_one_stays_so_when_two_must_from_then_on(office: Office) -> None:
+    """And what one rejected first is rejected by the next one, where one is enough again."""
+    await office.approve(office.ada)
+    await office.reject(office.ada)
+    with pytest.raises(WithdrawnError):
+        await office.approval(dual_control=True)
+    await office.approve(office.grace)
+    assert (await office.reject(office.ada, dual_control=True)).state is State.APPROVED
+    assert (await office.reject(office.ada)).state is State.REJECTED
 
 
 async def test_a_first_approval_counts_no_more_after_another_sighting(office: Office) -> None:

@@ -14,7 +14,7 @@ import typer
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
-from app.cli.report.opening import Opened, open_stored, read_key, signer_of
+from app.cli.report.opening import Opened, open_stored, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
 from app.cli.report.writing import write_new
 
@@ -130,7 +130,8 @@ def reject(
     what it opened at the authority, and the report is 'retracted' then. If it was too late, it is 'filed'.
 
     The reason is sealed to the custodians. An entry that matches what it should not can be taken out of force
-    in the same step; 'cordon report open' names it under its match.
+    in the same step; 'cordon report open' names it under its match. Under CORDON_DUAL_CONTROL two custodians
+    must reject it, and only an entry that both name is taken out of force: by default, those of the first.
 
         cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo'
         cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo' --disable-entry 7
@@ -145,6 +146,7 @@ def reject(
     matched = {match["entry_id"] for document in opened.documents for match in document["matches"]}
     if not matched.issuperset(entries):
         raise UsageError(f"--disable-entry takes an entry that matched here: {', '.join(map(str, matched))}")
+    entries = entries or _named_first(opened, held)
     if not yes and not confirmed("Reject this report"):
         raise FailedError("nothing was rejected")
     words = {"reason": worded(reason, "--reason")}
@@ -292,6 +294,25 @@ def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, 
     return None
 
 
+def _named_first(opened: Opened, identity: "Identity") -> tuple[int, ...]:
+    """The entries that another custodian named, who rejected it first; that and why is told."""
+    from app.custody.decision import Action
+    from app.custody.identity import fingerprint
+    from app.store.decisions import waiting
+
+    for each in reversed(waiting(opened.signed, Action.REJECT)):
+        first = opened.roster.custodian(each.decision.custodian)
+        if first is None or first.fingerprint == fingerprint(identity.public_key):
+            continue
+        entries = each.decision.disabled_entries
+        reason = words_of(each.decision, identity).get("reason", "it does not say why")
+        say(f"{first.name} rejected this first: {printable(str(reason))}")
+        if entries:
+            say(f"{first.name} wants entries taken out of force: {', '.join(map(str, entries))}")
+        return entries
+    return ()
+
+
 def _approval(opened: Opened, identity: "Identity", xml: bytes, words: Mapping[str, Any]) -> "Decision":
     from app.custody.decision import Action
     from app.custody.identity import encrypt
@@ -342,7 +363,7 @@ def hand_in(
     decision: "Decision", identity: "Identity", out: Path | None, done: str, server: Server | None = None
 ) -> None:
     """Sign a decision, and take it in here or at a gate elsewhere, or write it to a file for HTTP."""
-    from app.custody.decision import Action, sign
+    from app.custody.decision import sign
 
     document = sign(decision, identity)
     if out is not None:
@@ -354,14 +375,33 @@ def hand_in(
     taken = (
         _take(report_id, action, document) if server is None else server.hand_in(report_id, action, document)
     )
-    state = asyncio.run(taken)
-    if state != "approved" and action is Action.APPROVE:
-        say(f"report {report_id} has its first approval; another custodian must approve it too")
-    elif state == "submitted" and action is Action.REJECT:
-        say(f"the approval of report {report_id} is taken back; where it is open, the worker withdraws it")
-        say(f"unless it is filed already; 'cordon report show {report_id}' tells what came of it")
-    else:
-        say(f"report {report_id} is {done}")
+    for line in _outcome(report_id, action, asyncio.run(taken), done):
+        say(line)
+
+
+def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[str, ...]:
+    """What became of a report, for the custodian who decided, and what is to be done next."""
+    from app.cli.state import read_settings
+    from app.custody.decision import Action
+
+    again = f"  cordon report {action.value} {report_id} --identity THEIR.key"
+    if action is Action.APPROVE and state != "approved":
+        return (f"report {report_id} has its first approval; it waits for a second custodian:", again)
+    if action is not Action.REJECT or state == "rejected":
+        return (f"report {report_id} is {done}",)
+    if state != "submitted":
+        first = f"report {report_id} has its first rejection, and stays {state}"
+        return (f"{first}; it waits for a second custodian:", f"{again} --reason ...")
+    withdrawn = (
+        f"the approval of report {report_id} is taken back; where it is open, the worker withdraws it",
+        f"unless it is filed already; 'cordon report show {report_id}' tells what came of it",
+    )
+    if not read_settings().custody.dual_control:
+        return withdrawn
+    return (
+        "if this is its first rejection, it waits for a second custodian; after two,",
+        *withdrawn,
+    )
 
 
 async def _take(report_id: str, action: "Action", document: bytes) -> str:

@@ -25,7 +25,8 @@ def destroy(
     """Destroy a report on lawful request, whatever its time, and erase it from the database's files.
 
     It cannot be undone, and what was not filed never will be. A hold stands against it, and so does a filing
-    under way. Your signed order stays, with the reason sealed to the custodians; so does the audit log.
+    under way. Your signed order stays, with the reason sealed to the custodians; so does the audit log. Under
+    CORDON_DUAL_CONTROL two custodians must order it, each with their own key.
 
         cordon report destroy 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'order 12/2026'
     """
@@ -44,6 +45,10 @@ def destroy(
         say(f"  POST /v1/reports/{report_id}/destroy with it as the body")
         return
     erased = asyncio.run(_destroy(report_id, document))
+    if erased is None:
+        say(f"your order is kept; report {report_id} stays until a second custodian orders it too:")
+        say(f"  cordon report destroy {report_id} --identity THEIR.key --reason ...")
+        return
     say(f"report {report_id} is destroyed")
     if not erased:
         raise FailedError(
@@ -52,12 +57,20 @@ def destroy(
         )
 
 
-async def _destroy(report_id: str, document: bytes) -> bool:
-    from app.cli.state import BY, open_custody
+async def _destroy(report_id: str, document: bytes) -> bool | None:
+    """Whether nothing is left of the report; None if it stays until a second custodian orders it too."""
+    from app.cli.state import BY, open_custody, read_settings
     from app.retention import purge
     from app.store import removal
 
     async with open_custody() as (database, pins):
         async with database.begin() as connection:
-            await removal.destroy(connection, document, pins.read(), report_id=report_id, by=BY)
-        return await purge.erase(database)
+            gone = await removal.destroy(
+                connection,
+                document,
+                pins.read(),
+                report_id=report_id,
+                dual_control=read_settings().custody.dual_control,
+                by=BY,
+            )
+        return await purge.erase(database) if gone else None
