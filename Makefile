@@ -50,8 +50,8 @@ bench: .venv/.dev  ## measure speed against the named peers
 bench-detection: .venv/.dev  ## count which edits plain PDQ and Cordon see through, in PHOTOS="folder ..." too
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.detection $(PHOTOS)
 
-torture: .venv/.dev  ## file reports through 2,000 seeded schedules of kills, faults, races and wrong clocks
-	@$(BIN)/python -m tests.filing.torture --schedules $(or $(SCHEDULES),2000)
+torture: .venv/.dev  ## file reports through 3,000 seeded schedules of kills, faults, races and wrong clocks
+	@$(BIN)/python -m tests.filing.torture --schedules $(or $(SCHEDULES),3000)
 
 lock: .venv/.runtime  ## lock the dependencies of pyproject.toml; newest versions with UPGRADE=1
 	@scripts/lock $(if $(UPGRADE),--upgrade)

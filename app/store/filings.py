@@ -313,11 +313,14 @@ async def finished(
         # Somebody filed it by hand meanwhile, destroyed it or began afresh: the log tells of both.
         await audit.append(connection, FILED_TOO_EVENT, turn.report_id, details)
         return False
+    report = await reports.get(connection, turn.report_id)
+    # Retention counts from it: a clock that is behind must not make the receipt older than what it is of.
+    receipt_at = max(now, report.created_at, report.decided_at or report.created_at)
     await reports.move(
         connection,
         turn.report_id,
         to=to,
-        receipt_at=now if counts else None,
+        receipt_at=receipt_at if counts else None,
         details=details,
     )
     return True

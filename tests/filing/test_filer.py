@@ -75,6 +75,20 @@ async def test_what_production_takes_is_filed_and_its_receipt_has_a_time(
         report = await office.report(report_id)
         assert report.state is State.FILED
         assert report.receipt_at is not None
+        assert report.decided_at is not None
+        assert report.receipt_at > report.decided_at
+
+
+async def test_a_receipt_is_no_older_than_the_decision_however_wrong_the_clock_is(
+    database: Database, store: StoreSettings
+) -> None:
+    """A worker whose clock is a year behind does not have the report purged a year too early."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        office.clock.ahead = -timedelta(days=400)
+        assert await file_next(office.desk) is Outcome.FILED
+        report = await office.report(report_id)
+        assert report.receipt_at == report.decided_at
 
 
 async def test_reports_that_nobody_approved_stay_where_they_are(office: Office) -> None:

@@ -1,6 +1,6 @@
 """Filing under torture: schedules of kills, faults, races and jumping clocks, drawn from a seed.
 
-    python -m tests.filing.torture --schedules 2000
+    python -m tests.filing.torture --schedules 3000
 
 In each schedule a few reports, which a custodian approved or the workers approve by themselves, are filed by
 two workers with a clock each, while one of them is killed at some await, the database fails before or after a
@@ -506,8 +506,9 @@ async def _main(schedules: int, first: int, database_url: str | None) -> None:
     began = time.monotonic()
     ends: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="cordon-torture-") as folder:
-        # A database has a hundred schedules behind it at most, so that reading it stays quick.
-        for begin in range(first, first + schedules, 100):
+        # A file has a hundred schedules behind it at most, so that reading it stays quick.
+        at_once = 100 if database_url is None else schedules
+        for begin in range(first, first + schedules, at_once):
             store = StoreSettings(state_dir=Path(folder) / str(begin), database_url=database_url)
             database = Database.open(store)
             await database.migrate_if_empty()
@@ -517,7 +518,7 @@ async def _main(schedules: int, first: int, database_url: str | None) -> None:
                 done = seed - first + 1
                 sys.stderr.write(f"\r{done} of {schedules} schedules, {time.monotonic() - began:.0f} s")
 
-            ends += await run(store, range(begin, min(begin + 100, first + schedules)), tell)
+            ends += await run(store, range(begin, min(begin + at_once, first + schedules)), tell)
     lines = [f"{count:6}  {end}" for end, count in ends.most_common()]
     lines.append(
         f"{schedules} schedules in {time.monotonic() - began:.0f} s: nothing is filed twice, nothing is lost"
@@ -527,7 +528,7 @@ async def _main(schedules: int, first: int, database_url: str | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="File under torture.")
-    parser.add_argument("--schedules", type=int, default=2000)
+    parser.add_argument("--schedules", type=int, default=3000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--database-url", help="an empty PostgreSQL database; SQLite by default")
     given = parser.parse_args()
