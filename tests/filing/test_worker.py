@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import ImageOps
 
+from app.custody.decision import Action
 from app.custody.identity import generate, write_identity
 from app.custody.roster import Pinned, Roster, WorkerKeys
 from app.settings import StoreSettings
@@ -22,8 +23,9 @@ from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.report_states import State
 from demo.pictures import encoded, scene
+from tests.deciding import approving, deciding
 from tests.filing.double import Double
-from tests.filing.office import Office, open_office
+from tests.filing.office import Office, document, open_office
 from tests.gates import (
     CORDON,
     RunningGate,
@@ -192,6 +194,48 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
         ).stdout
         assert "approve_automatically  the worker, and no person" in opened
     assert "approved_automatically" in (store.state_dir / "worker.log").read_text()
+
+
+def test_an_approval_that_is_taken_back_over_http_is_withdrawn_by_the_worker(
+    store: StoreSettings, double: Double
+) -> None:
+    """A real gate, worker and double: open there, and never finished."""
+    prepared = asyncio.run(prepare(store))
+    ada, worker, key = prepared.custodians[0], generate(), store.state_dir.parent / "own.key"
+    write_identity(worker, key)
+    settings = {"cybertip": "double", "cybertip_double_url": double.url, "filing_identity": str(key)}
+    with running_gate(prepared) as gate:
+        pins = pins_of(store)
+        pins.write(replace(pins.read(), worker=WorkerKeys.of(worker)))
+        fill_bank(gate, "list", BANKED)
+        report_id = _report(gate, BANKED, account_id="7")
+        digests = (_shown(gate, report_id)["sealed_sha256"],)
+        approval = approving(report_id, digests, ada, xml=document(report_id), xml_to=(worker.public_key,))
+        assert _decided(gate, report_id, "approve", approval) == "approved"
+        double.fault("finish", fault="unheard")
+        with running_worker(store, **settings) as process:
+            wait_for(lambda: _is_put_off(_shown(gate, report_id)["filing"]), 60)
+            rejection = deciding(Action.REJECT, report_id, digests, ada)
+            assert _decided(gate, report_id, "reject", rejection) == "submitted"
+            wait_for(lambda: _shown(gate, report_id)["state"] == "retracted", 60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        steps = [each["step"] for each in _shown(gate, report_id)["steps"]]
+        assert steps == ["approved", "submitted", "finishing", "withdrawn", "retracted"]
+    told = double.tell(report_id)
+    assert (told["opened"], told["retracted"], told["finished"]) == (1, 1, 0)
+
+
+def _is_put_off(filing: dict[str, Any] | None) -> bool:
+    """Whether finishing was tried, and nobody waits for an answer."""
+    return filing is not None and filing["step"] == "finishing" and filing["in_hand_until"] is None
+
+
+def _decided(gate: RunningGate, report_id: str, action: str, document: bytes) -> str:
+    """The state after a signed decision."""
+    answer = gate.client("report").post(f"/v1/reports/{report_id}/{action}", content=document)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["state"])
 
 
 CERTAIN = ("exact", "saved anew")
