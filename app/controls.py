@@ -158,7 +158,7 @@ def _core_pattern() -> Control:
 def _compiled_search() -> Control:
     detail = "the compiled search is in use"
     if not engine.COMPILED:
-        detail = "look-ups are exact, and several times as slow: install Cordon where there is a C compiler"
+        detail = "results are the same, several times as slow: install Cordon where there is a C compiler"
     return Control("compiled_search", False, engine.COMPILED, detail)
 
 
