@@ -5,14 +5,15 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.api import bodies, problems
 from app.api.edge import Key
 from app.api.services import InServices, Services, scope
 from app.custody.decision import Action
-from app.custody.envelope import MAX_BYTES
+from app.custody.envelope import MAX_BYTES, canonical
+from app.errors import ConflictError
 from app.media import BankKind
 from app.store import audit, decisions, filings, removal, reports, sealed
 from app.store.filings import Filing, Step
@@ -21,6 +22,9 @@ from app.store.report_states import State
 router = APIRouter(tags=["reports"])
 
 _ULID: Final = "^[0-9A-HJKMNP-TV-Z]{26}$"
+MAX_RESEALED_BYTES: Final = 32 * 1024 * 1024
+"""Of one report with all of its later sightings, in base64."""
+
 ReportId = Annotated[str, Path(pattern=_ULID, description="The report's ULID.")]
 ReportKey = Annotated[Key, scope("report")]
 
@@ -39,18 +43,36 @@ _SEALED: Final[dict[int | str, dict[str, Any]]] = _PROBLEMS_OF_ONE | {
         "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+_SIGNED: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["signature", "signed"],
+    "additionalProperties": False,
+    "properties": {"signature": {"type": "string"}, "signed": {"type": "string"}},
+}
 _SIGNED_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "A custodian's signed document: canonical JSON as a string, and the Ed25519 signature "
         "over `cordon decision v1`, a line feed and that string.",
+        "content": {"application/json": {"schema": _SIGNED}},
+    }
+}
+_RESEALED_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "A custodian's signed decision to reseal, the fingerprints of all that are pinned, "
+        "and each sealed file in base64 by the id of the report or of its later sighting.",
         "content": {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "required": ["signature", "signed"],
+                    "required": ["decision", "custodians", "files"],
                     "additionalProperties": False,
-                    "properties": {"signature": {"type": "string"}, "signed": {"type": "string"}},
+                    "properties": {
+                        "decision": _SIGNED,
+                        "custodians": {"type": "array", "items": {"type": "string"}},
+                        "files": {"type": "object", "additionalProperties": {"type": "string"}},
+                    },
                 }
             }
         },
@@ -63,6 +85,7 @@ class SightingSummary(BaseModel):
 
     id: str
     seen_at: datetime
+    custodians: list[str] = Field(description="Fingerprints of the keys that it is sealed to.")
     sealed_sha256: str
 
 
@@ -126,6 +149,16 @@ class SignedDocument(BaseModel):
     signed: str = Field(description="Canonical JSON.")
 
 
+class Resealed(BaseModel):
+    """A report's files, sealed anew by a custodian."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    decision: SignedDocument
+    custodians: list[str]
+    files: dict[str, Base64Bytes]
+
+
 class DecisionList(BaseModel):
     """Decisions on a report, oldest first."""
 
@@ -178,7 +211,12 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
     return ReportDetail(
         **_summary(report).model_dump(),
         sightings=[
-            SightingSummary(id=each.id, seen_at=each.seen_at, sealed_sha256=each.sealed_sha256)
+            SightingSummary(
+                id=each.id,
+                seen_at=each.seen_at,
+                custodians=list(each.custodians),
+                sealed_sha256=each.sealed_sha256,
+            )
             for each in later
         ],
         filing=_filing(report, filing) if filing is not None else None,
@@ -335,6 +373,39 @@ async def afresh(request: Request, at: InServices, key: ReportKey, report_id: Re
     409 unless finishing it was attempted, and while the worker has it in hand.
     """
     return await _decide(request, at, key, report_id, Action.AFRESH)
+
+
+@router.post(
+    "/v1/reports/{report_id}/reseal",
+    name="report_reseal",
+    responses=_PROBLEMS_OF_DECISION | problems.documented("malformed", "unsupported_media_type"),
+    response_description="The report, sealed to all that are pinned.",
+    openapi_extra=_RESEALED_BODY,
+    summary="Put a report's files, sealed anew by a custodian, in the place of the earlier ones",
+)
+async def reseal(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """`cordon report reseal --server URL` opens and seals them where the custodian's key is.
+
+    What they hold no gate can see: the custodian's signature stands for it. 409 if the report is not as its
+    signer saw it any more, or the custodian has another list of the pinned than this gate.
+    """
+    wanted = await bodies.read_model(request, MAX_RESEALED_BYTES, Resealed)
+    roster = at.pins.read_if_there()
+    if wanted.custodians != list(roster.fingerprints):
+        raise ConflictError(
+            "Those whom it is sealed to are not those pinned here: take a new copy of the gate's file."
+        )
+    async with at.database.begin() as connection:
+        return _summary(
+            await decisions.take_resealed(
+                connection,
+                canonical(wanted.decision.model_dump()).encode(),
+                wanted.files,
+                roster,
+                report_id=report_id,
+                by=key.id,
+            )
+        )
 
 
 @router.post(

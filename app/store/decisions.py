@@ -5,7 +5,7 @@ audit log, so that whoever can write to the database alone makes nothing approve
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -196,6 +196,19 @@ async def reseal(
     if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
         return False
     found = await sealed.authentic(connection, report_id, roster)
+    document, resealed = sealed_anew(report_id, found, identity, roster)
+    await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
+    return True
+
+
+def sealed_anew(
+    report_id: str, found: sealed.Files, identity: Identity, roster: Roster
+) -> tuple[bytes, sealed.Files]:
+    """A report's files sealed anew to the pinned custodians, after the signed document that says so.
+
+    Raises:
+        InvalidRequestError: the identity does not open them, or does not sign.
+    """
     opened = {name: identity.decrypt(file) for name, file in found.items()}
     resealed = {name: encrypt(document, roster.public_keys) for name, document in opened.items()}
     decision = Decision(
@@ -206,8 +219,48 @@ async def reseal(
         custodian=fingerprint(identity.public_key),
         resealed_sha256=tuple(sealed.digests(resealed).values()),
     )
-    signed = verify(sign(decision, identity), roster)
+    return sign(decision, identity), resealed
+
+
+async def take_resealed(
+    connection: AsyncConnection,
+    untrusted: bytes,
+    files: Mapping[str, bytes],
+    roster: Roster,
+    *,
+    report_id: str,
+    by: str,
+) -> Report:
+    """Put the files that a custodian sealed anew in the place of a report's.
+
+    What they hold, and to whom they are sealed, only a custodian can see: the signature stands for it.
+
+    Args:
+        connection: within ``Database.begin``.
+        untrusted: the signed document.
+        files: sealed files by id, each of the report's.
+        roster: the pinned, whom they are said to be sealed to.
+        report_id: the report's.
+        by: as in ``take``.
+
+    Raises:
+        NotFoundError: there is no such report.
+        SignatureRequiredError: no pinned custodian signed it, or it is not about these files.
+        ConflictError: the report is not as its signer saw it.
+    """
+    signed = verify(untrusted, roster)
+    decision = signed.decision
+    if decision.action is not Action.RESEAL or decision.report_id != report_id:
+        raise SignatureRequiredError("The decision is not one to seal this report anew.")
     await check_stands(connection, signed, roster)
+    there = await sealed.files(connection, report_id)
+    resealed = {name: files[name] for name in there if name in files}
+    if (
+        resealed.keys() != there.keys()
+        or len(files) != len(there)
+        or tuple(sealed.digests(resealed).values()) != decision.resealed_sha256
+    ):
+        raise SignatureRequiredError("The files are not those that the decision names.")
     await record(connection, signed)
     fingerprints = list(roster.fingerprints)
     await sealed.replace(connection, report_id, resealed, fingerprints)
@@ -216,7 +269,7 @@ async def reseal(
         "custodians": fingerprints,
     }
     await audit.append(connection, sealed.RESEALED_EVENT, report_id, told)
-    return True
+    return await reports.get(connection, report_id)
 
 
 async def check_stands(connection: AsyncConnection, signed: Signed, roster: Roster) -> Report:

@@ -47,6 +47,16 @@ def test_a_large_import_shows_how_far_it_has_come(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+def test_work_on_many_reports_shows_how_far_it_has_come(own: Cordon) -> None:
+    """Sealing anew and verifying; each to the last report."""
+    assert own("ingest", "banked.png", "edited.jpg").code == 3
+    state, key = own.home / "state", str(own.home / "ada.key")
+    assert "sealing anew" in on_terminal(state, "report", "reseal", "--identity", key)
+    verified = on_terminal(state, "audit", "verify")
+    assert "comparing reports" in verified
+    assert "2/2" in verified
+
+
 def test_what_is_no_terminal_sees_no_bar(cordon: Cordon) -> None:
     cordon("bank", "create", "small", "--kind", "other", "--action", "block")
 

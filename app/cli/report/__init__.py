@@ -11,6 +11,7 @@ from app.cli.report import (
     keeping,
     purging,
     reading,
+    resealing,
     retrying,
     schema,
 )
@@ -28,7 +29,7 @@ app.command("file")(filing.file_report)
 app.command("filed")(filed.filed)
 app.command("export")(exporting.export)
 app.command("retry")(retrying.retry)
-app.command("reseal")(deciding.reseal)
+app.command("reseal")(resealing.reseal)
 app.command("destroy")(destroying.destroy)
 app.command("purge")(purging.purge)
 app.command("xsd")(schema.xsd)

@@ -1,4 +1,4 @@
-"""``cordon report approve``, ``reject``, ``annotate`` and ``reseal``: signed where the custodian's key is."""
+"""``cordon report approve``, ``reject`` and ``annotate``: signed where the custodian's key is."""
 
 import asyncio
 import dataclasses
@@ -174,27 +174,6 @@ def annotate(
     words = {"note": worded(note, "--note")}
     decision = drawn_up(Action.ANNOTATE, open_stored(report_id, held, at), held, words)
     hand_in(decision, held, out, "annotated", at)
-
-
-def reseal(
-    identity: IdentityFile,
-    report_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these; all by default.")
-    ] = None,
-) -> None:
-    """Seal reports anew to the custodians of now, so that one who was added later can open them too.
-
-    For every report that your key opens and that is not sealed to exactly the pinned custodians. What was
-    said with earlier decisions stays sealed as it was. Copies that somebody took before stay readable with
-    the keys of then: resealing takes nothing back.
-
-        cordon report reseal --identity ada.key
-    """
-    held = read_key(identity)
-    done, closed = asyncio.run(_reseal(held, report_ids or []))
-    say(f"sealed anew: {done} reports")
-    if closed:
-        say(f"not opened by this key, and left as they are: {closed} reports")
 
 
 def _show(opened: Opened) -> None:
@@ -419,23 +398,3 @@ async def _take(report_id: str, action: "Action", document: bytes) -> str:
             by=BY,
         )
     return report.state.value
-
-
-async def _reseal(identity: "Identity", report_ids: Sequence[str]) -> tuple[int, int]:
-    """Seal anew what the identity opens; how many were, and how many it does not open."""
-    from app.cli.state import BY, open_custody
-    from app.errors import InvalidRequestError
-    from app.store import decisions, reports
-
-    done = closed = 0
-    async with open_custody() as (database, pins):
-        roster = pins.read()
-        async with database.connect() as connection:
-            listed = report_ids or await reports.every_id(connection)
-        for report_id in listed:
-            async with database.begin() as connection:
-                try:
-                    done += await decisions.reseal(connection, report_id, identity, roster, by=BY)
-                except InvalidRequestError:
-                    closed += 1
-    return done, closed

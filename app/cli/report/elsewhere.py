@@ -1,11 +1,14 @@
 """A gate's reports over HTTP: opened and decided at the custodian's own machine, which has no database."""
 
+import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from urllib.parse import urlencode
 
 import typer
 
@@ -30,6 +33,8 @@ CaFile = Annotated[
 ]
 
 Answer = TypeVar("Answer")
+
+_PAGE: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,45 @@ class Server:
             return found
 
         return await self._with_client(read)
+
+    async def every_id(self) -> tuple[str, ...]:
+        """The ids of all reports, oldest first."""
+
+        async def read(client: "httpx.AsyncClient") -> tuple[str, ...]:
+            found: list[str] = []
+            while True:
+                before = {"before": found[-1]} if found else {}
+                path = f"/v1/reports?{urlencode({'limit': _PAGE, **before})}"
+                page = [str(each["id"]) for each in (await _asked(client, "GET", path)).json()["reports"]]
+                found += page
+                if len(page) < _PAGE:
+                    return tuple(reversed(found))
+
+        return await self._with_client(read)
+
+    async def is_sealed_to(self, report_id: str, custodians: Sequence[str]) -> bool:
+        """Whether a report and all of its later sightings are sealed to exactly these, by fingerprint."""
+
+        async def read(client: "httpx.AsyncClient") -> bool:
+            shown = (await _asked(client, "GET", f"/v1/reports/{report_id}")).json()
+            return all(each["custodians"] == list(custodians) for each in (shown, *shown["sightings"]))
+
+        return await self._with_client(read)
+
+    async def hand_in_resealed(
+        self, report_id: str, document: bytes, files: Mapping[str, bytes], custodians: Sequence[str]
+    ) -> None:
+        """Hand in files that were sealed anew to these custodians, with the signed document that says so."""
+        body = {
+            "decision": json.loads(document),
+            "custodians": list(custodians),
+            "files": {name: base64.b64encode(file).decode() for name, file in files.items()},
+        }
+
+        async def post(client: "httpx.AsyncClient") -> None:
+            await _asked(client, "POST", f"/v1/reports/{report_id}/reseal", json.dumps(body).encode())
+
+        await self._with_client(post)
 
     async def hand_in(self, report_id: str, action: str, document: bytes) -> str:
         """Hand in a signed document; the state that the report is in then."""
