@@ -174,7 +174,8 @@ class Worker:
 
     def _hear(self) -> None:
         if self._on_loss is not None:
-            self._on_loss()
+            if self._speaks():
+                self._on_loss()
         elif self._awaited is None:
             self._ignore()
         elif not self._awaited.done():
@@ -184,6 +185,16 @@ class Worker:
                 return
             except (WorkerGoneError, OSError) as error:
                 self._awaited.set_exception(error)
+
+    def _speaks(self) -> bool:
+        """Whether it has something to say, or ended: what made the loop call may have been read since."""
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True  # It ended with something unread.
+        return True
 
     def _read(self) -> bytes:
         try:

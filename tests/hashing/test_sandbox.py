@@ -135,6 +135,19 @@ async def test_a_decoder_that_speaks_unasked_is_replaced_before_the_next_medium(
         assert sandbox.state.replaced[Cause.CRASHED] == 1
 
 
+async def test_a_decoder_at_rest_that_was_heard_already_is_not_taken_for_lost() -> None:
+    """The loop may call for words that were read, and the medium ended, since it noticed them."""
+    async with decoy_sandbox() as sandbox:
+        assert (await told(sandbox, "honest")).undecidable is None
+        (worker,) = sandbox._idle
+        worker._hear()
+        assert sandbox._idle == [worker]
+        assert not sum(sandbox.state.replaced.values())
+        worker.kill()
+        await until(lambda: not sandbox._idle)
+        assert sandbox.state.replaced[Cause.CRASHED] == 1
+
+
 async def test_media_in_flight_are_untouched_when_another_decoder_dies() -> None:
     async with decoy_sandbox(decoders=3, decode_seconds=30) as sandbox:
         spinning = asyncio.create_task(told(sandbox, "partly spin"))
