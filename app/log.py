@@ -7,6 +7,7 @@ At any level, no line holds a URL, a host, a hash, a file name or a context. Two
   (httpcore's, for one) carry hosts and headers. Exceptions are reduced to their type and code locations.
 """
 
+import errno
 import json
 import logging
 import sys
@@ -29,8 +30,11 @@ def event(logger: logging.Logger, level: int, name: str, /, **fields: Field) -> 
 
 
 def failure(logger: logging.Logger, name: str, error: BaseException, /, **fields: Field) -> None:
-    """Log an error by its type and the code it came through, never by its text."""
-    logger.error(name, extra={_FIELDS: fields | {"error": type(error).__name__, "at": location(error)}})
+    """Log an error by its type, the system's name for it, and the code it came through; never by its text."""
+    kind = type(error).__name__
+    code = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
+    told = f"{kind}, {code}" if code else kind
+    logger.error(name, extra={_FIELDS: fields | {"error": told, "at": location(error)}})
 
 
 def location(error: BaseException) -> str:

@@ -193,12 +193,14 @@ def import_list(
 
 @app.command("list")
 def list_banks(as_json: AsJson = False) -> None:
-    """List all banks, what they do, and how many entries they hold.
+    """List all banks, what they do, and how many entries they hold, disabled ones among them.
+
+    A bank of which no entry is left in force is emptied, and gates refuse to decide.
 
     cordon bank list
     """
     rows = []
-    for each, entries in asyncio.run(_list()):
+    for each, entries, disabled in asyncio.run(_list()):
         if as_json:
             emit_json(
                 {
@@ -212,10 +214,14 @@ def list_banks(as_json: AsJson = False) -> None:
                     "minimum_quality": each.minimum_quality,
                     "no_report_reason": each.no_report_reason,
                     "entries": {of.value: count for of, count in entries.items()},
+                    "disabled": disabled,
                     "imported_at": each.changed_at.isoformat() if each.changed_at else None,
                 }
             )
         held = ", ".join(f"{count} {of.value}" for of, count in entries.items() if count)
+        if held and disabled:
+            in_force = sum(entries.values()) - disabled
+            held += f"; {disabled} disabled" if in_force else "; emptied: all disabled"
         rows.append(
             (
                 each.name,
@@ -440,14 +446,14 @@ async def _set(name: str, policy: _Policy) -> None:
         )
 
 
-async def _list() -> "list[tuple[Bank, dict[SignalType, int]]]":
+async def _list() -> "list[tuple[Bank, dict[SignalType, int], int]]":
     from app.cli.state import open_state
     from app.store import banks
 
     async with open_state() as database, database.connect() as connection:
-        counts = await banks.counts(connection)
+        counts, disabled = await banks.counts(connection), await banks.disabled(connection)
         return [
-            (each, {of: counts.get((each.id, of), 0) for of in SignalType})
+            (each, {of: counts.get((each.id, of), 0) for of in SignalType}, disabled.get(each.id, 0))
             for each in await banks.every(connection)
         ]
 

@@ -301,11 +301,12 @@ def snapshots_in(directory: Path) -> list[Name]:
 def remove_others(directory: Path, keep: Path) -> None:
     """Delete all other snapshots and what crashes left; processes that mapped one keep it.
 
-    Only for the holder of ``building``.
+    Only for the holder of ``building``. What cannot be deleted stays: it is in nobody's way.
     """
     for path in directory.iterdir():
         if path != keep and (_NAME.fullmatch(path.name) or path.suffix == _UNFINISHED):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def prepare(directory: Path) -> None:

@@ -14,7 +14,7 @@ Values of entries appear in no error, log or audit entry.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, delete, exists, func, insert, or_, select, update
@@ -27,12 +27,16 @@ from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tie
 from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_days, entry_marks
 from app.store.database import Database
 from app.store.schema import banks, changes, entries, index_state
+from app.store.schema import entry_marks as table_of_marks
 
 SMALL_CHANGE: Final = 10_000
 """A change of up to so many entries is in force within seconds; what is larger needs a new snapshot."""
 
 STAGED_AT_ONCE: Final = 20_000
 """Entries of a large import in one transaction: about half a second of SQLite's only write lock."""
+
+ABANDONED: Final = timedelta(days=1)
+"""Since the beginning of an import: 10 million entries take minutes."""
 
 LARGEST_THRESHOLDS: Final = {SignalType.PDQ: 64, SignalType.PHASH: 16}
 """In bits. Unrelated pictures are 128 and 32 bits apart on average; beyond these, anything may match."""
@@ -373,6 +377,21 @@ async def counts(connection: AsyncConnection) -> Mapping[tuple[int, SignalType],
     return {(bank_id, SignalType(of)): count for bank_id, of, count in rows}
 
 
+async def disabled(connection: AsyncConnection) -> Mapping[int, int]:
+    """How many entries are disabled, by id of bank."""
+    rows = await connection.execute(
+        select(entries.c.bank_id, func.count().label("disabled"))
+        .join(table_of_marks, table_of_marks.c.entry_id == entries.c.id)
+        .where(
+            table_of_marks.c.disabled_at.is_not(None),
+            entries.c.removed_generation.is_(None),
+            bank_entries.visible(),
+        )
+        .group_by(entries.c.bank_id)
+    )
+    return {row.bank_id: row.disabled for row in rows}
+
+
 async def add(
     connection: AsyncConnection,
     name: str,
@@ -534,7 +553,13 @@ async def give_up_import(database: Database, staged: Staged) -> None:
 
 
 async def sweep(database: Database) -> int:
-    """Delete what deleted banks and given-up imports left, in short transactions; tells how many entries."""
+    """Delete what deleted banks and given-up imports left, in short transactions; tells how many entries.
+
+    An import that has not finished within ``ABANDONED`` is given up: whatever ran it was killed.
+    """
+    async with database.begin() as connection:
+        begun = datetime.now(UTC) - ABANDONED
+        await connection.execute(delete(changes).where(changes.c.generation.is_(None), changes.c.at < begun))
     leftover = or_(
         entries.c.bank_id.not_in(select(banks.c.id)), entries.c.change_id.not_in(select(changes.c.id))
     )

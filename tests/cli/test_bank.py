@@ -178,6 +178,15 @@ def test_a_source_withdraws_only_what_no_other_stands_by(banked: Cordon) -> None
     assert held(banked) == {}
 
 
+def test_a_bank_whose_last_entry_is_disabled_is_shown_as_emptied(banked: Cordon) -> None:
+    """Gates refuse to decide then, and here it stands why."""
+    assert banked("bank", "import", "known", "-", stdin=MD5S[0].encode()).code == 0
+    (found,) = banked("bank", "entry", "list", "known", "--json").documents
+    assert "emptied" not in banked("bank", "list").out.decode()
+    assert banked("bank", "entry", "disable", str(found["id"]), "--why", "a logo").code == 0
+    assert "1 md5; emptied: all disabled" in banked("bank", "list").out.decode()
+
+
 def test_a_large_list_is_imported_whole(banked: Cordon) -> None:
     """More than one transaction holds, and still all of it is there at once."""
     values = "\n".join(f"{number:040x}" for number in range(1, 30_002))

@@ -88,6 +88,9 @@ def test_one_entry_is_found_disabled_and_enabled_and_the_rest_stays(banked: Cord
     (disabled,) = banked("bank", "entry", "list", "known", "--state", "disabled", "--json").documents
     assert (disabled["id"], disabled["disabled"]["why"]) == (int(number), "a logo")
     assert "a logo" in banked("bank", "entry", "show", number).out.decode()
+    listed = {each["name"]: each["disabled"] for each in banked("bank", "list", "--json").documents}
+    assert (listed["known"], listed["harmless"]) == (1, 0)
+    assert "; 1 disabled" in banked("bank", "list").out.decode()
     assert banked("bank", "entry", "enable", number).code == 0
     assert banked("bank", "entry", "list", "known", "--state", "disabled", "--json").out == b""
     assert banked("bank", "entry", "disable", "999", "--why", "w").code == 1

@@ -242,6 +242,17 @@ def test_a_snapshot_that_was_removed_goes_on_answering_where_it_is_open(director
     assert found(opened, SOME[0].values[3]) == [SOME[0].ids[3]]
 
 
+def test_what_cannot_be_deleted_keeps_no_new_snapshot_from_being_the_one(directory: Path) -> None:
+    """Here a directory has the name of an old one; all else is deleted."""
+    written(directory, 5)
+    odd = written(directory, 6)
+    odd.unlink()
+    (odd / "inside").mkdir(parents=True)
+    newer = written(directory, 7)
+    remove_others(directory, newer)
+    assert sorted(directory.iterdir()) == [odd, newer]
+
+
 OTHER_PROCESS = r"""
 import re, sys
 from pathlib import Path

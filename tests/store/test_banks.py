@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from app.entries import Bank, Changes, Head, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
@@ -514,6 +515,23 @@ async def test_imports_into_two_banks_do_not_disturb_each_other(database: Databa
     await banks.stage(database, second, some(1, 2))
     assert (await banks.finish_import(database, second, by="cli")).changed == 2
     assert (await banks.finish_import(database, first, by="cli")).changed == 1
+
+
+async def test_an_import_that_was_killed_is_given_up_after_a_day(database: Database) -> None:
+    """And swept away with what it brought; one that still runs then is told."""
+    bank = await make(database)
+    await add(database, some(0))
+    staged = await banks.begin_import(database, "a")
+    await banks.stage(database, staged, some(0, 1, 2))
+    assert await banks.sweep(database) == 0
+    long_ago = datetime.now(UTC) - banks.ABANDONED - timedelta(minutes=1)
+    begun = update(schema.changes).where(schema.changes.c.id == staged.change_id).values(at=long_ago)
+    async with database.begin() as connection:
+        await connection.execute(begun)
+    assert await banks.sweep(database) == 2
+    assert (await rows(database), await counts(database)) == (1, {(bank.id, SignalType.MD5): 1})
+    with pytest.raises(ConflictError):
+        await banks.stage(database, staged, some(3))
 
 
 async def test_a_deleted_bank_is_gone_at_once_and_swept_away_later(
