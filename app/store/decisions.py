@@ -33,6 +33,8 @@ FIRST_REJECTION_EVENT: Final = "report.first_rejection"
 """The first of two rejections: nothing is taken back until the second."""
 FIRST_ORDER_EVENT: Final = "report.first_order_to_destroy"
 """The first of two orders to destroy it: the report stays until the second."""
+FIRST_AFRESH_EVENT: Final = "report.first_afresh"
+"""The first of two words that it is opened anew: it stays parked until the second."""
 ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
@@ -48,7 +50,7 @@ _OVER_EVENTS: Final = (
 _DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
     *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
-    *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}"),
+    *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
 )
 
 
@@ -97,8 +99,8 @@ async def take(
         roster: the pinned.
         report_id: the report that is meant.
         actions: what is expected of ``approve``, ``reject``, ``annotate``, ``afresh`` and ``filed``.
-        dual_control: whether two different custodians must approve the very same XML, or reject the report.
-            What the first of them decides leaves the report where it is.
+        dual_control: whether two different custodians must approve the very same XML, reject the report, or
+            have it filed afresh. What the first of them decides leaves the report where it is.
         by: id of the key that hands it in, or ``cli``.
 
     Raises:
@@ -130,9 +132,7 @@ async def take(
         await reports.decided(connection, report_id)
         await audit.append(connection, filings.WITHDRAWN_EVENT, report_id, details)
     elif decision.action is Action.AFRESH:
-        await reports.decided(connection, report_id)
-        await audit.append(connection, filings.AFRESH_EVENT, report_id, details)
-        await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
+        await _file_afresh(connection, report_id, details, is_first=first is None)
     elif decision.action is Action.FILED:
         return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
     elif first is None:
@@ -455,15 +455,13 @@ async def first_of_two(connection: AsyncConnection, decision: Decision, roster: 
 
     Args:
         connection: within ``Database.begin``; the report's row is locked.
-        decision: to approve, reject or destroy, not stored yet.
+        decision: to approve, reject, destroy or file afresh, not stored yet.
         roster: the pinned.
     """
-    rows = await connection.execute(
-        select(decisions.c.document)
-        .where(decisions.c.report_id == decision.report_id)
-        .order_by(decisions.c.at)
-    )
-    earlier = [verify(row.document, roster, of_then_too=True) for row in rows]
+    if decision.action is Action.AFRESH:
+        earlier = await _not_carried_out(connection, decision.report_id, roster)
+    else:
+        earlier = await _stored(connection, decision.report_id, roster)
     for each in reversed(waiting(earlier, decision.action)):
         first = each.decision
         if (
@@ -475,6 +473,37 @@ async def first_of_two(connection: AsyncConnection, decision: Decision, roster: 
         ):
             return each
     return None
+
+
+async def _stored(connection: AsyncConnection, report_id: str, roster: Roster) -> list[Signed]:
+    rows = await connection.execute(
+        select(decisions.c.document).where(decisions.c.report_id == report_id).order_by(decisions.c.at)
+    )
+    return [verify(row.document, roster, of_then_too=True) for row in rows]
+
+
+async def _not_carried_out(connection: AsyncConnection, report_id: str, roster: Roster) -> list[Signed]:
+    """First words that it is filed afresh, since it last was: each parking asks two anew."""
+    found: list[Signed] = []
+    for event, signed in await _recorded(connection, report_id, roster):
+        if event == FIRST_AFRESH_EVENT:
+            found.append(signed)
+        elif event == filings.AFRESH_EVENT:
+            found = []
+    return found
+
+
+async def _file_afresh(
+    connection: AsyncConnection, report_id: str, details: audit.Details, *, is_first: bool
+) -> None:
+    """Let a report be opened anew, or note the first of the two words that this takes."""
+    if is_first:
+        await filings.check_may_begin_anew(connection, report_id)
+        await audit.append(connection, FIRST_AFRESH_EVENT, report_id, details)
+        return
+    await reports.decided(connection, report_id)
+    await audit.append(connection, filings.AFRESH_EVENT, report_id, details)
+    await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
 
 
 def _is_of_worker(decision: Decision, roster: Roster) -> bool:

@@ -448,13 +448,9 @@ async def begin_anew(connection: AsyncConnection, report_id: str, *, now: dateti
 
     Raises:
         NotFoundError: there is no such report.
-        ConflictError: nothing of it was ever tried, it is decided otherwise, or a filer has the turn.
+        ConflictError: as ``check_may_begin_anew``, or a filer waits for an answer about it.
     """
-    state, filing = await _tried(connection, report_id)
-    if filing.finish_attempted_at is None:
-        raise ConflictError(
-            f"Nobody tried to finish this report: 'cordon report retry {report_id}' begins it anew."
-        )
+    filing = await check_may_begin_anew(connection, report_id)
     begun = await connection.execute(
         update(filings)
         .where(
@@ -467,8 +463,24 @@ async def begin_anew(connection: AsyncConnection, report_id: str, *, now: dateti
     )
     if not begun.rowcount:
         raise ConflictError("The worker has this report in hand; wait five minutes and look at it again.")
-    if state is State.PARKED:
-        await reports.move(connection, report_id, to=State.SUBMITTED)
+    await reports.move(connection, report_id, to=State.SUBMITTED)
+
+
+async def check_may_begin_anew(connection: AsyncConnection, report_id: str) -> Filing:
+    """Return only if a report is parked after somebody tried to finish it; its row is locked.
+
+    Raises:
+        NotFoundError: there is no such report.
+        ConflictError: it is not parked, or nobody tried to finish it.
+    """
+    state, filing = await _tried(connection, report_id)
+    if state is not State.PARKED:
+        raise ConflictError(f"The report is {state.value}: the worker goes on with it by itself.")
+    if filing.finish_attempted_at is None and await attempted(connection, report_id) is None:
+        raise ConflictError(
+            f"Nobody tried to finish this report: 'cordon report retry {report_id}' begins it anew."
+        )
+    return filing
 
 
 async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:

@@ -411,8 +411,8 @@ async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office
     assert signed[-1].decision.action is Action.AFRESH
 
 
-async def test_only_what_may_be_filed_already_is_begun_afresh_and_never_in_mid_call(office: Office) -> None:
-    """Elsewhere it needs no signature; and while a worker waits for the answer, that comes first."""
+async def test_only_what_is_parked_and_may_be_filed_already_is_begun_afresh(office: Office) -> None:
+    """Elsewhere it needs no signature; and while the worker asks for the answer, that comes first."""
     report_id = await office.approved()
     with pytest.raises(ConflictError, match="approved first"):
         await afresh(office, report_id)
@@ -423,18 +423,39 @@ async def test_only_what_may_be_filed_already_is_begun_afresh_and_never_in_mid_c
     assert not await retry(office, report_id)
     office.double.plan.append(Planned("finish", Fault.UNANSWERED))
     assert await file_next(office.desk) is Outcome.POSTPONED
-    async with office.database.begin() as connection:
-        turn = await filings.claim(connection, environment="double", now=office.clock() + LONGEST_PAUSE * 2)
-        assert turn is not None
-        # As a worker with the right clock would have written it.
-        await connection.execute(update(table).values(leased_until=office.clock() + LEASE / 2))
-    with pytest.raises(ConflictError, match="in hand"):
+    with pytest.raises(ConflictError, match="goes on with it by itself"):
         await afresh(office, report_id)
-    async with office.database.begin() as connection:
-        assert await filings.postpone(connection, turn, until=office.clock())
-    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert await soon(office) is Outcome.DRY_RUN
     with pytest.raises(ConflictError):
         await afresh(office, report_id)
+
+
+async def test_under_dual_control_two_must_say_that_it_is_filed_afresh_each_time(office: Office) -> None:
+    """The first word changes nothing, nor does a second of the same one; what was carried out is over."""
+    grace = await add_custodian(office.database, office.pins, "grace")
+    report_id = await office.approved()
+    for submits in (1, 2):
+        office.double.plan.append(Planned("finish", code=9999))
+        assert await file_next(office.desk) is Outcome.PARKED
+        assert office.double.calls["submit"] == submits
+        states = []
+        for who in (office.ada, office.ada, grace):
+            sealed = await seen(office.database, report_id, office.pins.read())
+            signed = deciding(Action.AFRESH, report_id, sealed, who)
+            async with office.database.begin() as connection:
+                taken = await decisions.take(
+                    connection,
+                    signed,
+                    office.pins.read(),
+                    report_id=report_id,
+                    actions=(Action.AFRESH,),
+                    dual_control=True,
+                    by="cli",
+                )
+            states.append(taken.state)
+        assert states == [State.PARKED, State.PARKED, State.SUBMITTED]
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.calls["submit"] == 3
 
 
 async def test_an_attempt_that_is_hidden_in_the_database_is_read_from_the_log(

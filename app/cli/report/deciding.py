@@ -366,6 +366,9 @@ def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[s
     again = f"  cordon report {action.value} {report_id} --identity THEIR.key"
     if action is Action.APPROVE and state != "approved":
         return (f"report {report_id} has its first approval; it waits for a second custodian:", again)
+    if action is Action.AFRESH and state == "parked":
+        again = f"  cordon report retry {report_id} --afresh --identity THEIR.key --reason ..."
+        return (f"report {report_id} waits for a second custodian who says so, and stays parked:", again)
     if action is not Action.REJECT or state == "rejected":
         return (f"report {report_id} is {done}",)
     if state != "submitted":
