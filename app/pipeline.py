@@ -10,7 +10,7 @@ away cannot cancel a report (promise 4).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.context import Context
 from app.decide import decide
@@ -38,13 +38,15 @@ from app.quarantine import Quarantine, QuarantinedMedia
 from app.report.draft import Stub, draft
 from app.settings import LowQualityPolicy, Profile
 
+_NOTHING_SAID: Final = Context()
+
 
 @dataclass(frozen=True)
 class Arrived:
     """What is known once the last byte has arrived: where it came from and what was said of it."""
 
     provenance: Provenance
-    context: Context = field(default_factory=Context)
+    context: Context = _NOTHING_SAID
 
 
 Arrival = Callable[[QuarantinedMedia], Awaitable[Arrived]]
@@ -181,15 +183,15 @@ class Gate:
     begun: set["asyncio.Task[Receipt]"] = field(default_factory=set)
 
 
-async def check_ready(gate: Gate, profile: Profile) -> None:
-    """Return only if a match would be caught and stored now.
+async def check_ready(gate: Gate, profile: Profile) -> LoadedBanks:
+    """Return only if a match would be caught and stored now: the banks that would catch it.
 
     Raises:
         NotReadyError: otherwise.
     """
-    gate.banks.ready(profile.banks)
     if gate.outbox is not None:
         await gate.outbox.check_ready()
+    return gate.banks.ready(profile.banks)
 
 
 async def ingest(
@@ -217,12 +219,12 @@ async def ingest(
         ReportNotStoredError: it matched, was dropped, and the report could not be stored.
     """
     profile = submission.profile
-    await check_ready(gate, profile)
+    banks = await check_ready(gate, profile)
     media = gate.quarantine.admit(
         max_bytes=min(gate.max_bytes, profile.max_bytes or gate.max_bytes),
         max_video_bytes=min(gate.max_video_bytes, profile.max_video_bytes or gate.max_video_bytes),
         expected_bytes=expected_bytes,
-        digests=DIGEST_TYPES if tell_signals else gate.banks.ready(profile.banks).digest_types,
+        digests=DIGEST_TYPES if tell_signals else banks.digest_types,
     )
     try:
         arrived = await arrive(media)

@@ -83,6 +83,8 @@ class FloodGuard:
 
     def concluded(self, submission: Submission, signals: Signals, decision: Decision) -> None:  # noqa: ARG002
         """Take note of what a medium matched."""
+        if not decision.matches:
+            return
         if self._of != self._day():
             self._of = self._day()
             self._seen.clear()
