@@ -37,12 +37,14 @@ SEED: Final = 20_260_102
 SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 HUNDRED_MILLION: Final = 100_000_000
 SWEPT: Final = (0, 16, 24, 31, 36, 40, 48)
+SWEPT_AT_ONCE: Final = (31, 38, 40, 44, 47)
+"""A quick look searches at the threshold and up to 16 bits of doubt."""
 FORMS: Final = 16
 """A picture is looked up in so many forms: flips, turns, and the negatives of them."""
 
 ROUNDS: Final = 5
 LARGEST_MULTI_HASH: Final = 1_000_000
-"""Beyond, FAISS's multi-hash index takes minutes to build and many GB."""
+"""Beyond, FAISS's multi-hash index takes minutes to build and many GB: only where it is asked for."""
 
 SKEWED: Final = 1_000_000
 ADVERSARIAL: Final = 1_000_000
@@ -62,6 +64,13 @@ def main() -> None:
     )
     asked.add_argument("--largest", type=int, default=SIZES[-1], help="leave out sizes beyond this one")
     asked.add_argument("--with-100-million", action="store_true", help="measure that as well; without FAISS")
+    asked.add_argument(
+        "--multi-hash",
+        type=int,
+        default=LARGEST_MULTI_HASH,
+        metavar="N",
+        help="leave FAISS's multi-hash index out beyond this size",
+    )
     asked.add_argument("--pictures", type=Path, metavar="DIR", help="crops of these, in place of drawn ones")
     asked.add_argument("--directory", type=Path, default=Path("build/bench"), help="for the snapshots")
     given = asked.parse_args()
@@ -84,6 +93,7 @@ def main() -> None:
         title="Random values: FAISS, and how many times faster Cordon is than its flat index",
     )  # fmt: skip
     by_threshold = Table("entries", *map(str, SWEPT), title="Random values: p50 in ms, by threshold in bits")
+    at_once_by_threshold = Table("entries", *map(str, SWEPT_AT_ONCE), title=f"The same, {FORMS} at once")
     for size in track(sizes, "Sizes", console=console, transient=True):
         with_peer = size < HUNDRED_MILLION
         measured = Measured(
@@ -91,14 +101,17 @@ def main() -> None:
             random_values(size),
             size,
             flat=with_peer,
-            multi_hash=with_peer and size <= LARGEST_MULTI_HASH,
+            multi_hash=with_peer and size <= given.multi_hash,
         )
         own, peer = measured.rows()
         alone.add_row(*own)
         beside.add_row(*peer)
         by_threshold.add_row(f"{size:,}", *(f"{measured.swept(threshold):.3f}" for threshold in SWEPT))
+        at_once_by_threshold.add_row(
+            f"{size:,}", *(f"{measured.swept(threshold, FORMS):.2f}" for threshold in SWEPT_AT_ONCE)
+        )
         measured.close()
-    for table in (alone, beside, by_threshold):
+    for table in (alone, beside, by_threshold, at_once_by_threshold):
         console.print(table)
     console.print(skewed(given.directory, given.pictures))
     console.print(adversarial())
@@ -186,9 +199,10 @@ class Measured:
             middle(multi_hash),
         ]
 
-    def swept(self, threshold: int) -> float:
-        """The median look-up at a threshold, in milliseconds."""
-        return statistics.median(timed_search(self.search, query, threshold) for query in self.queries(40))
+    def swept(self, threshold: int, at_once: int = 1) -> float:
+        """The median look-up at a threshold, of so many values, in milliseconds."""
+        queries = self.queries(40 * at_once).reshape(40, -1)
+        return statistics.median(timed_search(self.search, some, threshold) for some in queries)
 
     def queries(self, count: int) -> Values:
         """Half of them near an entry, half of them anywhere; shape (count, bytes)."""
@@ -282,7 +296,8 @@ def crops(directory: Path | None) -> Iterator[Values]:
         height, width = picture.shape[:2]
         tall, wide = (int(length * rng.uniform(0.3, 1)) for length in (height, width))
         top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
-        value, quality = pdq.canonical(picture[top : top + tall, left : left + wide])
+        crop = np.ascontiguousarray(picture[top : top + tall, left : left + wide])
+        value, quality = pdq.canonical(crop)
         if quality >= 50:
             hashes.append(value)
     values = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, PDQ_BYTES)

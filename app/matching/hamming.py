@@ -35,6 +35,7 @@ from app.errors import NotReadyError
 from app.matching.engine import ENGINE, Engine
 
 WORD_BITS: Final = 64
+_POSTING_BITS: Final = 32
 
 SCANNED_ROWS: Final = 8192
 """Up to this many rows a scan is as fast as any directory."""
@@ -253,25 +254,15 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
     """
     bands = bands_of(rows, words)
     radii = [-1] * len(bands)
-    hint = 32 - max(1, (rows - 1).bit_length())
 
-    def cost(number: int, radii: list[int]) -> float:
-        """Of one band, as ``_hamming.c`` looks it up: rows pass whose hints are near enough by chance."""
+    def cost(radii: list[int], number: int) -> float:
         following = (number + 1) % len(bands)
-        width, hint_width = bands[number].width, min(hint, bands[following].width)
-        held = rows / (1 << width)
-        total = 0.0
-        for weight in range(radii[number] + 1):
-            spare = radii[number] + radii[following] + 1 - weight
-            passing = sum(comb(hint_width, bits) for bits in range(spare + 1)) / (1 << hint_width)
-            total += comb(width, weight) * (_VALUE_COST + held * (_POSTING_COST + _ROW_COST * passing))
-        return total
+        return _cost(rows, bands[number].width, bands[following].width, radii[number], radii[following])
 
     def raised(number: int) -> float:
         """What it costs to raise a band's radius by one; the band before it lets more rows pass then."""
-        before = (number - 1) % len(bands)
         higher = [*radii[:number], radii[number] + 1, *radii[number + 1 :]]
-        return sum(cost(each, higher) - cost(each, radii) for each in {before, number})
+        return sum(cost(higher, each) - cost(radii, each) for each in {(number - 1) % len(bands), number})
 
     spent = 0.0
     while bands and sum(radius + 1 for radius in radii) < threshold + 1:
@@ -286,6 +277,19 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
 
 
 _NO_CUTS: Final = np.empty((0, 3), np.int32)
+
+
+@lru_cache(maxsize=4096)
+def _cost(rows: int, width: int, next_width: int, radius: int, next_radius: int) -> float:
+    """What ``_hamming.c`` takes to look up one band, in rows of a scan: rows pass whose hints do."""
+    hint_width = min(_POSTING_BITS - max(1, (rows - 1).bit_length()), next_width)
+    held = rows / (1 << width)
+    total = 0.0
+    for weight in range(radius + 1):
+        spare = radius + next_radius + 1 - weight
+        passing = sum(comb(hint_width, bits) for bits in range(spare + 1)) / (1 << hint_width)
+        total += comb(width, weight) * (_VALUE_COST + held * (_POSTING_COST + _ROW_COST * passing))
+    return total
 
 
 @cache
