@@ -30,6 +30,7 @@ enum {
     MAX_BANDS = MAX_WORDS * WORD_BITS,
     MAX_WIDTH = 32,         /* a key is a uint32_t */
     AHEAD = 24,             /* how far to prefetch: about as much as a core keeps in flight */
+    LINE_WORDS = 8,         /* of a line of the cache */
     LANES = 16,             /* postings that one instruction looks at, where it can */
     CANDIDATES = 1024,      /* gathered at once: their rows fit into the second-level cache */
     POSTINGS_PER_ROW = 16,  /* of so many postings looked at, one may lead to a row: more are a crowd too */
@@ -62,7 +63,9 @@ typedef struct {
     const uint32_t *directory;
     size_t count;      /* of rows: fits into a uint32_t */
     unsigned words;    /* of a row */
-    unsigned row_bits; /* of a posting; what is above them is the hint */
+    unsigned shift;    /* 2^shift rows, which share a line, share a number in postings: their group */
+    size_t groups;
+    unsigned group_bits; /* of a posting; what is above them is the hint */
     Band bands[MAX_BANDS];
     size_t band_count;
     size_t probes; /* of all bands together */
@@ -85,9 +88,9 @@ typedef struct {
     int32_t spare;
 } Chunk;
 
-/* Rows that may be near a query. */
+/* Groups of which a row may be near a query. */
 typedef struct {
-    uint32_t entries[CANDIDATES + LANES]; /* a store of all lanes may go beyond the last */
+    uint32_t groups[CANDIDATES + LANES]; /* a store of all lanes may go beyond the last */
     size_t count;
 } Candidates;
 
@@ -130,17 +133,25 @@ INLINE uint32_t key_of(const uint64_t *row, unsigned start, unsigned width) {
     return (uint32_t)(key & (((uint64_t)1 << width) - 1));
 }
 
-/* How many bits of a posting the index of a row takes. */
-INLINE unsigned row_bits_of(size_t count) {
-    unsigned bits = 1;
-    while (bits < 32 && (uint64_t)(count - 1) >> bits)
+/* Of rows of so many words 2^shift lie on a line of the cache: whoever fetches one has all of them. */
+INLINE unsigned shift_of(unsigned words) {
+    unsigned shift = 0;
+    while (words << (shift + 1) <= LINE_WORDS)
+        shift++;
+    return shift;
+}
+
+/* How many bits of a posting the number of a group of rows takes. */
+INLINE unsigned group_bits_of(size_t count, unsigned words) {
+    unsigned bits = 1, shift = shift_of(words);
+    while (bits < 32 && (uint64_t)(count - 1) >> shift >> bits)
         bits++;
     return bits;
 }
 
 /* How many bits above it hold the lower part of the row's key in the next band. */
-INLINE unsigned hint_width_of(unsigned row_bits, unsigned next_width) {
-    return 32 - row_bits < next_width ? 32 - row_bits : next_width;
+INLINE unsigned hint_width_of(unsigned group_bits, unsigned next_width) {
+    return 32 - group_bits < next_width ? 32 - group_bits : next_width;
 }
 
 INLINE unsigned distance_of(const uint64_t *row, const uint64_t *query, unsigned words) {
@@ -173,7 +184,7 @@ INLINE void prefetch_chunk(const Chunk *chunk, const Chunk *last) {
     }
 }
 
-/* The rows that a band may lead to: the key is within its radius, and so is the hint of the next one.
+/* The groups of the rows that a band may lead to: the key is within its radius, and so is the hint of the next.
  *
  * Let d be the differing bits of each band and t = r + 1. If the sum of d is T at most and that of t is more,
  * then on the ring of bands there is one from which on every partial sum of d - t is negative: the one after the
@@ -182,35 +193,38 @@ INLINE void prefetch_chunk(const Chunk *chunk, const Chunk *last) {
  * they are fetched. A hint is part of the next key, and so differs in d' bits at most. */
 INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
                       Candidates *found) {
-    uint32_t row_mask = (uint32_t)(((uint64_t)1 << index->row_bits) - 1), furthest = 0;
+    uint32_t group_mask = (uint32_t)(((uint64_t)1 << index->group_bits) - 1), furthest = 0;
     const Chunk *chunk = *next;
     size_t count = found->count;
     for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
         prefetch_chunk(chunk, last);
         for (uint32_t place = 0; place < chunk->size; place++) {
             uint32_t posting = once32(chunk->postings + place);
-            uint32_t entry = posting & row_mask;
-            uint32_t differing = (uint32_t)((uint64_t)posting >> index->row_bits) ^ hint;
-            furthest = entry > furthest ? entry : furthest;
-            found->entries[count] = entry;
+            uint32_t group = posting & group_mask;
+            uint32_t differing = (uint32_t)((uint64_t)posting >> index->group_bits) ^ hint;
+            furthest = group > furthest ? group : furthest;
+            found->groups[count] = group;
             /* Without a branch: which way it goes cannot be foreseen. */
             count += __builtin_popcountll(differing) <= chunk->spare;
         }
     }
     *next = chunk;
     found->count = count;
-    return furthest < index->count ? FOUND : DAMAGED;
+    return furthest < index->groups ? FOUND : DAMAGED;
 }
 
 INLINE Outcome count_words(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
                            Hits *hits, unsigned words) {
+    unsigned shift = shift_of(words);
     for (size_t which = 0; which < found->count; which++) {
         if (which + AHEAD < found->count)
-            __builtin_prefetch(index->rows + (size_t)found->entries[which + AHEAD] * words);
-        uint32_t entry = found->entries[which];
-        unsigned distance = distance_of(index->rows + (size_t)entry * words, query, words);
-        if (distance <= index->threshold && append(hits, number, entry, distance) != FOUND)
-            return NO_MEMORY;
+            __builtin_prefetch(index->rows + ((size_t)found->groups[which + AHEAD] << shift) * words);
+        size_t entry = (size_t)found->groups[which] << shift, end = entry + ((size_t)1 << shift);
+        for (end = end < index->count ? end : index->count; entry < end; entry++) {
+            unsigned distance = distance_of(index->rows + entry * words, query, words);
+            if (distance <= index->threshold && append(hits, number, (uint32_t)entry, distance) != FOUND)
+                return NO_MEMORY;
+        }
     }
     return FOUND;
 }
@@ -277,10 +291,10 @@ static const Loops popcnt = {gather_popcnt, count_popcnt, scan_popcnt};
 /* As gather, a chunk at a time. */
 AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end,
                                     const Chunk *last, Candidates *found) {
-    const __m512i row_mask = _mm512_set1_epi32((int)(uint32_t)(((uint64_t)1 << index->row_bits) - 1));
-    const __m512i furthest = _mm512_set1_epi32((int)(uint32_t)(index->count - 1));
+    const __m512i group_mask = _mm512_set1_epi32((int)(uint32_t)(((uint64_t)1 << index->group_bits) - 1));
+    const __m512i furthest = _mm512_set1_epi32((int)(uint32_t)(index->groups - 1));
     const __m512i hints = _mm512_set1_epi32((int)hint);
-    const __m128i row_bits = _mm_cvtsi32_si128((int)index->row_bits);
+    const __m128i group_bits = _mm_cvtsi32_si128((int)index->group_bits);
     const Chunk *chunk = *next;
     size_t count = found->count;
     __mmask16 astray = 0;
@@ -289,13 +303,13 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
         __mmask16 there = (__mmask16)((1u << chunk->size) - 1);
         __m512i postings = _mm512_maskz_loadu_epi32(there, chunk->postings);
         __asm__("" : "+v"(postings)); /* loaded once: see once32 */
-        __m512i entries = _mm512_and_si512(postings, row_mask);
-        __m512i differing = _mm512_xor_si512(_mm512_srl_epi32(postings, row_bits), hints);
+        __m512i groups = _mm512_and_si512(postings, group_mask);
+        __m512i differing = _mm512_xor_si512(_mm512_srl_epi32(postings, group_bits), hints);
         __mmask16 near = _mm512_mask_cmple_epi32_mask(there, _mm512_popcnt_epi32(differing),
                                                       _mm512_set1_epi32(chunk->spare));
-        astray |= _mm512_mask_cmpgt_epu32_mask(there, entries, furthest);
+        astray |= _mm512_mask_cmpgt_epu32_mask(there, groups, furthest);
         /* All lanes are stored: to store some of them is slow on some processors. */
-        _mm512_storeu_si512(found->entries + count, _mm512_maskz_compress_epi32(near, entries));
+        _mm512_storeu_si512(found->groups + count, _mm512_maskz_compress_epi32(near, groups));
         count += (size_t)__builtin_popcountll(near);
     }
     *next = chunk;
@@ -548,7 +562,7 @@ static int read_cuts(Index *index, const Py_buffer *cuts, const Py_buffer *direc
     for (size_t which = 0; which < count; which++) {
         Band *band = &index->bands[which];
         band->next = (unsigned)((which + 1) % count);
-        band->hint_width = hint_width_of(index->row_bits, index->bands[band->next].width);
+        band->hint_width = hint_width_of(index->group_bits, index->bands[band->next].width);
         band->together = band->radius + index->bands[band->next].radius + 1;
     }
     /* count <= 256 and the number of rows < 2^32: no overflow. */
@@ -617,7 +631,9 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     index->directory = directory.buf;
     index->count = (size_t)row_count;
     index->words = (unsigned)words;
-    index->row_bits = row_bits_of(index->count);
+    index->shift = shift_of(index->words);
+    index->groups = (index->count + ((size_t)1 << index->shift) - 1) >> index->shift;
+    index->group_bits = group_bits_of(index->count, index->words);
     index->threshold = threshold;
     index->limit = limit < (uint64_t)row_count ? limit : (uint64_t)row_count;
     index->most = most < SIZE_MAX ? (size_t)most : SIZE_MAX;
@@ -680,7 +696,7 @@ static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigne
                      unsigned next_start, unsigned hint_width, uint32_t *directory, uint32_t *postings,
                      uint64_t *keys, uint32_t *begins, uint32_t *cursors) {
     unsigned upper = width / 2, lower = width - upper;
-    unsigned row_bits = row_bits_of(count);
+    unsigned group_bits = group_bits_of(count, words), shift = shift_of(words);
     size_t parts = (size_t)1 << upper, buckets = (size_t)1 << lower;
     memset(begins, 0, (parts + 1) * sizeof(uint32_t));
     for (size_t row = 0; row < count; row++)
@@ -695,7 +711,8 @@ static Outcome build(const uint64_t *rows, size_t count, unsigned words, unsigne
         /* The rows are mapped from a file: had one changed since it was counted, its part would overflow. */
         if (cursors[part] == begins[part + 1])
             return DAMAGED;
-        uint64_t posting = (uint64_t)key_of(rows + row * words, next_start, hint_width) << row_bits | row;
+        uint64_t hint = key_of(rows + row * words, next_start, hint_width);
+        uint64_t posting = hint << group_bits | row >> shift;
         keys[cursors[part]++] = (uint64_t)(key & (buckets - 1)) << 32 | posting;
     }
     /* From here on, all is read from memory of our own. */
@@ -750,11 +767,11 @@ static PyObject *build_band(PyObject *Py_UNUSED(module), PyObject *arguments) {
         PyErr_NoMemory();
         goto done;
     }
+    unsigned hint_width = hint_width_of(group_bits_of((size_t)count, (unsigned)words), (unsigned)next_width);
     Outcome outcome;
     Py_BEGIN_ALLOW_THREADS
     outcome = build(rows.buf, (size_t)count, (unsigned)words, (unsigned)start, (unsigned)width,
-                    (unsigned)next_start, hint_width_of(row_bits_of((size_t)count), (unsigned)next_width),
-                    directory.buf, postings.buf, keys, begins, cursors);
+                    (unsigned)next_start, hint_width, directory.buf, postings.buf, keys, begins, cursors);
     Py_END_ALLOW_THREADS
     if (outcome == FOUND)
         result = Py_NewRef(Py_None);

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _WORD_BITS: Final = 64
 _POSTING_BITS: Final = 32
+_LINE_WORDS: Final = 8
 _DAMAGED: Final = "the index is damaged: it points outside itself"
 
 _ROWS_AT_ONCE: Final = 16384
@@ -73,9 +74,10 @@ def build_band(  # noqa: PLR0917 - the same
     ordered = (keys << np.uint64(32)) | np.arange(len(rows), dtype=np.uint64)
     ordered.sort()
     indices = ordered.astype(np.uint32)
-    row_bits = _row_bits(len(rows))
-    hints = _keys(rows, next_start, min(_POSTING_BITS - row_bits, next_width))
-    postings[:] = (hints << np.uint64(row_bits)).astype(np.uint32)[indices] | indices
+    told = hint_bits(*rows.shape)
+    hints = _keys(rows, next_start, min(told, next_width))
+    above = np.uint64(_POSTING_BITS - told)
+    postings[:] = (hints << above).astype(np.uint32)[indices] | indices >> np.uint32(_shift(rows.shape[1]))
     directory[0] = 0
     directory[1:] = np.bincount(keys.astype(np.int64), minlength=1 << width).cumsum()
 
@@ -190,7 +192,7 @@ def _look_up(
 def _hints(index: _Index, cuts: NDArray[np.int32], queries: _Rows, number: int) -> NDArray[np.uint32]:
     """What each query would have as the hint of a posting in one band."""
     start, width, _ = cuts[(number + 1) % len(cuts)].tolist()
-    return _keys(queries, start, min(_POSTING_BITS - _row_bits(len(index.rows)), width)).astype(np.uint32)
+    return _keys(queries, start, min(hint_bits(*index.rows.shape), width)).astype(np.uint32)
 
 
 def _buckets(index: _Index, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,16 +223,19 @@ def _count(  # noqa: PLR0917 - one search, cut where its memory is bounded
     count = int(ends[-1]) if len(ends) else 0
     places = np.repeat(begins[asking].ravel()[filled] - ends + lengths, lengths) + np.arange(count)
     postings = index.postings.reshape(-1)[places]
-    row_bits = _row_bits(len(index.rows))
-    candidates = postings.astype(np.int64) & ((1 << row_bits) - 1)
-    if (candidates >= len(index.rows)).any():
+    above = _POSTING_BITS - hint_bits(*index.rows.shape)
+    shift = _shift(index.rows.shape[1])
+    firsts = (postings.astype(np.int64) & ((1 << above) - 1)) << shift
+    if (firsts >= len(index.rows)).any():
         raise ValueError(_DAMAGED)
     asked, probed = np.divmod(np.repeat(filled, lengths), len(probes.masks))
     asked = asking[asked]
-    told = (postings.astype(np.uint64) >> np.uint64(row_bits)).astype(np.uint32)
+    told = (postings.astype(np.uint64) >> np.uint64(above)).astype(np.uint32)
     differing = np.bitwise_count(told ^ hints[asked, probes.bands[probed]])
     may_be_near = np.flatnonzero(differing <= probes.spare[probed])
-    candidates, asked = candidates[may_be_near], asked[may_be_near]
+    candidates = (firsts[may_be_near, np.newaxis] + np.arange(1 << shift)).ravel()
+    asked = np.repeat(asked[may_be_near], 1 << shift)[candidates < len(index.rows)]
+    candidates = candidates[candidates < len(index.rows)]
     distances = _distances(index.rows[candidates], queries[asked])
     near = np.flatnonzero(distances <= index.threshold)
     # A row turns up once for each band that it shares.
@@ -240,9 +245,14 @@ def _count(  # noqa: PLR0917 - one search, cut where its memory is bounded
     )
 
 
-def _row_bits(count: int) -> int:
-    """How many bits of a posting the index of a row takes."""
-    return max(1, (count - 1).bit_length())
+def hint_bits(count: int, words: int) -> int:
+    """How many bits of a posting are left for the hint, of so many rows of so many words."""
+    return _POSTING_BITS - max(1, ((count - 1) >> _shift(words)).bit_length())
+
+
+def _shift(words: int) -> int:
+    """Of rows of so many words 2**shift lie on a line of the cache, and share a number in postings."""
+    return (_LINE_WORDS // words).bit_length() - 1
 
 
 def _keys(rows: _Rows, start: int, width: int) -> NDArray[np.uint64]:

@@ -14,9 +14,10 @@ one number more ends the last. Bands are so narrow that a value has some ten to 
 the cache: what a look-up costs is the lines that it fetches from memory in no order, and many values with a
 row or none would cost more of them than few values with a line of rows.
 
-A posting is the index of a row. The bits above it hold as much as fits of the row's value in the next band,
-the first after the last: a hint that sets most rows aside before they are fetched (``gather`` in
-``_hamming.c`` tells why none is lost). Where the processor can, sixteen postings are looked at in one go.
+A posting tells where a row is: the number of its line of the cache, which rows share, since who fetches one
+has them all. The bits above it hold as much as fits of the row's value in the next band, the first after the
+last: a hint that sets most rows aside before they are fetched (``gather`` in ``_hamming.c`` tells why none is
+lost). Where the processor can, sixteen postings are looked at in one go.
 
 ``HammingIndex.search`` is the seam; what loops behind it is compiled (``_hamming.c``) where it could be.
 """
@@ -33,9 +34,9 @@ from numpy.typing import NDArray
 
 from app.errors import NotReadyError
 from app.matching.engine import ENGINE, Engine
+from app.matching.fallback import hint_bits
 
 WORD_BITS: Final = 64
-_POSTING_BITS: Final = 32
 
 SCANNED_ROWS: Final = 8192
 """Up to this many rows a scan is as fast as any directory."""
@@ -257,7 +258,8 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
 
     def cost(radii: list[int], number: int) -> float:
         following = (number + 1) % len(bands)
-        return _cost(rows, bands[number].width, bands[following].width, radii[number], radii[following])
+        hint_width = min(hint_bits(rows, words), bands[following].width)
+        return _cost(rows, hint_width, bands[number].width, radii[number], radii[following])
 
     def raised(number: int) -> float:
         """What it costs to raise a band's radius by one; the band before it lets more rows pass then."""
@@ -280,9 +282,8 @@ _NO_CUTS: Final = np.empty((0, 3), np.int32)
 
 
 @lru_cache(maxsize=4096)
-def _cost(rows: int, width: int, next_width: int, radius: int, next_radius: int) -> float:
+def _cost(rows: int, hint_width: int, width: int, radius: int, next_radius: int) -> float:
     """What ``_hamming.c`` takes to look up one band, in rows of a scan: rows pass whose hints do."""
-    hint_width = min(_POSTING_BITS - max(1, (rows - 1).bit_length()), next_width)
     held = rows / (1 << width)
     total = 0.0
     for weight in range(radius + 1):
