@@ -306,6 +306,66 @@ done:
     return result;
 }
 
+/* The reference's box mean over vectors, in its very float32 operations and their order. */
+
+INLINE void slide_all(float *means, const float *vectors, size_t count, size_t length, float *restrict total) {
+    size_t window = (count + 2 * SUMS - 1) / (2 * SUMS), reach = (window + 2) / 2;
+    for (size_t step = 0; step + 1 < count + reach; step++) {
+        const float *newest = vectors + (step < count ? step : 0) * length;
+        const float *oldest = vectors + (step >= window ? step - window : 0) * length;
+        for (size_t place = 0; step < count && place < length; place++)
+            total[place] += newest[place];
+        for (size_t place = 0; step >= window && place < length; place++)
+            total[place] -= oldest[place];
+        if (step + 1 < reach)
+            continue;
+        size_t last = step + 1 < count ? step + 1 : count, first = step + 1 > window ? step + 1 - window : 0;
+        float size = (float)(last - first), *mean = means + (step + 1 - reach) * length;
+        for (size_t place = 0; place < length; place++)
+            mean[place] = total[place] / size;
+    }
+}
+
+static void slide_all_portable(float *means, const float *vectors, size_t count, size_t length, float *total) {
+    slide_all(means, vectors, count, length, total);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void slide_all_avx2(float *means, const float *vectors, size_t count, size_t length, float *total) {
+    slide_all(means, vectors, count, length, total);
+}
+#else
+#define slide_all_avx2 slide_all_portable
+#endif
+
+PyDoc_STRVAR(box_means_doc, "box_means(vectors, count, means) -> None");
+
+static PyObject *box_means(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer vectors = {0}, means = {0};
+    Py_ssize_t asked;
+    float *total = NULL;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*nw*", &vectors, &asked, &means))
+        return NULL;
+    size_t count = asked > 0 ? (size_t)asked : 0, length = count ? (size_t)vectors.len / count / sizeof(float) : 0;
+    if (count == 0 || vectors.len != means.len || (size_t)vectors.len % (count * sizeof(float)) != 0) {
+        PyErr_SetString(PyExc_ValueError, "the vectors do not fit their means");
+        goto done;
+    }
+    total = calloc(length + 1, sizeof(float));
+    if (total == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    (has_avx2 ? slide_all_avx2 : slide_all_portable)(means.buf, vectors.buf, count, length, total);
+    result = Py_NewRef(Py_None);
+done:
+    free(total);
+    PyBuffer_Release(&vectors);
+    PyBuffer_Release(&means);
+    return result;
+}
+
 /* PDQ's quality and bits. */
 
 PyDoc_STRVAR(step_sums_doc, "step_sums(reduced, noise) -> (least, exact, most)");
@@ -893,6 +953,7 @@ static PyObject *halve(PyObject *Py_UNUSED(module), PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"add_rows", add_rows, METH_VARARGS, add_rows_doc},
     {"gather", gather, METH_VARARGS, gather_doc},
+    {"box_means", box_means, METH_VARARGS, box_means_doc},
     {"step_sums", step_sums, METH_VARARGS, step_sums_doc},
     {"forms_of", forms_of, METH_VARARGS, forms_of_doc},
     {"grey_of", grey_of, METH_VARARGS, grey_of_doc},

@@ -59,6 +59,15 @@ class Engine(Protocol):
             reduced: shape (64, 64), to be filled.
         """
 
+    def box_means(self, vectors: NDArray[np.float32], count: int, means: NDArray[np.float32], /) -> None:
+        """Take the reference's box mean over vectors, in its very float32 operations and their order.
+
+        Args:
+            vectors: shape (count, length).
+            count: of the vectors.
+            means: shape (count, length), to be filled.
+        """
+
     def step_sums(self, reduced: NDArray[np.float64], noise: float, /) -> tuple[int, int, int]:
         """The gradients that PDQ's quality is made of, each in whole steps of 255 / 100, summed up.
 

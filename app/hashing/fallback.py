@@ -5,6 +5,7 @@ The results are those of ``_pixels.c``; they take longer.
 What the arguments are is told by ``app.hashing.engine.Engine``.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SHRUNK: Final = 32
+_WINDOWS: Final = 128
 _BLOCK: Final = 4
 _REACH: Final = 4
 
@@ -50,6 +52,38 @@ def gather(  # noqa: PLR0917 - the same
         raise ValueError("the weights reach beyond the sums")
     for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         reduced[:, place] = luma[:, start:end] @ weights[place, : end - start]
+
+
+def box_means(vectors: NDArray[np.float32], count: int, means: NDArray[np.float32], /) -> None:
+    """Take the reference's box mean over vectors."""
+    for place, mean in enumerate(sliding_mean(vectors, count, vectors.shape[1])):
+        means[place] = mean
+
+
+def sliding_mean(
+    vectors: Iterable[NDArray[np.float32]], count: int, length: int
+) -> Iterator[NDArray[np.float32]]:
+    """The reference's box mean over ``count`` vectors of a length: its ``box1DFloat``.
+
+    Each mean that is yielded is overwritten by the next.
+    """
+    window = -(-count // _WINDOWS)
+    reach = (window + 2) // 2
+    held = np.empty((window, length), np.float32)
+    total, mean = np.zeros(length, np.float32), np.empty(length, np.float32)
+    vectors = iter(vectors)
+    for step in range(count + reach - 1):
+        oldest = held[step % window]
+        newest = next(vectors) if step < count else None
+        if newest is not None:
+            total += newest
+        if step >= window:
+            total -= oldest
+        if newest is not None:
+            oldest[:] = newest
+        if step >= reach - 1:
+            size = min(step + 1, count) - max(step + 1 - window, 0)
+            yield np.divide(total, np.float32(size), out=mean)
 
 
 def step_sums(reduced: NDArray[np.float64], noise: float, /) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ import pdqhash
 from numpy.typing import NDArray
 
 from app.hashing import engine
+from app.hashing.fallback import sliding_mean
 from app.media import PDQ_BITS, PDQ_BYTES
 
 Strips = Callable[[], Iterator[NDArray[np.uint8]]]
@@ -314,28 +315,24 @@ def reference(height: int, width: int, strips: Strips) -> tuple[bytes, int]:
     Several times slower than ``canonical``. The result is that of ``pdqhash.compute`` wherever that was
     compiled without fused multiply-add, as its builds for x86-64 are.
     """
-    columns_at = {place: np.flatnonzero(_centres(width) == place).tolist() for place in _centres(width)}
 
-    def along_rows(block: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        return _sliding_mean(np.ascontiguousarray(block.T), width, len(block))
+    def along_rows(block: NDArray[np.float32]) -> NDArray[np.float32]:
+        columns = np.ascontiguousarray(block.T)
+        means = np.empty_like(columns)
+        engine.ENGINE.box_means(columns, width, means)
+        return means
 
     def once() -> Iterator[NDArray[np.float32]]:
         for block in _blocks(_luma_rows(strips()), width):
-            means = np.empty((width, len(block)), np.float32)
-            for place, mean in enumerate(along_rows(block)):
-                means[place] = mean
-            yield from np.ascontiguousarray(means.T)
+            yield from np.ascontiguousarray(along_rows(block).T)
 
     def twice() -> Iterator[NDArray[np.float32]]:
-        for block in _blocks(_sliding_mean(once(), height, width), width):
-            means = np.empty((len(block), _SIDE), np.float32)
-            for place, mean in enumerate(along_rows(block)):
-                for column in columns_at.get(place, ()):
-                    means[:, column] = mean
-            yield from means
+        centres = _centres(width)
+        for block in _blocks(sliding_mean(once(), height, width), width):
+            yield from np.ascontiguousarray(along_rows(block)[centres].T)
 
     rows = np.empty((height, _SIDE), np.float32)
-    for place, mean in enumerate(_sliding_mean(twice(), height, _SIDE)):
+    for place, mean in enumerate(sliding_mean(twice(), height, _SIDE)):
         rows[place] = mean
     return _conclude_in_single(rows[_centres(height)])
 
@@ -386,31 +383,6 @@ def _conclude_in_single(downsample: NDArray[np.float32]) -> tuple[bytes, int]:
     steps = np.concatenate([np.diff(downsample, axis=axis).ravel() for axis in (0, 1)])
     whole = np.abs(np.trunc(steps * np.float32(100) / np.float32(255)))
     return _bits(coefficients), _quality(int(whole.sum()))
-
-
-def _sliding_mean(
-    vectors: Iterable[NDArray[np.float32]], count: int, length: int
-) -> Iterator[NDArray[np.float32]]:
-    """The reference's box mean over ``count`` vectors of a length: its ``box1DFloat``.
-
-    Each mean that is yielded is overwritten by the next.
-    """
-    window, reach = _window(count)
-    held = np.empty((window, length), np.float32)
-    total, mean = np.zeros(length, np.float32), np.empty(length, np.float32)
-    vectors = iter(vectors)
-    for step in range(count + reach - 1):
-        oldest = held[step % window]
-        newest = next(vectors) if step < count else None
-        if newest is not None:
-            total += newest
-        if step >= window:
-            total -= oldest
-        if newest is not None:
-            oldest[:] = newest
-        if step >= reach - 1:
-            size = min(step + 1, count) - max(step + 1 - window, 0)
-            yield np.divide(total, np.float32(size), out=mean)
 
 
 def _luma_rows(strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:

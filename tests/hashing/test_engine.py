@@ -147,6 +147,24 @@ def test_both_engines_say_the_same_of_a_downsample_and_of_coefficients(seed: int
     assert _pixels.forms_of(coefficients, 0.5) == fallback.forms_of(coefficients, 0.5)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 700), st.integers(1, 40), st.integers(0, 2**31))
+def test_both_engines_take_the_very_same_means(count: int, length: int, seed: int) -> None:
+    """Bit by bit, since the reference's rounding is what they are there for."""
+    vectors = np.random.default_rng(seed).uniform(0, 255, (count, length)).astype(np.float32)
+    means, expected = np.empty_like(vectors), np.empty_like(vectors)
+    _pixels.box_means(vectors, count, means)
+    fallback.box_means(vectors, count, expected)
+    assert np.array_equal(means, expected)
+
+
+def test_vectors_that_do_not_fit_their_means_are_refused() -> None:
+    vectors = np.zeros((6, 5), np.float32)
+    for count, means in ((0, 30), (-6, 30), (7, 30), (6, 29), (6, 31)):
+        with pytest.raises(ValueError, match="their means"):
+            _pixels.box_means(vectors, count, np.zeros(means, np.float32))
+
+
 def test_what_is_no_downsample_and_no_coefficients_is_refused() -> None:
     with pytest.raises(ValueError, match="no downsample"):
         _pixels.step_sums(np.zeros((64, 63)), 1e-3)

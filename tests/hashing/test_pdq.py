@@ -117,6 +117,7 @@ def test_larger_pictures_hash_as_pdqhash_hashes_them(kind: Kind) -> None:
     assert pdq.canonical(rgb) == pdq_of(Image.fromarray(rgb))
 
 
+@pytest.mark.usefixtures("each_engine")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(st.integers(5, 300), st.integers(5, 300)),
