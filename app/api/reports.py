@@ -43,6 +43,7 @@ _SEALED: Final[dict[int | str, dict[str, Any]]] = _PROBLEMS_OF_ONE | {
         "content": {"application/age": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+_BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _SIGNED: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["signature", "signed"],
@@ -71,7 +72,10 @@ _RESEALED_BODY: Final[dict[str, Any]] = {
                     "properties": {
                         "decision": _SIGNED,
                         "custodians": {"type": "array", "items": {"type": "string"}},
-                        "files": {"type": "object", "additionalProperties": {"type": "string"}},
+                        "files": {
+                            "type": "object",
+                            "additionalProperties": {"type": "string", "pattern": _BASE64},
+                        },
                     },
                 }
             }
