@@ -2,7 +2,7 @@
 
 Both private halves live in one file of mode 0600 that ``age -i`` accepts too: age skips comment lines, and
 the signing key stands in one. The file may be protected by a passphrase, as age does it. An SSH key will do
-as well; one of Ed25519 signs with itself.
+as well, under a passphrase or not; one of Ed25519 signs with itself.
 """
 
 import base64
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyrage
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 
@@ -167,7 +168,7 @@ def read_identity(path: Path, ask: Ask | None = None) -> Identity:
         raise InvalidRequestError(f"Others may read {path}; run 'chmod 600 {path}' first.")
     if untrusted.startswith(_PROTECTED):
         untrusted = _unprotected(untrusted, path, ask)
-    return _parse_ssh(untrusted, path) if untrusted.startswith(_PEM) else _parse(untrusted, path)
+    return _parse_ssh(untrusted, path, ask) if untrusted.startswith(_PEM) else _parse(untrusted, path)
 
 
 def recipients(public_keys: Sequence[str]) -> list[Any]:
@@ -295,24 +296,51 @@ def _parse(untrusted: bytes, path: Path) -> Identity:
     )
 
 
-def _parse_ssh(untrusted: bytes, path: Path) -> Identity:
-    try:
-        key = serialization.load_ssh_private_key(untrusted, password=None)
-        pyrage.ssh.Identity.from_buffer(untrusted)
-    except (TypeError, UnsupportedAlgorithm):
-        raise InvalidRequestError(
-            f"The SSH identity {path} is protected by a passphrase, which cannot be asked for here; use "
-            "'cordon custodian keygen --passphrase' instead."
-        ) from None
-    except (ValueError, pyrage.IdentityError):
-        raise InvalidRequestError(
-            f"{path} is no SSH identity that can be used: one is of Ed25519 or RSA, in OpenSSH's own form."
-        ) from None
+def _parse_ssh(untrusted: bytes, path: Path, ask: Ask | None) -> Identity:
+    key, protected = _ssh_key(untrusted, path, ask)
     if not isinstance(key, Ed25519PrivateKey | RSAPrivateKey):
         raise InvalidRequestError(f"The SSH identity {path} must be of Ed25519 or RSA.")
+    opened = untrusted
+    if protected:
+        # In memory alone: age's library opens no key that is under a passphrase.
+        opened = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+    try:
+        pyrage.ssh.Identity.from_buffer(opened)
+    except pyrage.IdentityError:
+        raise _no_ssh_identity(path) from None
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return Identity(
         public.decode(),
-        (untrusted.decode("ascii"),),
+        (opened.decode("ascii"),),
         key.private_bytes_raw() if isinstance(key, Ed25519PrivateKey) else None,
+    )
+
+
+def _ssh_key(untrusted: bytes, path: Path, ask: Ask | None) -> tuple[SSHPrivateKeyTypes, bool]:
+    """The private key of a file of OpenSSH, and whether it is under a passphrase."""
+    try:
+        return serialization.load_ssh_private_key(untrusted, password=None), False
+    except TypeError:
+        # It is under a passphrase.
+        pass
+    except ValueError:
+        raise _no_ssh_identity(path) from None
+    except UnsupportedAlgorithm:
+        raise InvalidRequestError(
+            f"The SSH identity {path} is of a kind, or under a cipher, that is not known here: one is of "
+            "Ed25519 or RSA, and 'ssh-keygen -p -Z aes256-ctr' encrypts it so that it is known."
+        ) from None
+    if ask is None:
+        raise InvalidRequestError(f"The SSH identity {path} is protected by a passphrase.")
+    try:
+        return serialization.load_ssh_private_key(untrusted, password=ask().encode()), True
+    except (ValueError, TypeError, InvalidTag):
+        raise InvalidRequestError(f"The passphrase does not open the SSH identity {path}.") from None
+
+
+def _no_ssh_identity(path: Path) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{path} is no SSH identity that can be used: one is of Ed25519 or RSA, in OpenSSH's own form."
     )

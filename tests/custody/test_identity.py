@@ -187,10 +187,48 @@ def test_an_ssh_key_opens_what_age_sealed_to_it(tmp_path: Path, kind: str, signs
     assert opened.stdout == b"another"
 
 
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+@pytest.mark.parametrize("cipher", ["aes256-ctr", "aes256-gcm@openssh.com"])
+def test_an_ssh_key_under_a_passphrase_opens_with_it_and_with_nothing_else(
+    tmp_path: Path, kind: str, cipher: str
+) -> None:
+    """As ssh-keygen encrypts it; it is asked once, and what is opened stays in memory."""
+    path, passphrase = tmp_path / "id", "correct hörse"
+    options = ("-t", kind, "-N", passphrase, "-Z", cipher)
+    subprocess.run(["ssh-keygen", "-q", *options, "-f", path], check=True)
+    before = path.read_bytes()
+    asked: list[str] = []
+
+    def ask() -> str:
+        asked.append("asked")
+        return passphrase
+
+    identity = read_identity(path, ask)
+    assert asked == ["asked"]
+    assert (path.read_bytes(), sorted(each.name for each in tmp_path.iterdir())) == (
+        before,
+        ["id", "id.pub"],
+    )
+    assert checked_public_key((tmp_path / "id.pub").read_text()) == identity.public_key
+    sealed = subprocess.run(
+        ["age", "-R", tmp_path / "id.pub"], input=b"a report", capture_output=True, check=True
+    )
+    assert identity.decrypt(sealed.stdout) == b"a report"
+    if kind == "ed25519":
+        assert len(identity.sign(b"a decision")) == 64
+    assert identity.secret_keys[0] not in repr(identity)
+    for wrong in ("wrong horse", ""):
+        with pytest.raises(InvalidRequestError, match="does not open"):
+            read_identity(path, lambda wrong=wrong: wrong)  # type: ignore[misc]
+    with pytest.raises(InvalidRequestError, match="protected by a passphrase"):
+        read_identity(path)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("-t", "ed25519", "-N", "secret"), "protected by a passphrase"),
+        (("-t", "rsa", "-N", "secret", "-m", "PEM"), "in OpenSSH's own form"),
         (("-t", "ecdsa", "-N", ""), "Ed25519 or RSA"),
     ],
 )
@@ -200,6 +238,13 @@ def test_an_ssh_key_that_cannot_be_used_is_refused_with_the_mend(
     subprocess.run(["ssh-keygen", "-q", *options, "-f", tmp_path / "id"], check=True)
     with pytest.raises(InvalidRequestError, match=said):
         read_identity(tmp_path / "id")
+
+
+def test_an_ssh_key_under_a_cipher_that_is_not_known_is_refused_with_the_mend(tmp_path: Path) -> None:
+    options = ("-t", "ed25519", "-N", "secret", "-Z", "chacha20-poly1305@openssh.com")
+    subprocess.run(["ssh-keygen", "-q", *options, "-f", tmp_path / "id"], check=True)
+    with pytest.raises(InvalidRequestError, match="ssh-keygen -p -Z aes256-ctr"):
+        read_identity(tmp_path / "id", lambda: "secret")
 
 
 def test_an_ssh_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
