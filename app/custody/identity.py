@@ -286,6 +286,12 @@ def _parse(untrusted: bytes, path: Path) -> Identity:
         secrets = [pyrage.x25519.Identity.from_str(line) for line in lines if line.startswith(_SECRET_PREFIX)]
     except (UnicodeDecodeError, pyrage.IdentityError):
         raise InvalidRequestError(f"{path} is no identity file.") from None
+    if not secrets and any(line.startswith(_PLUGIN_PREFIX) for line in lines):
+        raise InvalidRequestError(
+            f"{path} holds an identity of an age plugin, and Cordon runs none. 'cordon report export ID "
+            "--out report.age' and 'age -d -i' open a report with it; what decides is a key of 'cordon "
+            "custodian keygen', or an SSH key."
+        )
     if not secrets:
         raise InvalidRequestError(f"{path} holds no identity; one is a line 'AGE-SECRET-KEY-1...'.")
     seeds = [line.removeprefix(_SIGNING_COMMENT) for line in lines if line.startswith(_SIGNING_COMMENT)]
