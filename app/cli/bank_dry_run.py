@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from app.banks.dry_run import DryRun, dry_run
 from app.banks.importing import ListFile
-from app.cli.console import FailedError, emit_json, emit_table, printable, say
+from app.cli.console import FailedError, UsageError, emit_json, emit_table, printable, say
 from app.cli.importing import read_signals
 from app.cli.state import open_state
 from app.media import BankAction, SignalType, tier_of
@@ -17,11 +17,14 @@ def show(name: str, threshold: int | None, listed: ListFile | None, *, as_json: 
     """Try a bank and tell what it would match.
 
     Raises:
+        UsageError: the list is bad, or holds nothing to try.
         FailedError: nothing was kept to try it on.
     """
     values = None
     if listed is not None:
         values = [each.value for each in read_signals(listed) if each.type is SignalType.PDQ]
+        if not values:
+            raise UsageError("the list holds no PDQ values, and nothing else can be tried")
     with _progress() as progress:
         tried = asyncio.run(_dry_run(name, threshold, values, progress))
     if not tried.media:

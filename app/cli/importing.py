@@ -58,10 +58,10 @@ def remove_file(name: str, listed: ListFile) -> None:
     Raises:
         UsageError: the list is bad; nothing was removed.
     """
-    with rereadable(listed) as list_file, _told("nothing was removed"):
+    with rereadable(listed) as list_file, _told("nothing was removed"), _progress() as progress:
         list_file.checked()
         signals = [signal for chunk in list_file.chunks() for signal in chunk.signals]
-        asyncio.run(_remove(name, signals, listed.origin))
+        asyncio.run(_remove(name, signals, listed.origin, progress))
 
 
 def read_signals(listed: ListFile) -> list[NewSignal]:
@@ -163,15 +163,23 @@ def _tell_imported(name: str, imported: Imported) -> None:
     say(f"{imported.added} signals are new in bank {printable(name)}{there}")
 
 
-async def _remove(name: str, signals: list[NewSignal], origin: Origin | None) -> None:
+async def _remove(name: str, signals: list[NewSignal], origin: Origin | None, progress: Progress) -> None:
     async with open_state() as database:
-        async with database.begin() as connection:
-            changed = await banks.remove(connection, name, signals, by=BY, origin=origin)
+        parts = []
+        # A part at a time, so that no report waits long for the database. What a crash leaves over is removed
+        # when it is tried again, and matches until then.
+        for begin in range(0, len(signals), SMALL_CHANGE):
+            some = signals[begin : begin + SMALL_CHANGE]
+            async with database.begin() as connection:
+                parts.append(await banks.remove(connection, name, some, by=BY, origin=origin))
+            progress("withdraw", begin + len(some), len(signals))
         await entry_marks.release_reports(database)
-        kept = f"; {changed.kept} stay, as another source stands by them" if changed.kept else ""
-        there = f"; {changed.unchanged} were not in it" if changed.unchanged else ""
-        say(f"{changed.changed} signals are removed from bank {printable(name)}{kept}{there}")
-        await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
+        removed, kept = sum(part.changed for part in parts), sum(part.kept for part in parts)
+        absent = len(signals) - removed - kept
+        stay = f"; {kept} stay, as another source stands by them" if kept else ""
+        there = f"; {absent} were not in it" if absent else ""
+        say(f"{removed} signals are removed from bank {printable(name)}{stay}{there}")
+        await _wait(database, parts[-1].generation, SMALL_CHANGE_SECONDS)
 
 
 async def _create_test_bank(name: str) -> None:

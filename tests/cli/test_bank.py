@@ -187,12 +187,31 @@ def test_a_bank_whose_last_entry_is_disabled_is_shown_as_emptied(banked: Cordon)
     assert "1 md5; emptied: all disabled" in banked("bank", "list").out.decode()
 
 
-def test_a_large_list_is_imported_whole(banked: Cordon) -> None:
-    """More than one transaction holds, and still all of it is there at once."""
+def test_a_large_list_is_imported_whole_and_removed_in_parts(banked: Cordon) -> None:
+    """More than one transaction holds, and still all of it is there at once.
+
+    A removal lets reports in between: none waits until all of it is done.
+    """
     values = "\n".join(f"{number:040x}" for number in range(1, 30_002))
     ran = banked("bank", "import", "known", "-", stdin=values.encode())
     assert ran.code == 0, ran.err
     assert held(banked) == {"sha1": 30_001}
+    some = "\n".join(values.splitlines()[:20_001] + MD5S[:2])
+    ran = banked("bank", "remove", "known", "-", stdin=some.encode())
+    assert ran.code == 0, ran.err
+    assert "20001 signals are removed from bank known; 2 were not in it" in ran.err
+    assert held(banked) == {"sha1": 10_000}
+    told = banked("bank", "history", "known", "--json").documents
+    removals = [each["entries"] for each in told if each["what"] == "signals_removed"]
+    assert sum(removals) == 20_001
+    assert max(removals) <= 10_000
+
+
+def test_a_list_without_pdq_is_not_tried(banked: Cordon) -> None:
+    """Else it would be said to match nothing."""
+    tried = banked("bank", "dry-run", "known", "--list", "-", stdin=MD5S[0].encode())
+    assert (tried.code, tried.out) == (2, b"")
+    assert "no PDQ values" in tried.err
 
 
 def test_files_are_hashed_without_any_state(cordon: Cordon) -> None:
