@@ -96,8 +96,7 @@ class Worker:
             OSError: it is gone.
             WorkerGoneError: it ended or spoke without being asked.
         """
-        with contextlib.suppress(BlockingIOError):
-            self._channel.recv(1, socket.MSG_PEEK)
+        if self._speaks():
             raise WorkerGoneError
         self.media += 1
         self._medium_bytes = size
