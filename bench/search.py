@@ -333,10 +333,11 @@ def flipped(rng: np.random.Generator, values: Values, most: int) -> Values:
 
 
 def timed_search(search: HammingIndex, query: Values, threshold: int = PDQ_DEFAULT_THRESHOLD) -> float:
-    """How long a look-up takes, in milliseconds."""
+    """How long a look-up takes, in milliseconds, as a gate does it: what is near comes some at a time."""
     queries = query.reshape(-1, PDQ_BYTES)
     began = time.thread_time()
-    search.search(queries, threshold)
+    for _ in search.pieces(queries, threshold):
+        pass
     return (time.thread_time() - began) * 1000
 
 
