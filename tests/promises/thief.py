@@ -78,7 +78,9 @@ async def read(database: Database, folder: Path, worker_key: Path) -> dict[str, 
     found = [pyrage.x25519.Identity.from_str(key) for key in set(SECRET_KEY.findall(everything))]
     # What it forged itself opens with its own key.
     opened = [text for file in sealed if (text := _opened(file, found)) not in {None, XML}]
-    guessed = [1 for file in sealed for word in _words(loot) if _opens_with(file, word)]
+    # Only where a passphrase opens it at all is guessing one of any use.
+    guessable = [file for file in sealed if b"\n-> scrypt " in file]
+    guessed = [1 for file in guessable for word in _words(loot) if _opens_with(file, word)]
     return {
         "loot": everything,
         "sealed": len(sealed),
