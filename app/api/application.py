@@ -29,7 +29,7 @@ _DESCRIPTION: Final = (
     "and hands on only what is clear. Every route but `/livez`, `/readyz` and `/metrics` needs a token: "
     "`Authorization: Bearer <token>`, or Basic with the token as the password; any path and method without "
     "one is 401. With one, a path that is not here is 404, and a method that is not served there 405 with "
-    "`Allow`; one that HTTP does not know is 400, like all that is no request of HTTP/1.1 or 1.0. The three "
+    "`Allow`; what is no request of HTTP/1.1 or 1.0 is 400. The three "
     "health routes answer HEAD too. This document is `/openapi.json`. Every answer has a "
     "`Cordon-Request-Id`, which stands in the log too."
 )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,6 +27,11 @@ MAX_PIPELINED: Final = 8
 """Requests that may wait on a connection for the answer to an earlier one."""
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+_METHODS: Final = frozenset(b"GET HEAD POST PUT DELETE PATCH OPTIONS TRACE CONNECT".split())
+_OTHER_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?= )")
+_UNSERVED_METHOD: Final = b"UNLINK"
+"""Stands for all methods that are not in ``_METHODS``: the parser knows a list, and we serve none of them."""
 
 
 class _PatientCycle(httptools_impl.RequestResponseCycle):
@@ -70,6 +76,7 @@ class GateProtocol(httptools_impl.HttpToolsProtocol):
 
     _head_timer: asyncio.TimerHandle | None = None
     _bytes_since_progress = 0
+    _amid_message = False
     cycle: _PatientCycle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -82,6 +89,8 @@ class GateProtocol(httptools_impl.HttpToolsProtocol):
         if self._idle and self._head_timer is None:
             self._await_head()
         self._bytes_since_progress += len(data)
+        if not self._amid_message:
+            data = _with_a_known_method(data)
         super().data_received(data)
         if not self._idle:
             self._stop_waiting()
@@ -92,6 +101,11 @@ class GateProtocol(httptools_impl.HttpToolsProtocol):
         """Forget the wait."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Begin to read a head."""
+        self._amid_message = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin to answer.
@@ -121,6 +135,7 @@ class GateProtocol(httptools_impl.HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that a body is whole."""
         self._bytes_since_progress = 0
+        self._amid_message = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -198,6 +213,14 @@ class GateProtocol(httptools_impl.HttpToolsProtocol):
         )
         # In one piece, since hanging up on a sender who is still at it may cost the pieces after the first.
         self.transport.write(head + body)
+
+
+def _with_a_known_method(data: bytes) -> bytes:
+    """The beginning of a head, so that a method of any name is answered as one that is not served."""
+    found = _OTHER_METHOD.match(data)
+    if found is None or found[0] in _METHODS:
+        return data
+    return _UNSERVED_METHOD + data[found.end() :]
 
 
 def _length(header: tuple[bytes, bytes]) -> int:
