@@ -291,7 +291,10 @@ async def announced(database: Database, banks: CurrentBanks, role: str) -> Async
     presence = Presence(await processes.register(database, role))
 
     async def beat() -> None:
-        await processes.heartbeat(database, presence.process_id, banks.generation)
+        try:
+            await processes.heartbeat(database, presence.process_id, banks.generation)
+        except processes.ForgottenError:
+            await processes.register(database, role, presence.process_id)
         async with database.connect() as connection:
             live = await processes.live(connection)
         presence.gates = max(sum(process.role == processes.GATE for process in live), 1)

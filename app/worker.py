@@ -78,6 +78,8 @@ async def work(settings: Settings) -> int:
                 await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
+                    status = banks.status()
+                    await banks_in_store.prune_old(database, status.snapshot_generation or status.generation)
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 break

@@ -166,6 +166,8 @@ def canonical(rgb: NDArray[np.uint8]) -> tuple[bytes, int]:
     """
     height, width = rgb.shape[:2]
     rows = strip_rows(width)
+    # A view of a part of a picture has gaps between its rows.
+    rgb = np.ascontiguousarray(rgb)
 
     def strips() -> Iterator[NDArray[np.uint8]]:
         for top in range(0, height, rows):

@@ -53,6 +53,9 @@ NOT_SUPPRESSING: Final = (
 MAX_REASON_CHARACTERS: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEPT_REMOVED: Final = timedelta(days=1)
+"""How long a removed entry stays in the database, for processes that have not heard of its removal."""
+
 _SWEPT_AT_ONCE: Final = 20_000
 
 
@@ -579,6 +582,25 @@ async def sweep(database: Database) -> int:
     await entry_marks.sweep(database)
     await entry_days.sweep(database)
     return swept
+
+
+async def prune_old(database: Database, built: int) -> int:
+    """Delete for good what was removed over a day ago; tells how many entries.
+
+    Args:
+        database: where the banks are.
+        built: generation of the newest snapshot; what it still needs to be told of removals is kept.
+    """
+    pruned_already = select(index_state.c.pruned_generation).scalar_subquery()
+    of_old = select(func.max(changes.c.generation)).where(
+        changes.c.removed > 0,
+        changes.c.at < datetime.now(UTC) - KEPT_REMOVED,
+        changes.c.generation <= built,
+        changes.c.generation > pruned_already,
+    )
+    async with database.connect() as connection:
+        generation: int | None = await connection.scalar(of_old)
+    return 0 if generation is None else await prune(database, generation)
 
 
 async def prune(database: Database, generation: int) -> int:

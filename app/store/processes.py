@@ -40,13 +40,25 @@ class Process:
     generation: int
 
 
-async def register(database: Database, role: str) -> str:
+class ForgottenError(NotReadyError):
+    """The database knows no such process: it was silent for a day, or a backup was put in place."""
+
+    def __init__(self) -> None:
+        super().__init__("this process is not registered; it may have been stopped for a day")
+
+
+async def register(database: Database, role: str, process_id: str | None = None) -> str:
     """Announce this process and forget those long gone; gives the id that its heartbeats go by.
+
+    Args:
+        database: where it is announced.
+        role: ``serve``, ``worker`` or ``cli``.
+        process_id: the id that it had, if it was forgotten.
 
     Raises:
         NotReadyError: the database cannot be written.
     """
-    process_id, now = str(ULID()), datetime.now(UTC)
+    process_id, now = process_id or str(ULID()), datetime.now(UTC)
     async with database.begin() as connection:
         await connection.execute(delete(processes).where(processes.c.seen_at < now - _FORGOTTEN_AFTER))
         await connection.execute(
@@ -59,7 +71,8 @@ async def heartbeat(database: Database, process_id: str, generation: int) -> Non
     """Tell that this process lives and which generation it has in force; it is a durable write.
 
     Raises:
-        NotReadyError: the database cannot be written, or this process was forgotten.
+        ForgottenError: this process has to register again; nothing was written.
+        NotReadyError: the database cannot be written.
     """
     async with database.begin() as connection:
         beat = (
@@ -68,7 +81,7 @@ async def heartbeat(database: Database, process_id: str, generation: int) -> Non
             .values(seen_at=datetime.now(UTC), generation=generation)
         )
         if (await connection.execute(beat)).rowcount != 1:
-            raise NotReadyError("this process is not registered; it may have been stopped for a day")
+            raise ForgottenError
 
 
 async def unregister(database: Database, process_id: str) -> None:

@@ -137,6 +137,12 @@ def test_the_reference_followed_strip_by_strip_is_pdqhash(
     assert pdq.reference(*shape, strips) == pdq_of(Image.fromarray(rgb))
 
 
+def test_a_part_of_a_picture_hashes_as_its_copy() -> None:
+    """Though its rows do not follow on each other in memory."""
+    part = noise(np.random.default_rng(5), 300, 400)[20:220, 30:330]
+    assert pdq.canonical(part) == pdq.canonical(part.copy())
+
+
 def test_a_large_picture_that_ties_is_hashed_as_pdqhash_does_in_little_memory() -> None:
     rgb = flat(np.random.default_rng(6), 1030, 1010)
     downsampler = pdq.Downsampler(1030, 1010)

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from app.settings import StoreSettings
+from app.store import schema
+from app.store.database import open_current
 from tests.gates import Prepared, RunningGate, fill_bank, prepare, running_gate, signals_of, wait_for
 from tests.journeys.conftest import BANKED, EDITED, HARMLESS
 from tests.worlds import MediaHost
@@ -68,6 +71,23 @@ def test_the_status_tells_what_is_in_force(gate: RunningGate) -> None:
     assert status["banks"]["banks"]
     assert {"control", "required", "in_force", "detail"} == set(status["controls"][0])
     assert len(status["processes"]) >= 1
+
+
+def test_a_gate_that_the_database_forgot_announces_itself_again(gate: RunningGate) -> None:
+    """As after a day of sleep, or when a backup is put in place; it need not be started anew."""
+
+    async def forget() -> None:
+        async with open_current(gate.prepared.store) as database, database.begin() as connection:
+            assert (await connection.execute(delete(schema.processes))).rowcount >= 1
+
+    def announced() -> set[str]:
+        live = gate.client("ops").get("/v1/status").json()["processes"]
+        return {process["id"] for process in live if process["role"] == "serve"}
+
+    before = announced()
+    asyncio.run(forget())
+    wait_for(lambda: announced() == before, 10)
+    wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == 200, 10)
 
 
 def test_metrics_count_without_telling(gate: RunningGate, host: MediaHost) -> None:

@@ -640,3 +640,25 @@ def test_signals_and_staged_imports_show_no_value_when_printed() -> None:
     assert signal(1).value.hex() not in repr(signal(1))
     assert str(signal(1).value)[2:-1] not in repr([signal(1)])
     assert "Staged" in Staged.__name__
+
+
+async def test_what_was_removed_is_deleted_a_day_later_unless_a_snapshot_needs_to_hear_of_it(
+    database: Database,
+) -> None:
+    await make(database)
+    await add(database, some(1, 2, 3))
+    first = (await remove(database, some(1))).generation
+    second = (await remove(database, some(2))).generation
+    assert await banks.prune_old(database, second) == 0
+    async with database.begin() as connection:
+        await connection.execute(
+            update(schema.changes).values(at=datetime.now(UTC) - banks.KEPT_REMOVED - timedelta(minutes=1))
+        )
+    third = (await remove(database, some(3))).generation
+    assert await banks.prune_old(database, first) == 1
+    assert await banks.prune_old(database, third) == 1
+    assert await banks.prune_old(database, third) == 0
+    async with database.connect() as connection:
+        left = await connection.execute(select(schema.entries.c.removed_generation))
+        assert left.scalars().all() == [third]
+    assert (await head(database)).pruned_generation == second

@@ -49,8 +49,16 @@ async def test_processes_long_gone_are_forgotten_when_another_starts(database: D
 
 
 async def test_a_heartbeat_that_writes_nothing_is_no_proof(database: Database) -> None:
-    with pytest.raises(NotReadyError, match="not registered"):
+    with pytest.raises(processes.ForgottenError, match="not registered"):
         await processes.heartbeat(database, "01JNOBODY", 1)
+
+
+async def test_a_process_that_was_forgotten_registers_again_under_its_id(database: Database) -> None:
+    process_id = await processes.register(database, "serve")
+    await processes.unregister(database, process_id)
+    assert await processes.register(database, "serve", process_id) == process_id
+    await processes.heartbeat(database, process_id, 3)
+    assert await _live(database) == [(process_id, "serve", 3)]
 
 
 async def test_a_heartbeat_fails_when_the_database_cannot_be_written(database: Database) -> None:
