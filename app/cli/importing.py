@@ -271,7 +271,8 @@ def _progress() -> Iterator[Progress]:
             if step != shown:
                 counts.reset(task, description=f"{step}ing")
             shown = step
-            counts.update(task, description=f"{step}ing", completed=done, total=most)
+            # Drawn at once: a step that is over before the bar's next turn would not be seen.
+            counts.update(task, description=f"{step}ing", completed=done, total=most, refresh=True)
 
         yield show
 

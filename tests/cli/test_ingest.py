@@ -221,7 +221,8 @@ def test_a_terminal_gets_a_closing_table_and_a_pipe_its_results(listed: Cordon) 
 def test_an_interrupt_is_exit_130_at_once(listed: Cordon) -> None:
     """Even while a pipe that never ends is waited for."""
     process = subprocess.Popen(
-        [CORDON, "ingest", "--bank", "list.csv", "harmless.jpg", "-"],
+        # A shell's background job, as these tests may be part of, ignores interrupts, and so would this.
+        ["env", "--default-signal=INT", CORDON, "ingest", "--bank", "list.csv", "harmless.jpg", "-"],
         cwd=listed.home,
         env=listed.environment | {"PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
