@@ -1,6 +1,6 @@
 """The controls that keep media in RAM and decoders locked: which there are, and which are in force.
 
-With them stands whether the search is the compiled one: no protection, and never required.
+With them stands whether search and hashing are the compiled ones: no protection, and never required.
 
 Each is read from where it holds (the kernel, or what a decoder found by trying), never assumed because it
 was asked for. ``cordon doctor``, ``/v1/status``, the start-up line and the metrics all show this one table.
@@ -15,9 +15,10 @@ from typing import Final
 
 from app import kernel
 from app.custody.roster import RosterFile
+from app.hashing import engine as hashing_engine
 from app.hashing.lock import Lock
 from app.hashing.sandbox import Sandbox
-from app.matching import engine
+from app.matching import engine as matching_engine
 from app.settings import Settings
 
 _PROC: Final = Path("/proc")
@@ -67,7 +68,8 @@ def controls(sandbox: Sandbox, settings: Settings) -> tuple[Control, ...]:
         _core_pattern(),
         _pins(RosterFile(settings.roster_path)),
         _worker_key(settings),
-        _compiled_search(),
+        _compiled("compiled_search", matching_engine.COMPILED, "look-ups in large banks"),
+        _compiled("compiled_hashing", hashing_engine.COMPILED, "pictures"),
     )
 
 
@@ -155,11 +157,14 @@ def _core_pattern() -> Control:
     return Control(name, False, True, "the host pipes core dumps to no program")
 
 
-def _compiled_search() -> Control:
-    detail = "the compiled search is in use"
-    if not engine.COMPILED:
-        detail = "results are the same, several times as slow: install Cordon where there is a C compiler"
-    return Control("compiled_search", False, engine.COMPILED, detail)
+def _compiled(name: str, compiled: bool, what: str) -> Control:  # noqa: FBT001 - as it was found
+    detail = "the compiled loops are in use"
+    if not compiled:
+        detail = (
+            f"the same results, but {what} take several times as long: install Cordon where there is a C "
+            "compiler ('make clean setup' does it anew)"
+        )
+    return Control(name, False, compiled, detail)
 
 
 def _swap() -> str:

@@ -30,6 +30,7 @@ REPORTED = {
     "custodians_pinned",
     "worker_key_out_of_reach",
     "compiled_search",
+    "compiled_hashing",
 }
 NOWHERE = Settings(store=StoreSettings(state_dir=Path("nowhere")))
 
@@ -134,7 +135,12 @@ def test_a_gate_contained_as_docker_does_it_has_every_required_control(user: int
     found = run(jail.contained(gate(program), user=user))
     assert found["shape"]["format"] == "bmp"
     missing = {"memory_locked_or_no_swap"} if found["swap"] else set()
-    of_the_machine = {"core_pattern_not_piped", "compiled_search", "worker_key_out_of_reach"}
+    of_the_machine = {
+        "core_pattern_not_piped",
+        "compiled_search",
+        "compiled_hashing",
+        "worker_key_out_of_reach",
+    }
     assert in_force(found) - of_the_machine == REQUIRED - missing
 
 

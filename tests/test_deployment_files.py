@@ -286,12 +286,20 @@ def test_a_wheel_carries_the_migrations_the_command_and_the_compiled_loops(tmp_p
 
 
 WITHOUT = """
+from pathlib import Path
 import numpy as np
+from app.controls import controls
 from app.hashing import engine as hashing, scan
 from app.matching import engine
+from app.hashing.sandbox import Sandbox
 from app.matching.hamming import HammingIndex
+from app.settings import HashingSettings, Settings, StoreSettings
 assert not engine.COMPILED and engine.ENGINE is engine.fallback
 assert not hashing.COMPILED and hashing.ENGINE is hashing.fallback
+nowhere = Settings(store=StoreSettings(state_dir=Path("nowhere")))
+told = {each.control: each for each in controls(Sandbox(HashingSettings()), nowhere)}
+for name in ("compiled_search", "compiled_hashing"):
+    assert not told[name].in_force and not told[name].required and "C compiler" in told[name].detail
 scan.preload()
 values = np.random.default_rng(1).integers(0, 256, (9_000, 32), np.uint8)
 print(HammingIndex.build(values).search(values[7:8], 31).entries.tolist())
