@@ -1,6 +1,7 @@
 """The banks in force follow the store: soon, whole, and never older or emptier than they were."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -62,9 +63,9 @@ class SwitchedStore:
     async def changes(self, since: int) -> Changes:
         return await self._answer().changes(since)
 
-    async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
-        async for some in self._answer().entries(of, generation):
-            yield some
+    def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
+        # The generator itself: one around it would leave it, and its connection, open when it is closed.
+        return self._answer().entries(of, generation)
 
 
 @pytest.fixture
@@ -469,10 +470,11 @@ async def test_closing_gives_up_a_build_and_leaves_the_last_good_snapshot(
     entries = switched.reader.entries
 
     async def endless(of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
-        async for some in entries(of, generation):
-            yield some
-            reached.set()
-            await asyncio.Event().wait()
+        async with contextlib.aclosing(entries(of, generation)) as chunks:
+            async for some in chunks:
+                yield some
+                reached.set()
+                await asyncio.Event().wait()
 
     switched.entries = endless  # type: ignore[method-assign]
     await add(database, *range(100, 130))

@@ -56,7 +56,11 @@ def started_forker() -> Iterator[Forker]:
     command = [sys.executable, "-m", __name__, str(theirs.fileno())]
     # One thread in all: a fork copies no others.
     single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | single)
+    # In a session of its own it has no terminal to ask for passphrases on, not even where a person runs
+    # these tests.
+    process = subprocess.Popen(
+        command, pass_fds=[theirs.fileno()], env=os.environ | single, start_new_session=True
+    )
     theirs.close()
     try:
         with ours:

@@ -16,6 +16,8 @@ from tests.worlds import MediaHost, NameServer
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 EXAMPLES_OF_EACH = 10
+LIMIT_SECONDS = 240
+"""Several times what one run takes; more would be a request that is never answered."""
 SEED = 20261122
 
 
@@ -63,6 +65,7 @@ def run_schemathesis(gate: RunningGate, token: str, host: MediaHost, folder: Pat
             f"--max-examples={EXAMPLES_OF_EACH}",
             f"--seed={SEED}",
             "--generation-database=none",
+            "--request-timeout=30",
             "--no-color",
             *options,
         ],
@@ -71,6 +74,7 @@ def run_schemathesis(gate: RunningGate, token: str, host: MediaHost, folder: Pat
         capture_output=True,
         text=True,
         check=False,
+        timeout=LIMIT_SECONDS,
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
 
