@@ -28,6 +28,14 @@ def cybertip_double(
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="NCMEC's schema, to check with too."),
     ] = None,
+    error_status: Annotated[
+        int,
+        typer.Option(
+            min=200,
+            max=599,
+            help="HTTP status of answers that are no success; the real one was seen with 400 and 200.",
+        ),
+    ] = 400,
 ) -> None:
     """Run a stand-in for NCMEC's CyberTipline. Nothing that it gets leaves this machine; nothing is filed.
 
@@ -55,7 +63,8 @@ def cybertip_double(
     from app.filing.cybertip_double.serving import serve
 
     log.configure("warning")
-    application = Application(Service(load(xsd) if xsd is not None else None), user, password)
+    service = Service(load(xsd) if xsd is not None else None)
+    application = Application(service, user, password, error_status)
 
     def tell(url: str) -> None:
         say("this is a DOUBLE of the CyberTipline: nothing is filed, and nothing leaves this machine")

@@ -115,7 +115,7 @@ def _keep_examples(command: TyperCommand | TyperGroup) -> None:
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(
         "\b\n" + textwrap.indent(textwrap.dedent(text), "    ")
-        if text.lstrip().startswith("cordon ")
+        if text.lstrip().startswith(("cordon ", "curl "))
         else text
         for text in paragraphs
     )

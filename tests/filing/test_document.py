@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -272,6 +273,53 @@ def test_what_a_custodian_adds_never_replaces_what_was_seen() -> None:
     assert texts(report, "internetDetails/webPageIncident/url") == [URL]
 
 
+@pytest.mark.parametrize(
+    ("lacks", "added"),
+    [
+        ("uploaded_at", {"uploaded_at": "2026-01-31T12:00:00Z", "account_id": "4711"}),
+        ("received_at", {"received_at": "2026-01-31T12:00:00Z", "account_id": "4711"}),
+        ("fetched_at", {"fetched_at": "2026-01-31T12:00:00Z"}),
+    ],
+)
+def test_a_time_that_a_custodian_adds_is_not_said_to_be_told_or_seen_by_another(
+    lacks: str, added: dict[str, str]
+) -> None:
+    """Neither the platform nor Cordon told it, and the authority must know who did."""
+    incomplete = opened(url=URL if lacks == "fetched_at" else None)
+    incomplete["provenance"].pop(lacks, None)
+    report = built(incomplete, said=Said(provenance=added))
+    assert text_of(report, "incidentSummary/incidentDateTime") == "2026-01-31T12:00:00Z"
+    words = text_of(report, "incidentSummary/incidentDateTimeDescription")
+    assert words.endswith("as a person of the reporter added it.")
+    lines = text_of(report, "additionalInfo").splitlines()
+    assert [line for line in lines if "2026-01-31" in line] == [f"Added {lacks}: 2026-01-31T12:00:00Z"]
+
+
+def test_an_account_id_that_its_element_cannot_hold_stands_in_the_text_too() -> None:
+    """What is cut off names another account."""
+    account_id = "a" * 256
+    report = built(opened(url=None, account_id=account_id))
+    assert text_of(report, "personOrUserReported/espIdentifier") == "a" * 255
+    assert text_of(report, "personOrUserReported/additionalInfo") == f"Account id: {account_id}"
+
+
+def test_an_address_that_is_no_valid_url_is_told_before_a_hundred_sightings() -> None:
+    """Without it nobody knows where to look, and the room for text is short."""
+    sightings = [opened(url=None, account_id="4711", source_url="magnet:?xt=urn") for _ in range(100)]
+    for number, sighting in enumerate(sightings):
+        sighting["provenance"]["received_at"] = f"2026-01-31T12:{number // 60:02}:{number % 60:02}Z"
+    text = text_of(built(*sightings), "additionalInfo")
+    assert "Left out for want of room" in text
+    assert "URL not valid as such: magnet:?xt=urn" in text
+
+
+def test_whom_to_ask_is_told_without_an_address_too() -> None:
+    """What an operator sets is not left out without a word."""
+    asked = replace(REPORTER, contact_first_name="Grace", contact_last_name="Hopper")
+    document = build([opened()], asked, Said(), role="voluntary", preservation=None, now=datetime.now(UTC))
+    assert text_of(etree.fromstring(document), "reporter/contactPerson/lastName") == "Hopper"
+
+
 def test_the_texts_keep_within_their_limits() -> None:
     """What finds no room is counted, never cut in the middle and never sent too long."""
     document = opened(source_url="ftp://" + "a" * 2000, page_url="ftp://" + "b" * 2000)
@@ -290,13 +338,25 @@ def test_the_texts_keep_within_their_limits() -> None:
         ("https://localhost/legal", True),
         ("<name>", True),
         ("xxx", True),
+        ("TODO", True),
+        ("Example Company", True),
         ("Ada", False),
         ("ada@analytical.org", False),
+        ("Todorov", False),
+        ("Mastodon of the Lab", False),
+        ("admin@mastodon.social", False),
     ],
 )
 def test_placeholders_are_recognised(value: str, *, expected: bool) -> None:
     """Nobody files for real as Jane Doe."""
     assert is_placeholder(value) is expected
+
+
+def test_terms_of_service_may_give_an_example() -> None:
+    """Prose is a placeholder only if it begins as one."""
+    prose = "We may change methods, for example yours. Your name is kept."
+    assert replace(REPORTER, about=prose, terms_of_service=prose).placeholders == ()
+    assert replace(REPORTER, about="Lorem ipsum dolor").placeholders == ("CORDON_REPORTER_ABOUT",)
 
 
 def test_the_defaults_are_placeholders_all() -> None:

@@ -15,6 +15,7 @@ from tests.filing.double import XSD, Double, running_double
 from tests.stubs import stub
 
 XML = {"Content-Type": "text/xml; charset=utf-8"}
+SUPPLEMENTAL = "<fileRelevance>Supplemental Reported</fileRelevance>"
 REPORTER = Reporter("Ada", "Lovelace", "ada@analytical.org", "Analytical Society")
 
 
@@ -105,8 +106,21 @@ def test_a_file_is_described_only_after_its_upload(client: httpx.Client, sender_
     assert root.findtext("hash") == "45cd822043486089c55b2b67c9c2805e"
     more = '<originalFileHash hashType="PDQ">00</originalFileHash>'
     assert code(client.post("fileinfo", content=details(report_id, file_id, more), headers=XML)) == 0
-    wrong = "<fileRelevance>Reported</fileRelevance><fileName>late</fileName>"
-    assert code(client.post("fileinfo", content=details(report_id, file_id, wrong), headers=XML)) == 4100
+    for wrong in (
+        "<fileRelevance>Reported</fileRelevance><fileName>late</fileName>",
+        "<uploadedToEspTimestamp>2026-01-31</uploadedToEspTimestamp>",
+        "<fileViewedByEsp>perhaps</fileViewedByEsp>",
+        "<exifViewedByEsp>true</exifViewedByEsp>",
+        "<fileAnnotations><funny/></fileAnnotations>",
+        "<potentialMeme>true</potentialMeme><fileAnnotations><viral/></fileAnnotations>",
+        SUPPLEMENTAL + "<industryClassification>A1</industryClassification>",
+        "<industryClassification>C1</industryClassification>",
+        "<originalFileHash>00</originalFileHash>",
+        '<details type="OTHER"><nameValuePair><name>a</name><value>b</value></nameValuePair></details>',
+        2 * "<ipCaptureEvent><ipAddress>192.0.2.1</ipAddress></ipCaptureEvent>",
+    ):
+        answer = client.post("fileinfo", content=details(report_id, file_id, wrong), headers=XML)
+        assert code(answer) == 4100, wrong
     done = client.post("finish", files={"id": (None, report_id)})
     assert etree.fromstring(done.content).findtext("files/fileId") == file_id
     assert code(client.post("upload", files={"id": (None, report_id), "file": ("name", b"late")})) == 5102
@@ -201,6 +215,16 @@ def test_a_connection_breaks_before_or_after_the_work(
 def test_a_fault_that_is_not_known_is_refused(double: Double) -> None:
     for wrong in ({"call": "finish", "fault": "nothing"}, {"call": "none", "code": 1}, {"fault": "slow"}):
         assert double.steering.post("/double/faults", json=wrong).status_code == 400
+
+
+def test_its_failures_come_with_the_http_status_that_it_is_told() -> None:
+    """As the real one was recorded: 200 with a code that is no success."""
+    with (
+        running_double("--error-status", "200") as double,
+        httpx.Client(base_url=double.url, auth=("double", "double"), trust_env=False) as client,
+    ):
+        refused = client.post("finish", data={"id": "123"})
+        assert (refused.status_code, code(refused)) == (200, 5001)
 
 
 @pytest.mark.skipif(not XSD.exists(), reason="NCMEC's schema cannot be shipped")

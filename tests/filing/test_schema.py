@@ -10,7 +10,7 @@ from lxml import etree
 
 from app.context import parse_context
 from app.filing.cybertip import grammar, rules
-from app.filing.cybertip.document import CLASSIFICATIONS, INTENTS, Reporter, Said, build
+from app.filing.cybertip.document import INTENTS, Reporter, Said, build
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema, load
 from app.settings import SettingsError
@@ -76,7 +76,7 @@ def drawn_document(seed: int, now: datetime) -> bytes:
         incident_type=drawn.choice(rules.INCIDENT_TYPES),
         escalation=drawn.choice((None, "A child is in danger now.", "e" * 3000)),
         annotations=tuple(drawn.sample(rules.REPORT_ANNOTATIONS, drawn.randint(0, 3))),
-        classification=drawn.choice((None, *CLASSIFICATIONS)),
+        classification=drawn.choice((None, *rules.CLASSIFICATIONS)),
         intent=drawn.choice((None, *INTENTS)),
         note=drawn.choice((None, "n" * 1000, "Größe & <Maß>")),
         provenance_unknown="It is not known.",
@@ -180,3 +180,44 @@ def test_what_is_no_schema_is_refused_by_name(tmp_path: Any, content: bytes | No
 def test_xml_that_could_do_harm_is_not_read(untrusted: bytes) -> None:
     with pytest.raises(UnreadableError):
         read(untrusted)
+
+
+@pytest.mark.parametrize(
+    ("element", "expected"),
+    [
+        ("<emailIncident><emailAddress>ada@analytical.org</emailAddress></emailIncident>", "emailAddress"),
+        ("<emailIncident><emailAddress>s@a.org</emailAddress></emailIncident>", None),
+    ],
+)
+def test_an_address_of_a_mail_must_be_of_somebody_in_the_report_and_not_of_its_reporter(
+    element: str, expected: str | None
+) -> None:
+    """The server's rule, which its schema does not know."""
+    root = read(
+        f"<report><incidentSummary><incidentType>Child Sex Tourism</incidentType>"
+        f"<incidentDateTime>2026-01-31T12:00:00Z</incidentDateTime></incidentSummary>"
+        f"<internetDetails>{element}</internetDetails><reporter><reportingPerson>"
+        f"<email>ada@analytical.org</email></reportingPerson></reporter><personOrUserReported>"
+        f"<personOrUserReportedPerson><email>s@a.org</email></personOrUserReportedPerson>"
+        f"</personOrUserReported></report>".encode()
+    )
+    found = [problem.path.rpartition("/")[2] for problem in grammar.problems(root, datetime.now(UTC))]
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("notified", "expected"), [("2026-01-31T12:00:00Z", 0), ("2026-01-31T12:00:00+01:00", 1)]
+)
+def test_nobody_is_told_of_a_closed_account_before_it_is_closed(notified: str, expected: int) -> None:
+    """By the moment, whatever the offset."""
+    root = read(
+        f"<report><incidentSummary><incidentType>Child Sex Tourism</incidentType>"
+        f"<incidentDateTime>2026-01-31T12:00:00Z</incidentDateTime></incidentSummary>"
+        f"<reporter><reportingPerson><email>ada@analytical.org</email></reportingPerson></reporter>"
+        f'<personOrUserReported><accountPermanentlyDisabled disabledDate="2026-01-31T11:30:00Z" '
+        f'userNotifiedDate="{notified}">true</accountPermanentlyDisabled></personOrUserReported>'
+        f"</report>".encode()
+    )
+    found = [str(problem) for problem in grammar.problems(root, datetime.now(UTC))]
+    assert len(found) == expected
+    assert all("userNotifiedDate must not lie before disabledDate" in problem for problem in found)

@@ -7,6 +7,7 @@ Nothing is guessed: what no person said and no sighting tells is not in it.
 Sources: "CyberTipline Reporting API Technical Documentation" and its schema; 18 USC 2258A(b).
 """
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,6 @@ from app.errors import InvalidContextError, InvalidRequestError
 from app.filing.cybertip import rules
 from app.report.provenance import ADDABLE, Document, gaps, is_fetched, told_of
 from app.settings import FilingSettings
-
-CLASSIFICATIONS: Final = ("A1", "A2", "B1", "B2")
-"""The industry's classes: A prepubescent, B pubescent; 1 sex act, 2 lascivious exhibition (the schema's
-``industryClassification``; for companies that share hashes under NCMEC's agreement)."""
 
 INTENTS: Final = {
     "preferential": "malicious, preferential offender",
@@ -43,18 +40,14 @@ MAX_NOTE: Final = 1000
 PLACEHOLDER: Final = "placeholder"
 
 _OWN_ADDABLE: Final = frozenset({"requested_url", "host", "fetched_at", "received_at"})
-_PLACEHOLDER_WORDS: Final = (
-    PLACEHOLDER,
-    "changeme",
-    "change me",
-    "todo",
-    "lorem ipsum",
-    "jane doe",
-    "john doe",
-    "your name",
-    "your company",
-    "example",
+_PLACEHOLDER_WORDS: Final = re.compile(
+    rf"{PLACEHOLDER}|changeme|\bchange me\b|lorem ipsum|\b(jane|john) doe\b|\byour (name|company)\b"
+    r"|\bexample\b|^\W*todo\W*$"
 )
+"""Of values in small letters. Real names hold some of these letters, as Todorov and Mastodon do."""
+_FREE_TEXTS: Final = frozenset({"about", "terms_of_service"})
+"""Of a reporter; they may say "for example", and are placeholders only if they begin as one."""
+
 _PLACEHOLDER_DOMAINS: Final = (
     *("example.com", "example.org", "example.net"),
     *("example", "invalid", "test", "localhost", "local"),
@@ -99,7 +92,7 @@ class Reporter:
         return tuple(
             f"CORDON_REPORTER_{name.upper()}"
             for name in self.__dataclass_fields__
-            if (value := getattr(self, name)) is not None and is_placeholder(value)
+            if (value := getattr(self, name)) is not None and is_placeholder(value, prose=name in _FREE_TEXTS)
         )
 
 
@@ -111,7 +104,7 @@ class Said:
         incident_type: one of ``rules.INCIDENT_TYPES``.
         escalation: why it is urgent; any text here makes the authority treat it so.
         annotations: of ``rules.REPORT_ANNOTATIONS``.
-        classification: of ``CLASSIFICATIONS``.
+        classification: of ``rules.CLASSIFICATIONS``.
         intent: a key of ``INTENTS``.
         note: anything else that the authority should read.
         provenance: keys of ``ADDABLE`` that the sightings lack, added by the custodian.
@@ -134,7 +127,7 @@ class Said:
         _said("the incident type", self.incident_type, rules.one_of(*rules.INCIDENT_TYPES))
         for annotation in self.annotations:
             _said("an annotation", annotation, rules.one_of(*rules.REPORT_ANNOTATIONS))
-        _said("the classification", self.classification, rules.one_of(*CLASSIFICATIONS))
+        _said("the classification", self.classification, rules.one_of(*rules.CLASSIFICATIONS))
         _said("the intent", self.intent, rules.one_of(*INTENTS))
         _said("the reason to escalate", self.escalation, rules.text(rules.MAX_ESCALATION))
         _said("the note", self.note, rules.text(MAX_NOTE))
@@ -142,8 +135,13 @@ class Said:
         _check_added(self.provenance)
 
 
-def is_placeholder(value: str) -> bool:
-    """Whether a value of the reporter is one that examples use: nobody is reached by it."""
+def is_placeholder(value: str, *, prose: bool = False) -> bool:
+    """Whether a value of the reporter is one that examples use: nobody is reached by it.
+
+    Args:
+        value: of a setting.
+        prose: whether it is a text, in which such words may stand among others.
+    """
     lowered = value.strip().lower()
     if "@" in lowered or lowered.startswith(("http://", "https://")):
         host = lowered.rpartition("@")[2] if "@" in lowered else urlsplit(lowered).hostname or ""
@@ -154,7 +152,7 @@ def is_placeholder(value: str) -> bool:
         not lowered
         or (lowered.startswith("<") and lowered.endswith(">"))
         or (len(lowered) > 1 and len(set(lowered)) == 1)
-        or any(word in lowered for word in _PLACEHOLDER_WORDS)
+        or (_PLACEHOLDER_WORDS.match if prose else _PLACEHOLDER_WORDS.search)(lowered) is not None
     )
 
 
@@ -223,12 +221,17 @@ def _incident_summary(
 
 def _incident_time(first: Document, told: Mapping[str, str], now: datetime) -> tuple[datetime, str]:
     """When it happened as far as is known, before ``now``, and what that moment is."""
+    seen = told_of(first, {})
     if not is_fetched(first):
         uploaded = _moment(told.get("uploaded_at"))
         if uploaded is not None and _EARLIEST <= uploaded < now:
-            return uploaded, "The time of upload, as the platform told it."
-    arrived = _moment(told.get("fetched_at" if is_fetched(first) else "received_at"))
-    if arrived is None:
+            by = "the platform told" if "uploaded_at" in seen else "a person of the reporter added"
+            return uploaded, f"The time of upload, as {by} it."
+    arrival = "fetched_at" if is_fetched(first) else "received_at"
+    arrived = _moment(told.get(arrival))
+    if arrived is not None and arrival not in seen:
+        words = "The time when Cordon received the file, as a person of the reporter added it."
+    elif arrived is None:
         arrived, words = _moment(first.get("created_at")) or now, "The time when Cordon wrote the report."
     elif is_fetched(first):
         words = "The time when Cordon received the file from its host, not when it was uploaded there."
@@ -257,7 +260,7 @@ def _reporter(report: etree._Element, who: Reporter) -> None:
     _add(person, "lastName", who.last_name)
     _add(person, "phone", who.phone)
     _add(person, "email", who.email)
-    if who.contact_email is not None:
+    if who.contact_first_name or who.contact_last_name or who.contact_email:
         contact = etree.SubElement(reporter, "contactPerson")
         _add(contact, "firstName", who.contact_first_name)
         _add(contact, "lastName", who.contact_last_name)
@@ -278,8 +281,9 @@ def _account(
     here = not is_fetched(stubs[0])
     ids = _distinct(told, "account_id")
     names = _distinct(told, "account_name")
+    identifier = _short(ids[0], rules.MAX_ESP_IDENTIFIER) if here and ids else None
     if here:
-        _add(person, "espIdentifier", _short(ids[0] if ids else None, rules.MAX_ESP_IDENTIFIER))
+        _add(person, "espIdentifier", identifier)
         _add(person, "espService", _short(_first_of(told, "platform"), rules.MAX_ESP_SERVICE))
     for number, name in enumerate(names):
         _add(person, "displayName" if number else "screenName", _one_line(name))
@@ -291,7 +295,7 @@ def _account(
             _add_event(person, event)
     if not here:
         _add(person, "thirdPartyUserReported", "true")
-    lines = [("Account id", each) for each in ids if not here or each != ids[0]]
+    lines = [("Account id", each) for each in ids if each != identifier]
     lines += [("Profile", url) for url in _distinct(told, "profile_url") if rules.url(url) is not None]
     _add(person, "additionalInfo", _fit(lines))
 
@@ -397,9 +401,10 @@ def _report_lines(  # noqa: PLR0917 - the parts of the text, in its order
     if said.intent is not None:
         lines.append(("Apparent intent, as a person of the reporter judges", INTENTS[said.intent]))
     lines.append(("Note of the reporter", said.note))
-    for stub, each in zip(stubs, told, strict=True):
-        lines += _sighting_lines(stub, each)
     lines += [("URL not valid as such", url) for url in _urls(stubs, told) if rules.url(url) is not None]
+    for stub in stubs:
+        # What a person added stands above, marked as such.
+        lines += _sighting_lines(stub, told_of(stub, {}))
     uploaded = _moment(told[0].get("uploaded_at"))
     if uploaded is not None and not _EARLIEST <= uploaded < now:
         lines.append(("Uploaded, as told; implausible", told[0]["uploaded_at"]))

@@ -8,7 +8,7 @@ that Cordon never writes, ``associatedAccount`` alone is left out: schema and do
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
@@ -76,6 +76,8 @@ WORDS: Final[Mapping[str, str]] = {
     "reportingPerson/lastName": "the reporter's last name, CORDON_REPORTER_LAST_NAME,",
     "reportingPerson/email": "the reporter's e-mail address, CORDON_REPORTER_EMAIL,",
     "reportingPerson/phone": "the reporter's telephone, CORDON_REPORTER_PHONE,",
+    "contactPerson/firstName": "the contact's first name, CORDON_REPORTER_CONTACT_FIRST_NAME,",
+    "contactPerson/lastName": "the contact's last name, CORDON_REPORTER_CONTACT_LAST_NAME,",
     "contactPerson/email": "the contact's e-mail address, CORDON_REPORTER_CONTACT_EMAIL,",
     "reporter/legalURL": "the address for legal process, CORDON_REPORTER_LEGAL_URL,",
     "personOrUserReported/espIdentifier": "the account's id",
@@ -197,6 +199,85 @@ def report(now: datetime) -> Element:
             _text("additionalInfo", rules.MAX_INFORMATION),
         ),
     )
+
+
+def file_problems(root: etree._Element, now: datetime) -> tuple[Problem, ...]:
+    """The same of the details of an uploaded file, which Cordon never sends and the double checks."""
+    found = itertools.chain(_check(root, _file_details(rules.past(now)), ""), _across_file(root))
+    return tuple(itertools.islice(found, MAX_PROBLEMS))
+
+
+def _file_details(moment: Rule) -> Element:
+    return Element(
+        "fileDetails",
+        1,
+        parts=(
+            Element("reportId", 1, rule=rules.number),
+            Element("fileId", 1, rule=rules.text()),
+            _text("fileName"),
+            _text("originalFileName", rules.MAX_FILE_NAME),
+            Element("uploadedToEspTimestamp", rule=moment),
+            Element("locationOfFile", rule=rules.url),
+            Element("fileViewedByEsp", rule=rules.boolean),
+            Element("exifViewedByEsp", rule=rules.boolean),
+            Element("publiclyAvailable", rule=rules.boolean),
+            Element("fileRelevance", rule=rules.one_of("Reported", _SUPPLEMENTAL)),
+            Element("potentialMeme", rule=rules.boolean),
+            Element(
+                "fileAnnotations",
+                parts=tuple(Element(name, rule=rules.flag) for name in rules.FILE_ANNOTATIONS),
+                arrangement=Arrangement.ANY,
+            ),
+            Element("industryClassification", rule=rules.one_of(*rules.CLASSIFICATIONS)),
+            Element(
+                "originalFileHash",
+                most=None,
+                rule=rules.text(),
+                attributes={"hashType": rules.text(rules.MAX_HASH_TYPE)},
+            ),
+            replace(_event(moment), most=1),
+            _device(moment),
+            Element(
+                "details",
+                most=None,
+                attributes={"type": rules.one_of("EXIF", "HASH")},
+                parts=(
+                    Element(
+                        "nameValuePair",
+                        1,
+                        most=None,
+                        parts=(
+                            Element("name", 1, rule=rules.text(rules.MAX_PAIR_NAME)),
+                            Element("value", 1, rule=rules.text(needed=False)),
+                        ),
+                    ),
+                ),
+            ),
+            _text("additionalInfo", rules.MAX_INFORMATION, most=None),
+        ),
+    )
+
+
+_SUPPLEMENTAL: Final = "Supplemental Reported"
+
+
+def _check_location(location: etree._Element) -> Iterator[Problem]:
+    country = location.findtext("countryCode")
+    if not country:
+        yield Problem("estimatedLocation/countryCode", "is missing")
+    elif country == "US" and location.findtext("city") and not location.findtext("region"):
+        yield Problem("estimatedLocation/region", "is missing; a city in the US needs it")
+
+
+def _check_notified(element: etree._Element) -> Iterator[Problem]:
+    disabled = rules.read_moment(element.get("disabledDate", ""))
+    notified = rules.read_moment(element.get("userNotifiedDate", ""))
+    if disabled is not None and notified is not None and notified < disabled:
+        yield Problem(f"{element.tag!s}/@userNotifiedDate", "must not lie before disabledDate")
+
+
+_ACCOUNTS: Final = ("personOrUserReported", "intendedRecipient", "victim")
+_TRUE: Final = frozenset({"true", "1"})
 
 
 def _text(name: str, limit: int | None = None, *, most: int | None = 1) -> Element:
@@ -453,24 +534,37 @@ def _check_parts(element: etree._Element, expected: Element, path: str) -> Itera
             yield Problem(f"{path}/{part.name}", f"may stand there {part.most} time at most")
 
 
+def _across_file(root: etree._Element) -> Iterator[Problem]:
+    if root.findtext("exifViewedByEsp") in _TRUE and root.findtext("fileViewedByEsp") not in _TRUE:
+        yield Problem("fileDetails/exifViewedByEsp", "needs fileViewedByEsp")
+    if root.find("potentialMeme") is not None and root.find("fileAnnotations") is not None:
+        yield Problem("fileDetails/fileAnnotations", "is not allowed beside potentialMeme")
+    if any(each.get("hashType") is None for each in root.iterfind("originalFileHash")):
+        yield Problem("fileDetails/originalFileHash/@hashType", "is missing")
+    if root.findtext("fileRelevance") == _SUPPLEMENTAL:
+        for name in ("fileAnnotations/potentialMeme", "industryClassification"):
+            if root.find(name) is not None:
+                yield Problem(f"fileDetails/{name}", "is not allowed with a supplemental file")
+
+
 def _across(root: etree._Element) -> Iterator[Problem]:
     """Rules of the server that bind one element to another."""
     person = root.find("reporter/reportingPerson")
     if person is not None and not person.findtext("email"):
         yield Problem("report/reporter/reportingPerson/email", "is missing; the server needs it")
     for element in root.iter():
-        if element.get("verificationDate") and element.get("verified") not in {"true", "1"}:
+        if element.get("verificationDate") and element.get("verified") not in _TRUE:
             yield Problem(f"{element.tag!s}/@verified", "must be true where a date of verification is given")
+        yield from _check_notified(element)
     for location in root.iter("estimatedLocation"):
-        country = location.findtext("countryCode")
-        if not country:
-            yield Problem("estimatedLocation/countryCode", "is missing")
-        elif country == "US" and location.findtext("city") and not location.findtext("region"):
-            yield Problem("estimatedLocation/region", "is missing; a city in the US needs it")
-    named = {each.text for each in root.iter("email")}
+        yield from _check_location(location)
+    named = {each.text for part in _ACCOUNTS for each in root.iterfind(f"{part}//email")}
     for email in root.iterfind("internetDetails/*/emailAddress"):
         if email.text not in named:
-            yield Problem("internetDetails/emailAddress", "must also stand with a person of the report")
+            yield Problem(
+                "internetDetails/emailAddress",
+                "must also stand with a person who is reported, a recipient or a victim",
+            )
     if root.find("batchedReport") is not None:
         for name in ("internetDetails", "additionalInfo", "victim", "incidentSummary/escalateToHighPriority"):
             if root.find(name) is not None:

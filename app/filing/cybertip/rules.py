@@ -23,6 +23,9 @@ MAX_ESCALATION: Final = 3000
 MAX_DATE_DESCRIPTION: Final = 3000
 MAX_ESP_IDENTIFIER: Final = 255
 MAX_ESP_SERVICE: Final = 100
+MAX_FILE_NAME: Final = 2056
+MAX_HASH_TYPE: Final = 64
+MAX_PAIR_NAME: Final = 64
 MAX_INFORMATION: Final = 3000
 """No limit is documented for ``additionalInfo``; a peer of long standing keeps to this one."""
 
@@ -43,6 +46,13 @@ REPORT_ANNOTATIONS: Final = (
     "spam",
     "sadisticOnlineExploitation",
 )
+FILE_ANNOTATIONS: Final = (
+    *("animeDrawingVirtualHentai", "potentialMeme", "viral", "possibleSelfProduction", "physicalHarm"),
+    *("violenceGore", "bestiality", "liveStreaming", "infant", "generativeAi"),
+)
+CLASSIFICATIONS: Final = ("A1", "A2", "B1", "B2")
+"""The industry's classes: A prepubescent, B pubescent; 1 sex act, 2 lascivious exhibition (the schema's
+``industryClassification``; for companies that share hashes under NCMEC's agreement)."""
 EVENT_NAMES: Final = ("Login", "Registration", "Purchase", "Upload", "Other", "Unknown")
 EMAIL_TYPES: Final = ("Home", "Work", "Business", "Recovery")
 PHONE_TYPES: Final = ("Mobile", "Home", "Business", "Work", "Fax", "Internet", "Recovery")

@@ -7,7 +7,7 @@ or expired: an open one is deleted at the later of 24 hours after opening and on
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -111,10 +111,9 @@ class Service:
         root = self._document(content_type, untrusted)
         if isinstance(root, Reply):
             return root
-        wrong: list[str] = [str(problem) for problem in grammar.problems(root, self.now)]
-        by_schema = self.schema.problem(root) if self.schema is not None else None
-        if wrong or by_schema is not None:
-            return Reply(INVALID, wrong[0] if wrong else str(by_schema))
+        refused = self._refused(root, grammar.problems(root, self.now))
+        if refused is not None:
+            return refused
         opened = Filed(self._new_id(), _sender_id(root), untrusted, self.now)
         self.reports[opened.id] = opened
         return Reply(OK, report_id=opened.id)
@@ -136,9 +135,9 @@ class Service:
         root = self._document(content_type, untrusted)
         if isinstance(root, Reply):
             return root
-        wrong = next(_wrong_details(root), None)
-        if wrong is not None:
-            return Reply(INVALID, wrong)
+        refused = self._refused(root, grammar.file_problems(root, self.now))
+        if refused is not None:
+            return refused
         report = self._open(root.findtext("reportId"))
         if isinstance(report, Reply):
             return report
@@ -175,6 +174,13 @@ class Service:
             return read(untrusted)
         except UnreadableError as error:
             return Reply(MALFORMED, f"the document is {error}")
+
+    def _refused(self, root: etree._Element, wrong: Sequence[grammar.Problem]) -> Reply | None:
+        """What is answered to a document that is not good; None if it is."""
+        if wrong:
+            return Reply(INVALID, str(wrong[0]))
+        by_schema = self.schema.problem(root) if self.schema is not None else None
+        return Reply(INVALID, by_schema) if by_schema is not None else None
 
     def _open(self, report_id: str | None) -> Filed | Reply:
         """An open report, or why it is none."""
@@ -232,45 +238,3 @@ def _add(parent: etree._Element, name: str, text: str | None) -> None:
 def _sender_id(root: etree._Element) -> str | None:
     found = _SENDERS_ID.search(root.findtext("additionalInfo") or "")
     return found.group(1) if found else None
-
-
-_DETAILS: Final = (
-    *("reportId", "fileId", "fileName", "originalFileName", "uploadedToEspTimestamp", "locationOfFile"),
-    *("fileViewedByEsp", "exifViewedByEsp", "publiclyAvailable", "fileRelevance", "potentialMeme"),
-    *("fileAnnotations", "industryClassification", "originalFileHash", "ipCaptureEvent", "deviceId"),
-    *("details", "additionalInfo"),
-)
-_DETAIL_VALUES: Final = {
-    "fileRelevance": rules.one_of("Reported", "Supplemental Reported"),
-    "industryClassification": rules.one_of("A1", "A2", "B1", "B2"),
-    "fileViewedByEsp": rules.boolean,
-    "exifViewedByEsp": rules.boolean,
-    "publiclyAvailable": rules.boolean,
-}
-_REPEATED: Final = frozenset({"originalFileHash", "deviceId", "details", "additionalInfo"})
-
-
-def _wrong_details(root: etree._Element) -> Iterator[str]:
-    """What is wrong with the details of a file; Cordon sends none, so this is no whole check."""
-    names = [str(child.tag) for child in root]
-    if root.tag != "fileDetails" or not {"reportId", "fileId"} <= set(names):
-        yield "fileDetails needs reportId and fileId"
-    if not set(names) <= set(_DETAILS):
-        yield "fileDetails holds an unknown element"
-    elif names != sorted(names, key=_DETAILS.index):
-        yield "the order of the elements is fixed"
-    for child in root:
-        name = str(child.tag)
-        mend = _DETAIL_VALUES[name](child.text or "") if name in _DETAIL_VALUES else None
-        if mend is not None:
-            yield f"{name} {mend}"
-        if name not in _REPEATED and names.count(name) > 1:
-            yield f"{name} may stand there once"
-        if name == "originalFileHash" and not child.get("hashType"):
-            yield "originalFileHash needs hashType"
-    if root.findtext("exifViewedByEsp") in {"true", "1"} and not _said_true(root.iterfind("fileViewedByEsp")):
-        yield "exifViewedByEsp needs fileViewedByEsp"
-
-
-def _said_true(elements: Iterable[etree._Element]) -> bool:
-    return any(element.text in {"true", "1"} for element in elements)
