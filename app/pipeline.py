@@ -111,6 +111,13 @@ class Outbox(Protocol):
             ReportNotStoredError: it could not be stored.
         """
 
+    async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
+        """Put a match that nobody has to report on the record.
+
+        Raises:
+            ReportNotStoredError: it could not be stored.
+        """
+
 
 class Watch(Protocol):
     """Sees what is asked, not who answers what."""
@@ -216,7 +223,7 @@ async def ingest(
     Raises:
         NotReadyError, OverloadedError, TooLargeError: before the first byte is read.
         RefusedError, UnavailableError: what ``arrive`` raises; nothing is left behind.
-        ReportNotStoredError: it matched, was dropped, and the report could not be stored.
+        ReportNotStoredError: it matched, was dropped, and that could not be stored.
     """
     profile = submission.profile
     banks = await check_ready(gate, profile)
@@ -353,6 +360,9 @@ async def _report(  # noqa: PLR0917 - each stage's result, in the order of the s
     decision: Decision,
 ) -> ReportReference | None:
     if not decision.to_report:
+        if decision.verdict is Verdict.MATCH and gate.outbox is not None:
+            by = submission.key_id or submission.entrance
+            await gate.outbox.record_block(submission.id, by, _matched_banks(decision))
         return None
     if gate.outbox is None:
         raise ReportNotStoredError("a bank asks for reports, and this run has no store")

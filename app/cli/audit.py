@@ -26,7 +26,7 @@ _MAX_FILE_BYTES = 16 * 1024 * 1024
 
 @app.callback()
 def audit() -> None:
-    """The record: every reported match, seal, opening, decision, filing, bank, custodian and key change.
+    """The record: every match reported or blocked, opening, decision, filing, bank, custodian and key change.
 
     Each entry covers the one before it. A checkpoint, signed by the worker or a custodian and kept elsewhere,
     shows later what was cut off or written anew before it.

@@ -42,6 +42,13 @@ class Shelf(Protocol):
             ReportNotStoredError: no custodian is pinned, or sealing failed.
         """
 
+    async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
+        """Commit an audit entry of a match that is only blocked.
+
+        Raises:
+            NotReadyError: the store failed.
+        """
+
     async def count_custodians(self) -> int:
         """How many custodians reports are sealed to now.
 
@@ -111,5 +118,21 @@ class SealedOutbox:
                 and self._automatic_within is not None
                 and may_file(stub.content, distance=self._automatic_within),
             )
+        except NotReadyError as error:
+            raise ReportNotStoredError(str(error)) from None
+
+    async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
+        """Put a match that nobody has to report on the record.
+
+        Args:
+            submission_id: of the ingest.
+            by: id of the key that handed it in, or the entrance that needs none.
+            banks: names of those that block it.
+
+        Raises:
+            ReportNotStoredError: it could not be stored.
+        """
+        try:
+            await self._shelf.record_block(submission_id, by, banks)
         except NotReadyError as error:
             raise ReportNotStoredError(str(error)) from None

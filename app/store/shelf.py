@@ -23,6 +23,8 @@ from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
 from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT, WORKER
 
+BLOCKED_EVENT: Final = "match.blocked"
+
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
 
 Place = tuple[tuple[str, str], ...]
@@ -120,6 +122,24 @@ class ReportShelf:
             to_worker=to_worker,
         )
         return await self._database.write(partial(_put, arrival))
+
+    async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
+        """Commit an audit entry of a match that is only blocked.
+
+        One whose commit was in doubt may be there twice, under the same id.
+
+        Args:
+            submission_id: of the ingest; the log names the match by it.
+            by: id of the key that handed it in, or the entrance that needs none.
+            banks: names of those that block it.
+
+        Raises:
+            NotReadyError: the database failed.
+        """
+        details: audit.Details = {"by": by, "banks": list(banks)}
+        await self._database.write(
+            lambda connection: audit.append(connection, BLOCKED_EVENT, submission_id, details)
+        )
 
     async def _key(self) -> bytes:
         if self._hash_key is None:
