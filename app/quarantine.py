@@ -25,7 +25,7 @@ HEAD_BYTES: Final = 4096
 """How many leading bytes may tell that a medium is a video."""
 
 _FIRST_CAPACITY: Final = 256 * 1024
-_WIPE_BLOCK: Final = bytes(1024 * 1024)
+_WIPE_BLOCK: Final = memoryview(bytes(1024 * 1024))
 
 _MADV_POPULATE_WRITE: Final = 23  # linux/mman.h
 

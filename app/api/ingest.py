@@ -220,6 +220,12 @@ async def post_ingest(
     if request.query_params.keys() - {"answer"}:
         # A hook that mistypes it would take the 200 of any verdict for a clear one.
         raise InvalidRequestError("The only query parameter here is 'answer'.")
+    return await _answered(request, at, request_id, key, answer_form)
+
+
+async def _answered(
+    request: Request, at: Services, request_id: str, key: Key, answer_form: Literal["status"] | None
+) -> Response:
     profile = profile_of(at, key)
     submission = _submission(request, request_id, key, profile)
     media_type, parameters = bodies.content_type(request)
@@ -274,7 +280,7 @@ async def answer_plain(at: Services, scope: Scope, receive: Receive, send: Send)
     answer_form = _ANSWER_FORMS_OF_QUERIES[scope["query_string"]]
     try:
         require_scope(key, "ingest")
-        response = await post_ingest(request, at, request_id, key, answer_form)
+        response = await _answered(request, at, request_id, key, answer_form)
     except CordonError as error:
         response = problems.response(problems.problem_of(error, request_id))
     await response(scope, receive, send)

@@ -897,6 +897,156 @@ done:
     return result;
 }
 
+/* Columns of one colour, and the edges along lines, in a span of blocks: edges.py tells what they mean. */
+
+enum { SAMPLES = 9 }; /* blocks that are looked at first: the network below sorts so many */
+
+INLINE int16_t lesser(int16_t one, int16_t other) { return one < other ? one : other; }
+
+INLINE int16_t greater(int16_t one, int16_t other) { return one > other ? one : other; }
+
+/* The lesser of two places comes first. */
+INLINE void order(int16_t *values, size_t one, size_t other) {
+    int16_t least = lesser(values[one], values[other]), most = greater(values[one], values[other]);
+    values[one] = least;
+    values[other] = most;
+}
+
+/* By 19 comparisons (J. Smith, 'Implementing median filters in XC4000E FPGAs', 1996). */
+INLINE int16_t median_of_9(int16_t *values) {
+    static const uint8_t pairs[19][2] = {{1, 2}, {4, 5}, {7, 8}, {0, 1}, {3, 4}, {6, 7}, {1, 2},
+                                         {4, 5}, {7, 8}, {0, 3}, {5, 8}, {4, 7}, {3, 6}, {1, 4},
+                                         {2, 5}, {4, 7}, {4, 2}, {6, 4}, {4, 2}};
+    for (size_t pair = 0; pair < 19; pair++)
+        order(values, pairs[pair][0], pairs[pair][1]);
+    return values[4];
+}
+
+typedef struct {
+    size_t first, last, left, right; /* blocks and columns of a span */
+} Span;
+
+static int fits_in(const Span *span, size_t blocks, size_t columns) {
+    return span->first < span->last && span->last <= blocks && span->left <= span->right && span->right <= columns;
+}
+
+static void find_uniform_columns(const int16_t *sums, const uint8_t *flat, size_t width, const Span *span,
+                                 int near, int outliers, double share, uint8_t *uniform) {
+    size_t blocks = span->last - span->first, samples[SAMPLES];
+    for (size_t which = 0; which < SAMPLES; which++)
+        samples[which] = (span->first + which * (blocks - 1) / (SAMPLES - 1)) * width;
+    for (size_t column = span->left; column < span->right; column++) {
+        int16_t sampled[SAMPLES];
+        for (size_t which = 0; which < SAMPLES; which++)
+            sampled[which] = sums[samples[which] + column];
+        int level = median_of_9(sampled), held = 0;
+        for (size_t which = 0; which < SAMPLES; which++)
+            held += (abs(sums[samples[which] + column] - level) <= near) & (flat[samples[which] + column] != 0);
+        uint8_t *found = uniform + (column - span->left);
+        *found = held >= SAMPLES - outliers;
+        if (!*found)
+            continue;
+        size_t count = 0;
+        for (size_t block = span->first; block < span->last; block++) {
+            size_t place = block * width + column;
+            count += (abs(sums[place] - level) <= near) & (flat[place] != 0);
+        }
+        *found = (double)count >= share * (double)blocks;
+    }
+}
+
+PyDoc_STRVAR(find_uniform_doc,
+             "find_uniform(sums, flat, width, first, last, left, right, near, outliers, share, uniform) -> None");
+
+static PyObject *find_uniform(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer sums = {0}, flat = {0}, uniform = {0};
+    Py_ssize_t asked, first, last, left, right;
+    int near, outliers;
+    double share;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*y*nnnnniidw*", &sums, &flat, &asked, &first, &last, &left, &right, &near,
+                          &outliers, &share, &uniform))
+        return NULL;
+    /* What is negative becomes too large. */
+    Span span = {(size_t)first, (size_t)last, (size_t)left, (size_t)right};
+    size_t width = asked > 0 ? (size_t)asked : 0, blocks = width ? (size_t)flat.len / width : 0;
+    if (width == 0 || width > MAX_LENGTH || (size_t)flat.len != blocks * width ||
+        (size_t)sums.len != blocks * width * sizeof(int16_t) || !fits_in(&span, blocks, width) ||
+        (size_t)uniform.len != span.right - span.left)
+        PyErr_SetString(PyExc_ValueError, "the span does not fit the columns");
+    else {
+        find_uniform_columns(sums.buf, flat.buf, width, &span, near, outliers, share, uniform.buf);
+        result = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&sums);
+    PyBuffer_Release(&flat);
+    PyBuffer_Release(&uniform);
+    return result;
+}
+
+/* best: room for one row. */
+INLINE void score_all(const int16_t *edges, size_t lines, const Span *span, size_t window, int16_t *restrict best,
+                      double *restrict scores) {
+    size_t count = span->right - span->left;
+    const int16_t *above = edges + span->first * lines + span->left;
+    const int16_t *top = above, *bottom = edges + span->last * lines + span->left;
+    memset(best, 0, count * sizeof(int16_t)); /* no count is less than one above it */
+    for (; above + window * lines <= bottom; above += lines) {
+        const int16_t *below = above + window * lines;
+        for (size_t line = 0; line < count; line++)
+            best[line] = greater(best[line], (int16_t)(below[line] - above[line]));
+    }
+    for (size_t line = 0; line < count; line++)
+        scores[line] = (double)best[line] / (double)window / 2 +
+                       (double)(bottom[line] - top[line]) / (double)(span->last - span->first);
+}
+
+static void score_all_portable(const int16_t *edges, size_t lines, const Span *span, size_t window, int16_t *best,
+                               double *scores) {
+    score_all(edges, lines, span, window, best, scores);
+}
+
+#if IN_TWO_WAYS
+WITH_AVX2 static void score_all_avx2(const int16_t *edges, size_t lines, const Span *span, size_t window,
+                                     int16_t *best, double *scores) {
+    score_all(edges, lines, span, window, best, scores);
+}
+#else
+#define score_all_avx2 score_all_portable
+#endif
+
+PyDoc_STRVAR(score_lines_doc, "score_lines(edges, lines, first, last, left, right, window, scores) -> None");
+
+static PyObject *score_lines(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer edges = {0}, scores = {0};
+    Py_ssize_t asked, first, last, left, right, window;
+    int16_t *best = NULL;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*nnnnnnw*", &edges, &asked, &first, &last, &left, &right, &window, &scores))
+        return NULL;
+    Span span = {(size_t)first, (size_t)last, (size_t)left, (size_t)right};
+    size_t lines = asked > 0 ? (size_t)asked : 0, rows = lines ? (size_t)edges.len / sizeof(int16_t) / lines : 0;
+    if (lines == 0 || lines > MAX_LENGTH + 1 || rows == 0 ||
+        (size_t)edges.len != rows * lines * sizeof(int16_t) || !fits_in(&span, rows - 1, lines) || window < 1 ||
+        (size_t)window > span.last - span.first ||
+        (size_t)scores.len != (span.right - span.left) * sizeof(double)) {
+        PyErr_SetString(PyExc_ValueError, "the span does not fit the lines");
+        goto done;
+    }
+    best = malloc((span.right - span.left + 1) * sizeof(int16_t));
+    if (best == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    (has_avx2 ? score_all_avx2 : score_all_portable)(edges.buf, lines, &span, (size_t)window, best, scores.buf);
+    result = Py_NewRef(Py_None);
+done:
+    free(best);
+    PyBuffer_Release(&edges);
+    PyBuffer_Release(&scores);
+    return result;
+}
+
 /* A grey picture at half the size: means of two by two pixels, and of fewer at odd ends, as Pillow rounds them. */
 
 INLINE void halve_rows(uint8_t *restrict halved, const uint8_t *first, const uint8_t *second, size_t width) {
@@ -961,6 +1111,8 @@ static PyMethodDef methods[] = {
     {"shrink", shrink, METH_VARARGS, shrink_doc},
     {"halve", halve, METH_VARARGS, halve_doc},
     {"find_edges", find_edges, METH_VARARGS, find_edges_doc},
+    {"find_uniform", find_uniform, METH_VARARGS, find_uniform_doc},
+    {"score_lines", score_lines, METH_VARARGS, score_lines_doc},
     {0},
 };
 

@@ -45,3 +45,28 @@ def find_edges(
     smooth: NDArray[np.int16],
     /,
 ) -> None: ...
+def find_uniform(
+    sums: NDArray[np.int16],
+    flat: NDArray[np.bool_],
+    width: int,
+    first: int,
+    last: int,
+    left: int,
+    right: int,
+    near: int,
+    outliers: int,
+    share: float,
+    uniform: NDArray[np.bool_],
+    /,
+) -> None: ...
+def score_lines(
+    edges: NDArray[np.int16],
+    lines: int,
+    first: int,
+    last: int,
+    left: int,
+    right: int,
+    window: int,
+    scores: NDArray[np.float64],
+    /,
+) -> None: ...

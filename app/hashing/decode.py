@@ -172,7 +172,10 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
         return Small.of(first, size, orientation, scale)
 
     return Medium(
-        sizes=tuple(upright(image.size, _orientation(image)) for image in headers),
+        sizes=(
+            upright(first.size, orientation),
+            *(upright(image.size, _orientation(image)) for image in further),
+        ),
         decode_bytes=max(_jpeg_bytes(image) for image in headers),
         pictures=lambda: map(picture, starts),
         smaller=smaller if len(starts) == 1 and first.mode in ("L", "RGB") else None,
@@ -476,6 +479,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _orientation_of(untrusted_exif: bytes) -> int:
     """EXIF's orientation, 1 if it has none that makes sense. XMP's is not asked: no viewer follows it."""
+    if not untrusted_exif:
+        return 1
     exif = Image.Exif()
     with suppress(*_DECODER_ERRORS), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -55,9 +55,8 @@ _BORDER_SCORE: Final = 0.75
 _MOST_LIKELY: Final = 16
 """Lines that are told at most: with all pairs of them, work goes by their fourth power."""
 
-_SAMPLES: Final = 9
 _MOST_OUTLIERS: Final = 2
-"""Blocks of a column that are looked at first, and how many of them may differ where it is of one colour."""
+"""Of the nine blocks of a column that are looked at first, how many may differ where it is of one colour."""
 
 
 class Edges:
@@ -86,21 +85,21 @@ class Edges:
         span = top, bottom, left, right
         if span in self._uniform:
             return self._uniform[span]
+        uniform = np.empty(right - left, np.bool_)
         first, last = self._span(top, bottom)
-        sums, flat = self._sums[first:last, left:right], self._flat[first:last, left:right]
-        # A few blocks rule out most columns, and tell the level of the others.
-        samples = np.arange(_SAMPLES) * (last - first - 1) // (_SAMPLES - 1)
-        sampled = sums[samples]
-        level = np.sort(sampled, axis=0)[_SAMPLES // 2]
-        held = (np.abs(sampled - level) <= _NEAR * _BLOCK) & flat[samples]
-        counts = np.add.reduce(held, axis=0, dtype=np.int16)
-        uniform: NDArray[np.bool_] = counts >= _SAMPLES - _MOST_OUTLIERS
-        columns = np.flatnonzero(uniform)
-        if len(columns):
-            held = np.abs(sums[:, columns] - level[columns]) <= _NEAR * _BLOCK
-            held &= flat[:, columns]
-            counts = np.add.reduce(held, axis=0, dtype=np.int16)
-            uniform[columns] = counts >= _UNIFORM_SHARE * (last - first)
+        engine.ENGINE.find_uniform(
+            self._sums,
+            self._flat,
+            self._sums.shape[1],
+            first,
+            last,
+            left,
+            right,
+            _NEAR * _BLOCK,
+            _MOST_OUTLIERS,
+            _UNIFORM_SHARE,
+            uniform,
+        )
         self._uniform[span] = uniform
         return uniform
 
@@ -116,12 +115,13 @@ class Edges:
         At most 16: each has an edge along all of some part of the span that is long enough for a picture.
         """
         first, last = self._span(top, bottom)
-        counts = self._edges[first : last + 1, left + 1 : right]
-        if not counts.shape[1]:
+        if right - left <= 1:
             return np.zeros(0, np.int64)
         window = min(last - first, max(_LEAST_WINDOW, round((last - first) * _WINDOW_SHARE)))
-        best = (counts[window:] - counts[:-window]).max(axis=0) / window
-        scores = best / 2 + (counts[-1] - counts[0]) / (last - first)
+        scores = np.empty(right - left - 1)
+        engine.ENGINE.score_lines(
+            self._edges, self._edges.shape[1], first, last, left + 1, right, window, scores
+        )
         uniform = self.uniform(top, bottom, left, right)
         scores = np.where(uniform[1:] != uniform[:-1], np.maximum(scores, _BORDER_SCORE), scores)
         peaks = scores >= _LEAST_SCORE
@@ -147,8 +147,9 @@ class Edges:
         return np.where(before != after, np.maximum(shares, np.float32(_BAND_SHARE)), shares)
 
     def _span(self, top: int, bottom: int) -> tuple[int, int]:
-        first, last = self._spans(np.array(top), np.array(bottom))
-        return int(first), int(last)
+        """The same as ``_spans`` of one."""
+        first = min(-(-top // _BLOCK), self._blocks - 1)
+        return first, max(min(bottom // _BLOCK, self._blocks), first + 1)
 
     def _spans(
         self, tops: NDArray[np.int64], bottoms: NDArray[np.int64]

@@ -157,6 +157,64 @@ class Engine(Protocol):
             smooth: shape (blocks + 1, width), to be filled: how many blocks above are smooth.
         """
 
+    def find_uniform(  # noqa: PLR0917 - the same
+        self,
+        sums: NDArray[np.int16],
+        flat: NDArray[np.bool_],
+        width: int,
+        first: int,
+        last: int,
+        left: int,
+        right: int,
+        near: int,
+        outliers: int,
+        share: float,
+        uniform: NDArray[np.bool_],
+        /,
+    ) -> None:
+        """Find the columns of which most blocks are flat and near the column's level.
+
+        Nine blocks, evenly spread, tell the level, their median, and rule most columns out.
+
+        Args:
+            sums: shape (blocks, width), and ``flat``, the same: as ``find_edges`` filled them.
+            flat: see there.
+            width: of the picture.
+            first: block that is looked at; ``last``, the one after the last.
+            last: see there.
+            left: column that is looked at; ``right``, the one after the last.
+            right: see there.
+            near: how far from the level a sum may be.
+            outliers: how many of the nine may be elsewhere.
+            share: of all blocks, that may not.
+            uniform: shape (right - left,), to be filled.
+        """
+
+    def score_lines(  # noqa: PLR0917 - the same
+        self,
+        edges: NDArray[np.int16],
+        lines: int,
+        first: int,
+        last: int,
+        left: int,
+        right: int,
+        window: int,
+        scores: NDArray[np.float64],
+        /,
+    ) -> None:
+        """Score lines: half of the share of edge in the best window, and the share in all of the span.
+
+        Args:
+            edges: shape (blocks + 1, lines), as ``find_edges`` filled them.
+            lines: of the picture.
+            first: block that is looked at; ``last``, the one after the last.
+            last: see there.
+            left: line that is looked at; ``right``, the one after the last.
+            right: see there.
+            window: in blocks, at most all.
+            scores: shape (right - left,), to be filled.
+        """
+
 
 def _best() -> Engine:
     try:

@@ -16,6 +16,7 @@ _SHRUNK: Final = 32
 _WINDOWS: Final = 128
 _BLOCK: Final = 4
 _REACH: Final = 4
+_SAMPLES: Final = 9
 
 
 def add_rows(  # noqa: PLR0917 - as the compiled one takes them
@@ -198,3 +199,48 @@ def _edges_of(
     found |= before & ~flat[:, 1:]
     found |= after & ~flat[:, :-1]
     return found
+
+
+def find_uniform(  # noqa: PLR0917 - as the compiled one takes them
+    sums: NDArray[np.int16],
+    flat: NDArray[np.bool_],
+    _width: int,
+    first: int,
+    last: int,
+    left: int,
+    right: int,
+    near: int,
+    outliers: int,
+    share: float,
+    uniform: NDArray[np.bool_],
+    /,
+) -> None:
+    """Find the columns of which most blocks are flat and near the column's level."""
+    sums, flat = sums[first:last, left:right], flat[first:last, left:right]
+    samples = np.arange(_SAMPLES) * (last - first - 1) // (_SAMPLES - 1)
+    sampled = sums[samples]
+    level = np.sort(sampled, axis=0)[_SAMPLES // 2]
+    held = (np.abs(sampled - level) <= near) & flat[samples]
+    np.greater_equal(np.add.reduce(held, axis=0, dtype=np.int16), _SAMPLES - outliers, out=uniform)
+    columns = np.flatnonzero(uniform)
+    if len(columns):
+        held = np.abs(sums[:, columns] - level[columns]) <= near
+        held &= flat[:, columns]
+        uniform[columns] = np.add.reduce(held, axis=0, dtype=np.int16) >= share * (last - first)
+
+
+def score_lines(  # noqa: PLR0917 - as the compiled one takes them
+    edges: NDArray[np.int16],
+    _lines: int,
+    first: int,
+    last: int,
+    left: int,
+    right: int,
+    window: int,
+    scores: NDArray[np.float64],
+    /,
+) -> None:
+    """Score lines: half of the share of edge in the best window, and the share in all of the span."""
+    counts = edges[first : last + 1, left:right]
+    best = (counts[window:] - counts[:-window]).max(axis=0) / window
+    scores[:] = best / 2 + (counts[-1] - counts[0]) / (last - first)

@@ -34,7 +34,8 @@ enum {
     LANES = 16,             /* postings that one instruction looks at, where it can */
     CANDIDATES = 1024,      /* gathered at once: their rows fit into the second-level cache */
     POSTINGS_PER_ROW = 16,  /* of so many postings looked at, one may lead to a row: more are a crowd too */
-    MAX_PROBES = 1 << 26    /* of one query; hamming.py plans fewer by far */
+    MAX_PROBES = 1 << 26,   /* of one query; hamming.py plans fewer by far */
+    FEW_VALUES = 1024       /* shuffled in some ten microseconds */
 };
 
 typedef struct {
@@ -810,7 +811,8 @@ static PyObject *shuffle(PyObject *Py_UNUSED(module), PyObject *arguments) {
     const uint8_t *value = values.buf;
     const uint64_t *entries = table.buf;
     uint64_t *row = rows.buf;
-    Py_BEGIN_ALLOW_THREADS
+    /* For the values of a medium it is not worth it: who lets go of the lock waits until it is free again. */
+    PyThreadState *thread = count > FEW_VALUES ? PyEval_SaveThread() : NULL;
     for (int64_t number = 0; number < count; number++, value += size, row += words) {
         uint64_t shuffled[MAX_WORDS] = {0};
         for (size_t place = 0; place < size; place++) {
@@ -820,7 +822,8 @@ static PyObject *shuffle(PyObject *Py_UNUSED(module), PyObject *arguments) {
         }
         memcpy(row, shuffled, size);
     }
-    Py_END_ALLOW_THREADS
+    if (thread != NULL)
+        PyEval_RestoreThread(thread);
     result = Py_NewRef(Py_None);
 done:
     PyBuffer_Release(&values);

@@ -113,7 +113,6 @@ class LoadedBanks:
         deadline = _Deadline(self.search_seconds)
         asked = self.named(names)
         deciding = self._deciding(names)
-        policy = _Policy.of(asked)
         digests = self._digest_matches(signals.digests, asked)
         # What was seen to be harmless, byte by byte, is nearer than any entry that only resembles it.
         harmless = [
@@ -127,8 +126,10 @@ class LoadedBanks:
             (SignalType.PDQ, _pdq_queries(signals.renderings)),
             (SignalType.PHASH, _phash_queries(signals.renderings)),
         ):
+            if not queries:
+                continue
             matches, told = self._perceptual_matches(
-                of, _Searched.of(of, queries), policy, harmless, deadline
+                of, _Searched.of(of, queries), _Policy.of(asked), harmless, deadline
             )
             found += matches
             all_told &= told

@@ -271,6 +271,37 @@ def test_both_engines_halve_as_pillow_does(shape: tuple[int, int], seed: int) ->
         assert np.array_equal(halved, expected)
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    shape=st.tuples(st.integers(4, 200), st.integers(1, 120)),
+    levels=st.sampled_from([None, 2, 256]),
+    share=st.sampled_from([0.0, 0.5, 0.96, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_both_engines_weigh_the_same_spans(
+    shape: tuple[int, int], levels: int | None, share: float, seed: int
+) -> None:
+    """Bit by bit: what is found decides which parts of a picture are hashed."""
+    chance = np.random.default_rng(seed)
+    luma = chance.integers(0, levels, shape, np.uint8) if levels else blocky(chance, *shape)
+    blocks, width = shape[0] // 4, shape[1]
+    sums, flat = np.empty((blocks, width), np.int16), np.empty((blocks, width), np.bool_)
+    edges, smooth = np.empty((blocks + 1, width + 1), np.int16), np.empty((blocks + 1, width), np.int16)
+    fallback.find_edges(luma, width, 16, 24, 40, 96, sums, flat, edges, smooth)
+    first, left = int(chance.integers(0, blocks)), int(chance.integers(0, width + 1))
+    last, right = int(chance.integers(first + 1, blocks + 1)), int(chance.integers(left, width + 1))
+    window = int(chance.integers(1, last - first + 1))
+    near = int(chance.integers(0, 64))
+    found = []
+    engines: tuple[Engine, ...] = (_pixels, fallback)
+    for each in engines:
+        uniform, scores = np.empty(right - left, np.bool_), np.empty(right - left)
+        each.find_uniform(sums, flat, width, first, last, left, right, near, 2, share, uniform)
+        each.score_lines(edges, width + 1, first, last, left, right, window, scores)
+        found.append((uniform.tobytes(), scores.tobytes()))
+    assert found[0] == found[1]
+
+
 EDGES: dict[str, Any] = {
     "luma": bytes(8 * 5),
     "width": 5,
@@ -306,6 +337,62 @@ def test_a_picture_that_does_not_fit_is_refused_before_it_is_read(given: dict[st
         _pixels.find_edges(*(EDGES | given).values())
 
 
+SPAN: dict[str, Any] = {"first": 1, "last": 3, "left": 2, "right": 5}
+UNIFORM: dict[str, Any] = {
+    "sums": bytes(2 * 4 * 6),
+    "flat": bytes(4 * 6),
+    "width": 6,
+    **SPAN,
+    "near": 32,
+    "outliers": 2,
+    "share": 0.96,
+    "uniform": bytearray(3),
+}
+LINES: dict[str, Any] = {
+    "edges": bytes(2 * 5 * 6),
+    "lines": 6,
+    **SPAN,
+    "window": 2,
+    "scores": bytearray(8 * 3),
+}
+BAD_SPANS: dict[str, dict[str, Any]] = {
+    "a block before the first": {"first": -1},
+    "no block": {"last": 1},
+    "a block too many": {"last": 5},
+    "a column before the first": {"left": -1},
+    "columns backwards": {"left": 6},
+    "a column too many": {"right": 7},
+}
+BAD_UNIFORM: dict[str, dict[str, Any]] = BAD_SPANS | {
+    "no width": {"width": 0},
+    "another width": {"width": 5},
+    "sums that are cut short": {"sums": bytes(2 * 4 * 6 - 1)},
+    "flats that are cut short": {"flat": bytes(4 * 6 - 1)},
+    "no room": {"uniform": bytearray(2)},
+}
+BAD_LINES: dict[str, dict[str, Any]] = BAD_SPANS | {
+    "no lines": {"lines": 0},
+    "another number of lines": {"lines": 7},
+    "half a row": {"edges": bytes(2 * 5 * 6 - 2)},
+    "no row": {"edges": b""},
+    "no window": {"window": 0},
+    "a window beyond the span": {"window": 3},
+    "no room": {"scores": bytearray(8 * 2)},
+}
+
+
+@pytest.mark.parametrize("given", BAD_UNIFORM.values(), ids=BAD_UNIFORM)
+def test_columns_that_a_span_does_not_fit_are_refused_before_they_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not fit the columns"):
+        _pixels.find_uniform(*(UNIFORM | given).values())
+
+
+@pytest.mark.parametrize("given", BAD_LINES.values(), ids=BAD_LINES)
+def test_lines_that_a_span_does_not_fit_are_refused_before_they_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not fit the lines"):
+        _pixels.score_lines(*(LINES | given).values())
+
+
 def test_a_picture_and_a_half_that_do_not_fit_are_refused() -> None:
     for width, size in ((0, 4), (-3, 4), (2, 4), (3, 3), (3, 5), (70_000, 4)):
         with pytest.raises(ValueError, match="its half"):
@@ -320,4 +407,6 @@ def test_what_fits_is_taken() -> None:
     for size in (12, 16):
         _pixels.grey_of(bytes(48), bytearray(size))  # type: ignore[arg-type]
     _pixels.find_edges(*EDGES.values())
+    _pixels.find_uniform(*UNIFORM.values())
+    _pixels.score_lines(*LINES.values())
     _pixels.halve(bytes(9), 3, bytearray(4))  # type: ignore[arg-type]
