@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from app import kernel
+from app.custody import plugins
+from app.custody.recipients import programs_of
 from app.custody.roster import RosterFile
+from app.errors import NotReadyError
 from app.hashing import engine as hashing_engine
 from app.hashing.lock import Lock
 from app.hashing.sandbox import Sandbox
@@ -67,6 +70,7 @@ def controls(sandbox: Sandbox, settings: Settings) -> tuple[Control, ...]:
         _network_namespace(lock),
         _core_pattern(),
         _pins(RosterFile(settings.roster_path)),
+        _plugins(RosterFile(settings.roster_path)),
         _worker_key(settings),
         _compiled("compiled_search", matching_engine.COMPILED, "look-ups in large banks"),
         _compiled("compiled_hashing", hashing_engine.COMPILED, "pictures"),
@@ -84,6 +88,27 @@ def _pins(pins: RosterFile) -> Control:
         )
         return Control(name, False, False, detail)
     return Control(name, False, True, "this process cannot write the file of the custodians")
+
+
+def _plugins(pins: RosterFile) -> Control:
+    name = "custodian_plugins_found"
+    try:
+        pinned = pins.read_if_there().custodians
+    except NotReadyError as error:
+        return Control(name, False, False, str(error))
+    gone = [
+        f"{program} (for {each.name})" for each in pinned for program in plugins.missing([each.public_key])
+    ]
+    if gone:
+        detail = (
+            f"not in PATH: {', '.join(gone)}. Nothing can be sealed, so nothing is taken in: install it "
+            "where this process finds it, or remove that custodian"
+        )
+        return Control(name, False, False, detail)
+    used = programs_of(each.public_key for each in pinned)
+    return Control(
+        name, False, True, f"in PATH: {', '.join(used)}" if used else "no custodian's key takes one"
+    )
 
 
 def _worker_key(settings: Settings) -> Control:

@@ -31,6 +31,7 @@ from app.banks.dry_run import ClearTraffic
 from app.banks.flood import FloodGuard
 from app.banks.listed import ListedBanks
 from app.controls import controls, harden_this_process
+from app.custody import plugins
 from app.custody.roster import RosterFile
 from app.errors import NotReadyError
 from app.fetch.client import Fetcher
@@ -82,16 +83,27 @@ class WiredWithState(Wired):
 
 
 class PinsWatch:
-    """Tells, once for each change, where the database's custodians are not the pinned ones."""
+    """Tells, once for each change, where the database has other custodians, and who cannot be sealed to."""
 
     def __init__(self, database: Database, pins: RosterFile) -> None:
         self._database = database
         self._pins = pins
         self._told: frozenset[str] | None = None
+        self._gone: tuple[str, ...] = ()
 
     async def look(self) -> None:
         """Compare both now; what changed is logged, and an alarm stands for each difference."""
         roster = self._pins.read_if_there()
+        gone = plugins.missing(roster.public_keys)
+        if gone and gone != self._gone:
+            log.event(
+                logger,
+                logging.WARNING,
+                "custodian_plugin_missing",
+                programs=" ".join(gone),
+                advice="nothing can be sealed, so nothing is taken in; install it in this process's PATH",
+            )
+        self._gone = gone
         async with self._database.connect() as connection:
             difference = await custodians.compare(connection, roster)
         if difference.fingerprints == self._told:

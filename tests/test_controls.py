@@ -28,6 +28,7 @@ REPORTED = {
     "network_namespace",
     "core_pattern_not_piped",
     "custodians_pinned",
+    "custodian_plugins_found",
     "worker_key_out_of_reach",
     "compiled_search",
     "compiled_hashing",

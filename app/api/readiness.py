@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 from app.banks.current import CurrentBanks
+from app.custody import plugins
 from app.custody.roster import RosterFile
 from app.errors import NotReadyError
 from app.hashing.sandbox import Sandbox
@@ -72,7 +73,9 @@ class Readiness:
         return True
 
     def _custodian_known(self) -> bool:
+        """Whether somebody is pinned, and every program is there that it takes to seal to them."""
         try:
-            return bool(self._pins.read_if_there().custodians)
+            public_keys = self._pins.read_if_there().public_keys
         except NotReadyError:
             return False
+        return bool(public_keys) and not plugins.missing(public_keys)

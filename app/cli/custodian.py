@@ -11,6 +11,7 @@ from app.cli.asking import ask_new_passphrase, confirmed
 from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 
 if TYPE_CHECKING:
+    from app.custody.identity import Identity
     from app.custody.roster import Roster
     from app.store.custodians import Custodian, Difference, Readable
 
@@ -32,6 +33,15 @@ def keygen(
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Protect the file by a passphrase, asked on the terminal.")
     ] = False,
+    plugin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An identity file of an age plugin, to open with in the place of a new key.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a key pair on the custodian's own machine. Prints the public key; the file is private.
 
@@ -39,22 +49,42 @@ def keygen(
     it up where only you can reach it: whoever has it can open every report sealed to you. Under a passphrase
     the file alone is of no use; one that is forgotten cannot be reset.
 
+    Who opens with a hardware key through an age plugin names the identity file that the plugin wrote: the new
+    file holds that identity, and a signing key beside it.
+
         cordon custodian keygen --out ada.key --passphrase
+        cordon custodian keygen --out ada.key --plugin yubikey.txt
     """
     from app.custody.identity import generate, write_identity
 
-    identity = generate()
+    identity = generate() if plugin is None else _with_signing_key(plugin)
     write_identity(identity, out, ask_new_passphrase() if passphrase else None)
     emit(identity.public_key)
     say(f"the private key is in {printable(str(out))}; on the gate's machine, run:")
     say(f"  cordon custodian add NAME {identity.public_key} --signing-key {identity.signing_public_key}")
 
 
+def _with_signing_key(plugin: Path) -> "Identity":
+    """A plugin's identity, and a new key to sign with."""
+    from dataclasses import replace
+
+    from app.cli.report.opening import read_key
+    from app.custody.identity import generate
+
+    identity = read_key(plugin)
+    if not identity.is_of_plugin:
+        raise UsageError(f"{printable(str(plugin))} holds no identity of an age plugin ('AGE-PLUGIN-...')")
+    return replace(identity, signing_seed=identity.signing_seed or generate().signing_seed)
+
+
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Who it is, in letters, digits and . _ @ -")],
     public_key: Annotated[
-        str, typer.Argument(help="The age1... key that keygen printed, or an SSH public key in quotes.")
+        str,
+        typer.Argument(
+            help="The age1... key that keygen or an age plugin printed, or an SSH public key in quotes."
+        ),
     ],
     signing_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The ed25519:... key that keygen named.")
@@ -65,12 +95,16 @@ def add(
     The key is pinned in the file that CORDON_CUSTODIANS names, and written to the database for all to see.
     Other gates on the same database with files of their own pin it with 'cordon custodian pin'.
 
+    A key of an age plugin (age1NAME1...) takes its program, age-plugin-NAME, in the PATH of whatever seals:
+    gates, the worker, and each custodian's own machine. It is tried here once before anything is written.
+
         cordon custodian add ada age1q0x... --signing-key ed25519:...
     """
     from app.custody.roster import NAME
 
     if not NAME.fullmatch(name):
         raise UsageError("name a custodian with 1 to 64 letters, digits and . _ @ -, a letter or digit first")
+    _try_to_seal(public_key)
     added, known = asyncio.run(_add(name, public_key, signing_key))
     say(f"reports are sealed to {added.name} (fingerprint {added.fingerprint}) from now on")
     _warn_if_too_few(known)
@@ -161,6 +195,18 @@ def pin(
         raise FailedError("nothing was pinned")
     asyncio.run(_pin(before, after))
     say("pinned")
+
+
+def _try_to_seal(public_key: str) -> None:
+    """Nothing at all, sealed to the key: without its plugin a gate would take nothing in from now on.
+
+    Raises:
+        InvalidRequestError: it is no public key.
+        NotReadyError: its plugin does not seal here.
+    """
+    from app.custody.identity import checked_public_key, encrypt
+
+    encrypt(b"", [checked_public_key(public_key)])
 
 
 async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Custodian, int]":

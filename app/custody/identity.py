@@ -2,7 +2,8 @@
 
 Both private halves live in one file of mode 0600 that ``age -i`` accepts too: age skips comment lines, and
 the signing key stands in one. The file may be protected by a passphrase, as age does it. An SSH key will do
-as well, under a passphrase or not; one of Ed25519 signs with itself.
+as well, under a passphrase or not; one of Ed25519 signs with itself. An identity of an age plugin opens by
+the plugin's program; it has a signing key beside it if a person put one there.
 """
 
 import base64
@@ -10,6 +11,7 @@ import binascii
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +26,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
+from app.custody import plugins
+from app.custody.recipients import IDENTITY, programs_of, recipient
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 
 ED25519_KEY_BYTES: Final = 32
 MAX_IDENTITY_FILE_BYTES: Final = 64 * 1024
 
 _SECRET_PREFIX: Final = "AGE-SECRET-KEY-1"  # noqa: S105 - how such a line begins, not a secret
-_PLUGIN_PREFIX: Final = "AGE-PLUGIN-"
 _SIGNING_PREFIX: Final = "ed25519:"
 _SIGNING_COMMENT: Final = "# signing key (private): "
 _PROTECTED: Final = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
@@ -38,6 +41,8 @@ _PEM: Final = b"-----BEGIN "
 _SSH_ED25519: Final = "ssh-ed25519"
 _SSH_RSA: Final = "ssh-rsa"
 _OTHERS: Final = 0o077
+# As the plugins that there are write it above an identity.
+_RECIPIENT_COMMENT: Final = re.compile(r"#\s*(?:public key|recipient):\s*(age1\S+)", re.IGNORECASE)
 
 Ask = Callable[[], str]
 """Asks the person for the passphrase of an identity file."""
@@ -49,7 +54,8 @@ class Identity:
 
     Attributes:
         public_key: the recipient that reports are sealed to, ``age1...`` or ``ssh-...``.
-        secret_keys: the file's ``AGE-SECRET-KEY-1...`` lines, or the SSH key whole.
+        secret_keys: the file's ``AGE-SECRET-KEY-1...`` lines, else its ``AGE-PLUGIN-...`` lines; or the SSH
+            key whole.
         signing_seed: the 32 bytes of the Ed25519 private key; None if the file holds none.
     """
 
@@ -65,12 +71,19 @@ class Identity:
         public = Ed25519PrivateKey.from_private_bytes(self.signing_seed).public_key()
         return _SIGNING_PREFIX + base64.b64encode(public.public_bytes_raw()).decode()
 
+    @property
+    def is_of_plugin(self) -> bool:
+        """Whether it opens by a plugin's program, with a person at hand."""
+        return any(secret.startswith(IDENTITY) for secret in self.secret_keys)
+
     def decrypt(self, untrusted_sealed: bytes) -> bytes:
-        """What an age file holds.
+        """What an age file holds. One of a plugin may ask on the terminal, and wait for the person there.
 
         Raises:
             InvalidRequestError: it is no age file, or not sealed to this identity.
         """
+        if self.is_of_plugin:
+            return plugins.unseal(untrusted_sealed, self.secret_keys)
         keys = [
             pyrage.x25519.Identity.from_str(secret)
             if secret.startswith(_SECRET_PREFIX)
@@ -107,7 +120,7 @@ def write_identity(identity: Identity, path: Path, passphrase: str | None = None
     """Write an age identity to a new file of mode 0600, durably.
 
     Args:
-        identity: of an age key, as ``generate`` makes it.
+        identity: of an age key, as ``generate`` makes it, or of a plugin.
         path: a file that is not there yet.
         passphrase: what the file is encrypted with, as ``age -p`` does it; None leaves it readable.
 
@@ -143,12 +156,13 @@ def write_identity(identity: Identity, path: Path, passphrase: str | None = None
         raise InvalidRequestError(f"{path} cannot be written: {error.strerror}.") from None
 
 
-def read_identity(path: Path, ask: Ask | None = None) -> Identity:
-    """Read an identity file: Cordon's, one of ``age-keygen``, either under a passphrase, or an SSH key.
+def read_identity(path: Path, ask: Ask | None = None, *, attended: bool = False) -> Identity:
+    """Read an identity file: Cordon's, one of ``age-keygen`` or a plugin, or an SSH key; each may be locked.
 
     Args:
         path: the file.
         ask: asks for the passphrase if the file has one; None refuses such a file.
+        attended: whether a person is there, whom a plugin can ask; else an identity of one is refused.
 
     Raises:
         NotFoundError: there is no such file.
@@ -168,41 +182,46 @@ def read_identity(path: Path, ask: Ask | None = None) -> Identity:
         raise InvalidRequestError(f"Others may read {path}; run 'chmod 600 {path}' first.")
     if untrusted.startswith(_PROTECTED):
         untrusted = _unprotected(untrusted, path, ask)
-    return _parse_ssh(untrusted, path, ask) if untrusted.startswith(_PEM) else _parse(untrusted, path)
-
-
-def recipients(public_keys: Sequence[str]) -> list[Any]:
-    """What pyrage seals to.
-
-    Raises:
-        InvalidRequestError: a key is none.
-    """
-    return [_recipient(key) for key in public_keys]
+    if untrusted.startswith(_PEM):
+        return _parse_ssh(untrusted, path, ask)
+    identity = _parse(untrusted, path)
+    if identity.is_of_plugin and not attended:
+        raise InvalidRequestError(
+            f"{path} holds an identity of an age plugin, which takes a person at a terminal; one that works "
+            "alone is made by 'cordon custodian keygen'."
+        )
+    return identity
 
 
 def encrypt(document: bytes, public_keys: Sequence[str]) -> bytes:
     """Seal a document to each of the public keys, as an age file.
 
+    Blocking, for ``plugins.SEAL_SECONDS`` at most if one of them is of a plugin.
+
     Raises:
         InvalidRequestError: there is no recipient, or one of them is none.
+        NotReadyError: a plugin's program is missing, or did not seal.
     """
     if not public_keys:
         raise InvalidRequestError("There is no public key to seal to.")
+    known = [_recipient(key) for key in public_keys]
+    if programs_of(public_keys):
+        return plugins.seal(document, public_keys)
     try:
-        sealed: bytes = pyrage.encrypt(document, recipients(public_keys))
+        sealed: bytes = pyrage.encrypt(document, known)
     except pyrage.EncryptError:
         raise InvalidRequestError("Sealing to these public keys failed.") from None
     return sealed
 
 
 def checked_public_key(untrusted: str) -> str:
-    """A recipient in the one form that is stored: age's own, of a hardware key, or of SSH without comment.
+    """A recipient in the one form that is stored: of age, hardware or a plugin, or of SSH without comment.
 
     Raises:
         InvalidRequestError: it is none. The value is not repeated: it may be a private key.
     """
     given = untrusted.strip()
-    if given.upper().startswith(("AGE-SECRET-KEY-", _PLUGIN_PREFIX)) or given.encode().startswith(_PEM):
+    if given.upper().startswith(("AGE-SECRET-KEY-", IDENTITY)) or given.encode().startswith(_PEM):
         raise InvalidRequestError("This is a private key. Give the public one, 'age1...'.")
     if given.startswith((f"{_SSH_ED25519} ", f"{_SSH_RSA} ")):
         given = " ".join(given.split()[:2])
@@ -255,18 +274,11 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def _recipient(public_key: str) -> Any:  # noqa: ANN401 - pyrage has a class for each kind
     try:
-        if public_key.startswith("ssh-"):
-            return pyrage.ssh.Recipient.from_str(public_key)
-        # Hardware keys in age's own tagged form: sealing to them takes no plugin.
-        if public_key.startswith("age1tagpq1"):
-            return pyrage.tagpq.Recipient.from_str(public_key)
-        if public_key.startswith("age1tag1"):
-            return pyrage.tag.Recipient.from_str(public_key)
-        return pyrage.x25519.Recipient.from_str(public_key)
+        return recipient(public_key)
     except (pyrage.RecipientError, ValueError):
         raise InvalidRequestError(
             "This is no age public key that a gate can seal to: 'age1' and 58 characters more, 'age1tag1...' "
-            "of a hardware key, 'ssh-ed25519 ...' or 'ssh-rsa ...'. It runs no age plugin."
+            "of a hardware key, 'age1NAME1...' of a plugin, 'ssh-ed25519 ...' or 'ssh-rsa ...'."
         ) from None
 
 
@@ -284,22 +296,29 @@ def _parse(untrusted: bytes, path: Path) -> Identity:
     try:
         lines = [line.strip() for line in untrusted.decode("ascii").splitlines()]
         secrets = [pyrage.x25519.Identity.from_str(line) for line in lines if line.startswith(_SECRET_PREFIX)]
+        of_plugins = [pyrage.plugin.Identity.from_str(line) for line in lines if line.startswith(IDENTITY)]
     except (UnicodeDecodeError, pyrage.IdentityError):
         raise InvalidRequestError(f"{path} is no identity file.") from None
-    if not secrets and any(line.startswith(_PLUGIN_PREFIX) for line in lines):
-        raise InvalidRequestError(
-            f"{path} holds an identity of an age plugin, and Cordon runs none. 'cordon report export ID "
-            "--out report.age' and 'age -d -i' open a report with it; what decides is a key of 'cordon "
-            "custodian keygen', or an SSH key."
-        )
-    if not secrets:
-        raise InvalidRequestError(f"{path} holds no identity; one is a line 'AGE-SECRET-KEY-1...'.")
     seeds = [line.removeprefix(_SIGNING_COMMENT) for line in lines if line.startswith(_SIGNING_COMMENT)]
-    return Identity(
-        str(secrets[0].to_public()),
-        tuple(str(secret) for secret in secrets),
-        signing_key_bytes(seeds[0]) if seeds else None,
-    )
+    seed = signing_key_bytes(seeds[0]) if seeds else None
+    if secrets:
+        return Identity(str(secrets[0].to_public()), tuple(str(secret) for secret in secrets), seed)
+    if not of_plugins:
+        raise InvalidRequestError(
+            f"{path} holds no identity; one is a line 'AGE-SECRET-KEY-1...', or 'AGE-PLUGIN-...' of a plugin."
+        )
+    return Identity(_public_key_of_plugin(lines, path), tuple(str(each) for each in of_plugins), seed)
+
+
+def _public_key_of_plugin(lines: Sequence[str], path: Path) -> str:
+    """The recipient as the file tells it: no plugin says which one its identity goes with."""
+    told = [found[1] for line in lines if (found := _RECIPIENT_COMMENT.fullmatch(line))]
+    if not told:
+        raise InvalidRequestError(
+            f"{path} holds an identity of an age plugin and does not say of which public key; write a line "
+            "'# public key: age1...' into it."
+        )
+    return checked_public_key(told[0])
 
 
 def _parse_ssh(untrusted: bytes, path: Path, ask: Ask | None) -> Identity:

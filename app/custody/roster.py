@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from app.custody.identity import Identity, checked_public_key, checked_signing_key, fingerprint
+from app.custody.recipients import programs_of
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 
 MAX_BYTES: Final = 1024 * 1024
@@ -61,6 +62,17 @@ class WorkerKeys:
 
     public_key: str
     signing_key: str
+
+    def __post_init__(self) -> None:
+        """Refuse a key of a plugin.
+
+        Raises:
+            InvalidRequestError: it is one.
+        """
+        if programs_of([self.public_key]):
+            raise InvalidRequestError(
+                "The worker's key cannot be one of an age plugin: nobody is there when the worker opens."
+            )
 
     @classmethod
     def of(cls, identity: Identity) -> Self:

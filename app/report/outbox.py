@@ -1,20 +1,30 @@
 """A match → a sealed report, committed before anybody is answered."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
+from app import log
+from app.custody.plugins import SEAL_SECONDS
+from app.custody.recipients import programs_of
 from app.errors import NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.report.automatic import may_file
 from app.report.draft import Stub
 from app.report.seal import seal
 
+logger = logging.getLogger(__name__)
+
 CUSTODIANS_LIFE_SECONDS: Final = 1.0
 """How long the number of custodians is believed before it is read again."""
 
-Seal = Callable[[str, Sequence[str], str | None], bytes]
+# Threads of their own: programs of plugins that hang must not take those that decide about other media.
+_SEALING: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealing")
+
+Seal = Callable[[str, Sequence[str], str | None], Awaitable[bytes]]
 """Seals the stub under a report's id to the custodians' public keys, and to the worker's if it is named."""
 
 
@@ -53,7 +63,7 @@ class Shelf(Protocol):
         """How many custodians reports are sealed to now.
 
         Raises:
-            NotReadyError: the store failed.
+            NotReadyError: the store failed, or the program of a custodian's plugin is not there.
         """
 
 
@@ -79,7 +89,8 @@ class SealedOutbox:
         """Return only if a report could be sealed now, as known for at most a second.
 
         Raises:
-            NotReadyError: no custodian is known and one is required, or the store does not answer.
+            NotReadyError: no custodian is known and one is required, one could not be sealed to, or the store
+                does not answer.
         """
         if not self._require_custodian:
             return
@@ -101,9 +112,9 @@ class SealedOutbox:
             ReportNotStoredError: it could not be stored. Nothing of it was, or a later attempt joins it.
         """
 
-        def sealed(report_id: str, public_keys: Sequence[str], worker: str | None) -> bytes:
+        async def sealed(report_id: str, public_keys: Sequence[str], worker: str | None) -> bytes:
             document = stub.to_json(report_id, automatic=worker is not None)
-            return seal(document, (*public_keys, worker) if worker is not None else public_keys)
+            return await _sealed(document, (*public_keys, worker) if worker is not None else public_keys)
 
         try:
             return await self._shelf.put(
@@ -136,3 +147,25 @@ class SealedOutbox:
             await self._shelf.record_block(submission_id, by, banks)
         except NotReadyError as error:
             raise ReportNotStoredError(str(error)) from None
+
+
+async def _sealed(document: bytes, public_keys: Sequence[str]) -> bytes:
+    """The sealed document; with a key of a plugin in ``SEAL_SECONDS`` at most, and nothing else waits for it.
+
+    Raises:
+        ReportNotStoredError: it was not sealed.
+    """
+    programs = programs_of(public_keys)
+    if not programs:
+        return seal(document, public_keys)
+    try:
+        async with asyncio.timeout(SEAL_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(_SEALING, seal, document, public_keys)
+    except TimeoutError:
+        failed = ReportNotStoredError(
+            f"{' or '.join(programs)} did not seal within {SEAL_SECONDS:.0f} seconds"
+        )
+    except ReportNotStoredError as error:
+        failed = error
+    log.event(logger, logging.WARNING, "custodian_plugin_failed", detail=str(failed))
+    raise failed

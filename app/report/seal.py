@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.custody.identity import Identity, encrypt
-from app.errors import ConflictError, InvalidRequestError, ReportNotStoredError
+from app.errors import ConflictError, InvalidRequestError, NotReadyError, ReportNotStoredError
 from app.report.draft import STUB_VERSION
 
 
 def seal(document: bytes, public_keys: Sequence[str]) -> bytes:
-    """Encrypt a document to each of the age recipients.
+    """Encrypt a document to each of the age recipients. Blocking, as ``app.custody.identity.encrypt``.
 
     Raises:
-        ReportNotStoredError: there is no recipient, or one of them is none.
+        ReportNotStoredError: there is no recipient, one of them is none, or a plugin did not seal.
     """
     if not public_keys:
         raise ReportNotStoredError("no custodian is known to seal to; see 'cordon custodian add'")
@@ -25,6 +25,8 @@ def seal(document: bytes, public_keys: Sequence[str]) -> bytes:
         return encrypt(document, public_keys)
     except InvalidRequestError:
         raise ReportNotStoredError("sealing failed; is every custodian's key an age public key?") from None
+    except NotReadyError as error:
+        raise ReportNotStoredError(str(error)) from None
 
 
 def digest(sealed: bytes) -> bytes:

@@ -19,6 +19,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import audit, bank_entries, entry_marks, filings, reports, sealed
+from app.store.database import Database
 from app.store.report_states import TRANSITIONS, State
 from app.store.reports import Report
 from app.store.schema import audit as audit_log
@@ -172,13 +173,11 @@ async def approve_automatically(
     )
 
 
-async def reseal(
-    connection: AsyncConnection, report_id: str, identity: Identity, roster: Roster, *, by: str
-) -> bool:
+async def reseal(database: Database, report_id: str, identity: Identity, roster: Roster, *, by: str) -> bool:
     """Seal a report's files anew to the pinned custodians, signed by one of them; whether that was needed.
 
     Args:
-        connection: within ``Database.begin``.
+        database: where it is.
         report_id: the report's.
         identity: a pinned custodian's, which opens all of the files.
         roster: the pinned.
@@ -188,16 +187,19 @@ async def reseal(
         NotFoundError: there is no such report.
         InvalidRequestError: the identity does not open it.
         SignatureRequiredError: the identity is no pinned custodian's.
-        ConflictError: the database was changed.
+        ConflictError: the database was changed, or the report was seen again meanwhile.
+        NotReadyError: the program of a custodian's plugin is missing, or did not seal.
     """
-    await reports.lock(connection, report_id)
-    report = await reports.get(connection, report_id)
-    later = await reports.list_sightings(connection, report_id)
-    if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
-        return False
-    found = await sealed.authentic(connection, report_id, roster)
+    async with database.connect() as connection:
+        report = await reports.get(connection, report_id)
+        later = await reports.list_sightings(connection, report_id)
+        if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
+            return False
+        found = await sealed.authentic(connection, report_id, roster)
+    # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
     document, resealed = sealed_anew(report_id, found, identity, roster)
-    await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
+    async with database.begin() as connection:
+        await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
     return True
 
 

@@ -3,17 +3,18 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
-from app.custody.roster import Roster, RosterFile
+from app.custody.plugins import check_found
+from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.store import audit, notices, reports
@@ -26,9 +27,11 @@ from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT, WORKER
 BLOCKED_EVENT: Final = "match.blocked"
 
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
+SEALINGS: Final = 5
+"""How often a sighting is sealed at most: again if the report that it joins came or went meanwhile."""
 
 Place = tuple[tuple[str, str], ...]
-Seal = Callable[[str, Sequence[str], str | None], bytes]
+Seal = Callable[[str, Sequence[str], str | None], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,15 @@ class _Arrival:
     retry_hash: bytes | None
     parked_cause: str | None
     roster: Roster
-    seal: Seal
-    to_worker: bool
+    worker: WorkerKeys | None
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """A sighting sealed as one of a report; it holds that report's id."""
+
+    report_id: str
+    file: bytes = field(repr=False)
 
 
 class ReportShelf:
@@ -64,11 +74,14 @@ class ReportShelf:
         """How many custodians reports are sealed to now, if the database answers too.
 
         Raises:
-            NotReadyError: it does not, or the file of the pinned is none.
+            NotReadyError: it does not, the file of the pinned is none, or the program of a plugin is missing
+                that it takes to seal to them.
         """
         async with self._database.connect() as connection:
             await connection.execute(select(1))
-        return len(self._pinned.read_if_there().custodians)
+        roster = self._pinned.read_if_there()
+        check_found(roster.public_keys)
+        return len(roster.custodians)
 
     async def put(
         self,
@@ -94,8 +107,8 @@ class ReportShelf:
             place: where it was found; empty makes it a report of its own.
             key_id: of the token that handed it in.
             idempotency_key: the caller's, if any.
-            seal: called in the transaction with the report's id, the pinned custodians' public keys, and the
-                worker's or None.
+            seal: called before the transaction, since it may take seconds, with the report's id, the pinned
+                custodians' public keys, and the worker's or None; again if it is another report's by then.
             parked_cause: why it is stored as ``parked`` instead of ``queued``; such a report is joined to
                 none, and none to it.
             to_worker: whether to seal to the pinned worker too, if there is one; the audit entry names it.
@@ -104,6 +117,9 @@ class ReportShelf:
             NotReadyError: the database failed, or the file of the pinned is none.
             ReportNotStoredError: no custodian is pinned, or sealing failed.
         """
+        roster = self._pinned.read_if_there()
+        if not roster.custodians:
+            raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
         key = await self._key()
         seen = [sha256.hex(), *place]
         arrival = _Arrival(
@@ -117,11 +133,26 @@ class ReportShelf:
             if idempotency_key is not None and parked_cause is None
             else None,
             parked_cause=parked_cause,
-            roster=self._pinned.read_if_there(),
-            seal=seal,
-            to_worker=to_worker,
+            roster=roster,
+            worker=roster.worker if to_worker else None,
         )
-        return await self._database.write(partial(_put, arrival))
+        worker = arrival.worker.public_key if arrival.worker is not None else None
+        for _ in range(SEALINGS):
+            report_id = await self._report_of(arrival)
+            sealed = _Sealed(report_id, await seal(report_id, roster.public_keys, worker))
+            stored = await self._database.write(partial(_put, arrival, sealed))
+            if stored is not None:
+                return stored
+        raise ReportNotStoredError("the report of this medium and place came and went while it was sealed")
+
+    async def _report_of(self, arrival: _Arrival) -> str:
+        """The id of the report that a sighting would be one of now."""
+        if arrival.place_hash is None:
+            return arrival.id
+        async with self._database.connect() as connection:
+            waiting = await connection.execute(_queued_with(arrival.place_hash))
+            found: str | None = waiting.scalar_one_or_none()
+        return found or arrival.id
 
     async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
         """Commit an audit entry of a match that is only blocked.
@@ -149,8 +180,8 @@ class ReportShelf:
         return self._hash_key
 
 
-async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReference:
-    """Commit a sighting; run again, it finds what it did before."""
+async def _put(arrival: _Arrival, sealed: _Sealed, connection: AsyncConnection) -> ReportReference | None:
+    """Commit a sighting; run again, it finds what it did before. None if it was sealed for another report."""
     now = datetime.now(UTC)
     done = await _committed_as(arrival.id, connection)
     if done is not None:
@@ -163,24 +194,21 @@ async def _put(arrival: _Arrival, connection: AsyncConnection) -> ReportReferenc
         repeated = remembered.scalar_one_or_none()
         if repeated is not None:
             return ReportReference(repeated, joined=True)
-    to = arrival.roster
-    if not to.custodians:
-        raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
     waiting = await _queued_at(arrival.place_hash, connection)
     report_id = waiting or arrival.id
-    worker = to.worker if arrival.to_worker else None
-    sealed_file = arrival.seal(report_id, to.public_keys, worker.public_key if worker is not None else None)
-    sealed_sha256 = hashlib.sha256(sealed_file).digest()
-    fingerprints = list(to.fingerprints)
+    if report_id != sealed.report_id:
+        return None
+    sealed_sha256 = hashlib.sha256(sealed.file).digest()
+    fingerprints = list(arrival.roster.fingerprints)
     row = {
         "id": arrival.id,
         "custodians": fingerprints,
-        "sealed": sealed_file,
+        "sealed": sealed.file,
         "sealed_sha256": sealed_sha256,
     }
     details: dict[str, Any] = {"sealed_sha256": sealed_sha256.hex(), "custodians": fingerprints}
-    if worker is not None:
-        details[WORKER] = worker.fingerprint
+    if arrival.worker is not None:
+        details[WORKER] = arrival.worker.fingerprint
     if waiting is not None:
         await connection.execute(insert(sightings).values(**row, report_id=waiting, seen_at=now))
         details["sighting"] = arrival.id
@@ -225,13 +253,13 @@ async def _queued_at(place_hash: bytes | None, connection: AsyncConnection) -> s
     """The report queued for a medium at a place, held in that state until this transaction ends."""
     if place_hash is None:
         return None
-    waiting = await connection.execute(
-        select(table.c.id)
-        .where(table.c.place_hash == place_hash, table.c.state == State.QUEUED.value)
-        .with_for_update()
-    )
+    waiting = await connection.execute(_queued_with(place_hash).with_for_update())
     found: str | None = waiting.scalar_one_or_none()
     return found
+
+
+def _queued_with(place_hash: bytes) -> Select[Any]:
+    return select(table.c.id).where(table.c.place_hash == place_hash, table.c.state == State.QUEUED.value)
 
 
 def _keyed_hash(key: bytes, said: Sequence[object]) -> bytes:

@@ -88,6 +88,7 @@ def test_an_identity_that_others_may_read_is_refused(tmp_path: Path, mode: int) 
         b"",
         b"# only a comment\n",
         b"AGE-SECRET-KEY-1NOTBECH32\n",
+        b"AGE-PLUGIN-NAME-1NOTBECH32\n",
         b"\xff\xfe binary",
         b"age-encryption.org/v1\n-> scrypt abc 18\n",
     ],
@@ -99,16 +100,6 @@ def test_a_file_without_an_identity_is_refused_and_not_repeated(tmp_path: Path, 
     with pytest.raises(InvalidRequestError, match="identity") as refusal:
         read_identity(path)
     assert "NOTBECH32" not in str(refusal.value)
-
-
-def test_an_identity_of_a_plugin_is_refused_with_what_opens_reports_instead(tmp_path: Path) -> None:
-    """As age-plugin-yubikey writes it: Cordon starts no program that a file names."""
-    path = tmp_path / "identity.txt"
-    path.write_text("#    Serial: 1, Slot: 1\nAGE-PLUGIN-YUBIKEY-1QQQSECRETQQQ\n")
-    path.chmod(0o600)
-    with pytest.raises(InvalidRequestError, match="age -d -i") as refusal:
-        read_identity(path)
-    assert "QQQSECRETQQQ" not in str(refusal.value)
 
 
 def test_what_is_not_there_or_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ async def _sealed_by_hand(office: Office, found: Stub, *, marked: bool = True) -
     keys = WorkerKeys.of(office.worker)
     shelf = ReportShelf(office.database, None, office.pins)
 
-    def sealing(report_id: str, public_keys: Any, worker: str | None) -> bytes:
+    async def sealing(report_id: str, public_keys: Any, worker: str | None) -> bytes:
         assert worker == keys.public_key
         return encrypt(found.to_json(report_id, automatic=marked), (*public_keys, worker))
 

@@ -66,8 +66,7 @@ async def test_what_is_as_it_was_recorded_is_no_discrepancy(shelf: Shelf) -> Non
     """Sealed, seen again, sealed anew, or removed as it should be."""
     assert await shelf.found() == []
     await add_custodian(shelf.database, shelf.pins, "grace")
-    async with shelf.database.begin() as connection:
-        assert await decisions.reseal(connection, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    assert await decisions.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
     assert await shelf.found() == []
     async with shelf.database.begin() as connection:
         await removal.remove(connection, shelf.untouched, event=decisions.PURGED_EVENT, details={})
@@ -91,8 +90,7 @@ async def test_a_changed_file_is_named_with_the_entry_that_recorded_it(shelf: Sh
 async def test_a_changed_file_that_was_sealed_anew_is_named_with_that_entry(shelf: Shelf) -> None:
     """And where what signed the resealing is gone, none of its entries can be believed."""
     await add_custodian(shelf.database, shelf.pins, "grace")
-    async with shelf.database.begin() as connection:
-        await decisions.reseal(connection, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    await decisions.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
     await shelf.run(update(table).where(table.c.id == shelf.report_id).values(sealed=b"x"))
     (found,) = await shelf.found()
     assert found.entry == await shelf.entry("report.resealed")

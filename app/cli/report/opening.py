@@ -37,10 +37,10 @@ class Opened:
 
 
 def read_key(path: Path) -> "Identity":
-    """The identity of a file; its passphrase is asked on the terminal if it has one."""
+    """The identity of a file; its passphrase, and what its plugin asks, is asked on the terminal."""
     from app.custody.identity import read_identity
 
-    return read_identity(path, lambda: ask_passphrase(printable(str(path))))
+    return read_identity(path, lambda: ask_passphrase(printable(str(path))), attended=True)
 
 
 def open_stored(report_id: str, identity: "Identity", server: Server | None = None) -> Opened:
@@ -94,17 +94,23 @@ def words_of(decision: "Decision", identity: "Identity") -> Mapping[str, Any]:
 async def _open(report_id: str, identity: "Identity") -> Opened:
     from app.cli.state import BY, open_custody
     from app.custody.identity import fingerprint
+    from app.errors import ConflictError
     from app.report.seal import open_report
     from app.store import audit, decisions, reports, sealed
 
-    async with open_custody() as (database, pins), database.begin() as connection:
+    async with open_custody() as (database, pins):
         roster = pins.read_if_there()
-        report = await reports.get(connection, report_id)
-        files = await sealed.authentic(connection, report_id, roster)
+        async with database.connect() as connection:
+            files = await sealed.authentic(connection, report_id, roster)
+        # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
         documents = tuple(open_report(file, identity, report_id=report_id) for file in files.values())
-        signed = await decisions.every(connection, report_id, roster)
-        told = {"custodian": fingerprint(identity.public_key), "by": BY}
-        await audit.append(connection, sealed.OPENED_EVENT, report_id, told)
+        async with database.begin() as connection:
+            report = await reports.get(connection, report_id)
+            if await sealed.authentic(connection, report_id, roster) != files:
+                raise ConflictError("The report was seen again, or sealed anew, meanwhile; open it again.")
+            signed = await decisions.every(connection, report_id, roster)
+            told = {"custodian": fingerprint(identity.public_key), "by": BY}
+            await audit.append(connection, sealed.OPENED_EVENT, report_id, told)
     return Opened(report, tuple(sealed.digests(files).values()), documents, signed, roster)
 
 

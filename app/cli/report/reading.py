@@ -175,7 +175,7 @@ def open_report(
         opened = open_stored(report, held, at)
         documents, decided = list(opened.documents), list(_decided(opened, held))
         receipt = asyncio.run(_receipt(report, held)) if at is None else []
-        related = [] if as_json or at is not None else _related(opened, held)
+        related = [] if as_json or at is not None or held.is_of_plugin else _related(opened, held)
     for number, document in enumerate(documents):
         if as_json:
             emit_json(document)

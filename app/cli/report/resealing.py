@@ -59,11 +59,10 @@ async def _here(identity: "Identity", report_ids: Sequence[str]) -> tuple[int, i
         async with database.connect() as connection:
             listed = report_ids or await reports.every_id(connection)
         for report_id in counted(listed, _DOING):
-            async with database.begin() as connection:
-                try:
-                    done += await decisions.reseal(connection, report_id, identity, roster, by=BY)
-                except InvalidRequestError:
-                    closed += 1
+            try:
+                done += await decisions.reseal(database, report_id, identity, roster, by=BY)
+            except InvalidRequestError:
+                closed += 1
     return done, closed
 
 
