@@ -4,6 +4,7 @@ Figures are medians in milliseconds. Only ratios within one run mean anything: o
 absolute figures move with its other guests, which is why the share of stolen processor time stands below.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ QUERIES: Final = 200
 
 def main() -> None:
     """Measure, and print two tables."""
+    argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
     console = Console()
     rng = np.random.default_rng(SEED)
     before = ticks()

@@ -104,6 +104,9 @@ def main() -> None:
     arguments.add_argument("--benign", type=int, default=2000, help="pictures for the false matches (2000)")
     arguments.add_argument("--markdown", action="store_true", help="print Markdown")
     asked = arguments.parse_args()
+    for folder in asked.folders:
+        if not folder.is_dir():
+            arguments.error(f"{folder}: no such folder")
     console = Console()
     files = [
         path
@@ -195,7 +198,8 @@ def count(name: str, subjects: Sequence[Photograph]) -> Count:
     chance = random.Random(f"{SEED} {name}")
     found_of = Count()
     for place, subject in enumerate(subjects):
-        others = [each.picture for each in chance.sample([*subjects[:place], *subjects[place + 1 :]], 8)]
+        rest = [*subjects[:place], *subjects[place + 1 :]]
+        others = [each.picture for each in chance.sample(rest, min(8, len(rest)))]
         hashed = searched(edited(name, subject, others, chance))
         found_of.pictures += 1
         found_of.plain += found(subject.value, hashed.plain)

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,6 +31,11 @@ from app.matching.hamming import HammingIndex
 from app.matching.snapshot import SnapshotWriter, open_snapshot, prepare
 from app.media import PDQ_BITS, PDQ_BYTES, PDQ_DEFAULT_THRESHOLD, SignalType
 from bench.pictures import photograph
+
+try:
+    import faiss
+except ModuleNotFoundError:
+    faiss = None
 
 SEED: Final = 20_260_102
 SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -74,6 +78,8 @@ def main() -> None:
     asked.add_argument("--pictures", type=Path, metavar="DIR", help="crops of these, in place of drawn ones")
     asked.add_argument("--directory", type=Path, default=Path("build/bench"), help="for the snapshots")
     given = asked.parse_args()
+    if faiss is None:
+        asked.exit(1, "bench.search: FAISS is not installed: .venv/bin/pip install faiss-cpu\n")
     faiss.omp_set_num_threads(1)
     prepare(given.directory)
     console = Console()

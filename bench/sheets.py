@@ -4,6 +4,7 @@ Each shows edits of one drawn photograph, and how near the nearest variant came 
 region whose hash matched is outlined, unless that was the whole picture.
 """
 
+import argparse
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ SHOWN: Final[Mapping[str, Mapping[str, edits.Edit]]] = {
 
 def main() -> None:
     """Write both sheets."""
+    argparse.ArgumentParser(prog="python -m bench.sheets", description=__doc__).parse_args()
     folder = Path(__file__).parent.parent / "docs" / "images"
     subject = photograph(pictures.photograph(SUBJECT))
     if subject is None:

@@ -257,6 +257,14 @@ def test_the_self_test_fails_where_arithmetic_differs(monkeypatch: pytest.Monkey
     assert not pdq.agrees_with_reference()
 
 
+@pytest.mark.usefixtures("each_engine")
+def test_the_self_test_fails_where_quality_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By little: a picture of quality 50 may or may not match."""
+    quality = pdq._quality
+    monkeypatch.setattr(pdq, "_quality", lambda step_sum: int(quality(step_sum) * 0.98))
+    assert not pdq.agrees_with_reference()
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the reference pictures are not part of this repository")
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_the_reference_pictures_give_the_published_values(name: str) -> None:
