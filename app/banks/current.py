@@ -148,6 +148,7 @@ class CurrentBanks:
         self._following: asyncio.Task[None] | None = None
         self._build: asyncio.Task[None] | None = None
         self._build_wanted = False
+        self._refused: set[tuple[int, int, int]] = set()
         self._build_failed_at = float("-inf")
         self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
@@ -341,6 +342,7 @@ class CurrentBanks:
     async def _build_base(self) -> _Base:
         """A newer base: built here, or by another process that shares the directory."""
         prepare(self._directory)
+        awaited = False
         while True:
             with building(self._directory) as mine:
                 found = await self._newest_base(after=self._base.generation, touched=MERGED_ABOVE)
@@ -350,17 +352,26 @@ class CurrentBanks:
                     if mine and found.path is not None:
                         remove_others(self._directory, found.path)
                     return found
+            if not awaited:
+                # Where the directory is another's to write, nothing else tells that nobody builds there.
+                event(logger, logging.WARNING, "banks_snapshot_awaited", detail="another is to build it")
+                awaited = True
             await asyncio.sleep(_OTHER_BUILDER_SECONDS)
 
     async def _newest_base(self, *, after: int = 0, touched: int) -> _Base | None:
         """The newest whole snapshot of this history with so much at most to be laid over it, or None."""
         for name in snapshots_in(self._directory):
+            # All of a large file would be compared again and again, until whoever builds replaces it.
+            if (identity := _identity(name.path)) in self._refused:
+                continue
             head = await self._store.head(name.generation, name.nonce)
             if name.generation <= after or not _usable(name, head) or head.touched > touched:
                 continue
             try:
                 return await self._open(name.path)
             except SnapshotError as error:
+                if identity is not None:
+                    self._refused.add(identity)
                 failure(logger, "banks_snapshot_refused", error, generation=name.generation)
         return None
 
@@ -399,6 +410,15 @@ class CurrentBanks:
 def _usable(base: "_Base | Name", head: Head) -> bool:
     """Whether changes can be laid over a base: it is of this history, and none of them was pruned."""
     return base.generation == 0 or (head.known and base.generation >= head.pruned_generation)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from another of the same name; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _laid_over(base: EntryIndex, added: EntryIndex, changes: Changes) -> LoadedBanks:

@@ -293,6 +293,42 @@ async def test_a_damaged_snapshot_is_refused_and_built_again(
     assert name.path.read_bytes() == whole
 
 
+async def test_a_damaged_snapshot_that_another_has_to_build_anew_is_read_once(
+    database: Database,
+    follow: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As on a volume that only the worker writes: told once, and in force once the file is another."""
+    await make(database)
+    await add(database, *range(20))
+    first = await follow()
+    await in_force(first, 2)
+    await first.close()
+    (name,) = snapshots_in(tmp_path / "snapshots")
+    whole = name.path.read_bytes()
+    name.path.write_bytes(whole[:8192] + bytes([whole[8192] ^ 1]) + whole[8193:])
+    looks: list[Path] = []
+
+    def counted(directory: Path) -> list[snapshot.Name]:
+        looks.append(directory)
+        return snapshots_in(directory)
+
+    monkeypatch.setattr(current, "snapshots_in", counted)
+    with building(tmp_path / "snapshots"):
+        again = await follow()
+        await until(lambda: len(looks) > 5)
+        assert again.generation == 0
+        for message in ("banks_snapshot_refused", "banks_snapshot_awaited"):
+            assert [record.getMessage() for record in caplog.records].count(message) == 1
+        mended = name.path.with_suffix(".mended")
+        mended.write_bytes(whole)
+        mended.replace(name.path)
+        await in_force(again, 2)
+    assert all(found(again, number) for number in range(20))
+
+
 async def test_a_snapshot_of_another_database_is_not_taken_for_this_ones(
     database: Database, follow: Callable[..., Any], tmp_path: Path, switched: SwitchedStore
 ) -> None:
