@@ -137,6 +137,7 @@ def test_a_gate_contained_as_docker_does_it_has_every_required_control(user: int
     assert found["shape"]["format"] == "bmp"
     missing = {"memory_locked_or_no_swap"} if found["swap"] else set()
     of_the_machine = {
+        "custodian_plugins_found",
         "core_pattern_not_piped",
         "compiled_search",
         "compiled_hashing",
