@@ -118,6 +118,24 @@ async def prepare(
     return Prepared(store, tokens, identities[0].secret_keys[0], identities)
 
 
+async def make_unlimited_key(gate: RunningGate) -> str:
+    """A token with every scope and no limit that a test would reach."""
+    database = Database.open(gate.prepared.store)
+    try:
+        async with database.begin() as connection:
+            _, token = await keys.create(
+                connection,
+                name="unlimited",
+                scopes=frozenset(keys.Scope),
+                rate_per_second=100_000,
+                concurrency=1000,
+                probe_guard=False,
+            )
+            return token
+    finally:
+        await database.close()
+
+
 def fill_bank(
     gate: RunningGate, name: str, *pictures: bytes, kind: str = "csam", action: str = "report"
 ) -> None:

@@ -1,12 +1,13 @@
 """The load tool speaks the public contract, and counts as an error whatever is no verdict."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from bench import load
-from tests.gates import RunningGate
+from tests.gates import RunningGate, make_unlimited_key
 from tests.journeys.conftest import BANKED, HARMLESS
 
 
@@ -24,7 +25,8 @@ def folder(tmp_path: Path) -> Path:
 def test_it_tells_verdicts_times_and_memory(
     gate: RunningGate, folder: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
-    common = ["--url", gate.url, "--key", gate.prepared.tokens["ingest"], "--folder", str(folder)]
+    token = asyncio.run(make_unlimited_key(gate))
+    common = ["--url", gate.url, "--key", token, "--folder", str(folder)]
     turns = ["--seconds", "0.5", "--rounds", "1", "--concurrency", "2", "--pid", str(gate.process.pid)]
     assert load.main([*common, *turns, "--answer", answer, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from app.settings import StoreSettings
-from app.store import keys
-from app.store.database import Database
-from tests.gates import RunningGate, fill_bank, prepare, running_gate
+from tests.gates import RunningGate, fill_bank, make_unlimited_key, prepare, running_gate
 from tests.journeys.conftest import BANKED
 from tests.worlds import MediaHost, NameServer
 
@@ -19,24 +17,6 @@ EXAMPLES_OF_EACH = 10
 LIMIT_SECONDS = 240
 """Several times what one run takes; more would be a request that is never answered."""
 SEED = 20261122
-
-
-async def make_unlimited_key(gate: RunningGate) -> str:
-    """A token with every scope and no limit that a test would reach."""
-    database = Database.open(gate.prepared.store)
-    try:
-        async with database.begin() as connection:
-            _, token = await keys.create(
-                connection,
-                name="schemathesis",
-                scopes=frozenset(keys.Scope),
-                rate_per_second=100_000,
-                concurrency=1000,
-                probe_guard=False,
-            )
-            return token
-    finally:
-        await database.close()
 
 
 def configuration(urls: list[str]) -> str:
