@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -118,19 +119,25 @@ async def prepare(
     return Prepared(store, tokens, identities[0].secret_keys[0], identities)
 
 
+async def make_key(gate: RunningGate, *, rate_per_second: int = 50, concurrency: int = 32) -> str:
+    """A token of an ingest key with its own limits."""
+    return await _make_key(
+        gate, scopes=frozenset({keys.Scope.INGEST}), rate_per_second=rate_per_second, concurrency=concurrency
+    )
+
+
 async def make_unlimited_key(gate: RunningGate) -> str:
     """A token with every scope and no limit that a test would reach."""
+    return await _make_key(
+        gate, scopes=frozenset(keys.Scope), rate_per_second=100_000, concurrency=1000, probe_guard=False
+    )
+
+
+async def _make_key(gate: RunningGate, **given: Any) -> str:
     database = Database.open(gate.prepared.store)
     try:
         async with database.begin() as connection:
-            _, token = await keys.create(
-                connection,
-                name="unlimited",
-                scopes=frozenset(keys.Scope),
-                rate_per_second=100_000,
-                concurrency=1000,
-                probe_guard=False,
-            )
+            _, token = await keys.create(connection, name="limited", **given)
             return token
     finally:
         await database.close()

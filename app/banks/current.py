@@ -354,7 +354,7 @@ class CurrentBanks:
                     return found
             if not awaited:
                 # Where the directory is another's to write, nothing else tells that nobody builds there.
-                event(logger, logging.WARNING, "banks_snapshot_awaited", detail="another is to build it")
+                event(logger, logging.INFO, "banks_snapshot_awaited", detail="another is to build it")
                 awaited = True
             await asyncio.sleep(_OTHER_BUILDER_SECONDS)
 

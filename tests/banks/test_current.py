@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -273,9 +274,10 @@ async def test_a_process_that_starts_does_not_wait_for_what_is_only_being_merged
     await until(lambda: following.status().snapshot_generation > 0)
 
 
-async def test_a_damaged_snapshot_is_refused_and_built_again(
+async def damaged_snapshot(
     database: Database, follow: Callable[..., Any], tmp_path: Path
-) -> None:
+) -> tuple[snapshot.Name, bytes]:
+    """A snapshot of 20 entries with a bit that is wrong, and what it was."""
     await make(database)
     await add(database, *range(20))
     first = await follow()
@@ -285,6 +287,13 @@ async def test_a_damaged_snapshot_is_refused_and_built_again(
     whole = name.path.read_bytes()
     # Of the values themselves, which only the full checksum covers.
     name.path.write_bytes(whole[:8192] + bytes([whole[8192] ^ 1]) + whole[8193:])
+    return name, whole
+
+
+async def test_a_damaged_snapshot_is_refused_and_built_again(
+    database: Database, follow: Callable[..., Any], tmp_path: Path
+) -> None:
+    name, whole = await damaged_snapshot(database, follow, tmp_path)
     with building(tmp_path / "snapshots"):
         again = await follow()
         assert again.generation == 0
@@ -301,14 +310,8 @@ async def test_a_damaged_snapshot_that_another_has_to_build_anew_is_read_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As on a volume that only the worker writes: told once, and in force once the file is another."""
-    await make(database)
-    await add(database, *range(20))
-    first = await follow()
-    await in_force(first, 2)
-    await first.close()
-    (name,) = snapshots_in(tmp_path / "snapshots")
-    whole = name.path.read_bytes()
-    name.path.write_bytes(whole[:8192] + bytes([whole[8192] ^ 1]) + whole[8193:])
+    caplog.set_level(logging.INFO)
+    name, whole = await damaged_snapshot(database, follow, tmp_path)
     looks: list[Path] = []
 
     def counted(directory: Path) -> list[snapshot.Name]:

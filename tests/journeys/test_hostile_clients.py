@@ -14,29 +14,10 @@ import httpx
 import pytest
 
 from app.settings import StoreSettings
-from app.store import keys
-from app.store.database import Database
-from tests.gates import RunningGate, fill_bank, prepare, running_gate, wait_for
+from tests.gates import RunningGate, fill_bank, make_key, prepare, running_gate, wait_for
 from tests.journeys.conftest import BANKED, HARMLESS
 
 IMAGE = {"Content-Type": "image/jpeg"}
-
-
-async def make_key(gate: RunningGate, *, rate_per_second: int = 50, concurrency: int = 32) -> str:
-    """A token of an ingest key with its own limits."""
-    database = Database.open(gate.prepared.store)
-    try:
-        async with database.begin() as connection:
-            _, token = await keys.create(
-                connection,
-                name="limited",
-                scopes=frozenset({keys.Scope.INGEST}),
-                rate_per_second=rate_per_second,
-                concurrency=concurrency,
-            )
-            return token
-    finally:
-        await database.close()
 
 
 def ask(gate: RunningGate, token: str) -> httpx.Response:
