@@ -5,10 +5,12 @@
 In each schedule a few reports, which a custodian approved or the workers approve by themselves, are filed by
 two workers with a clock each, while one of them is killed at some await, the database fails before or after a
 commit, the double spoils answers or refuses, clocks jump, a lease ends in the middle of a call while the
-other worker takes over, and a custodian takes an approval back, and maybe gives it again. Then all is well
-again for long enough, and each report must be finished exactly once at the double, with the very bytes that
-were approved; or be rejected or retracted, and not be finished there; or be parked, if there was a reason.
-Never twice, never lost.
+other worker takes over, and a custodian takes an approval back, and maybe gives it again. A parked report is
+tried again, opened afresh, filed by hand, approved anew or rejected, mostly after the authority was asked.
+Then all is well again for long enough, and each report must be finished exactly once at the double, with the
+very bytes that were approved; or be rejected or retracted, and not be finished there; or be parked, if there
+was a reason, and then mostly a custodian brings it to an end. Never lost, and never twice but where a
+custodian signed afresh without knowing better, and then never more often than that was signed.
 
 The first schedules let nothing else go wrong than a kill, at each await in turn: of the filing of what a
 custodian approved, of an automatic approval with its filing, and of a withdrawal.
@@ -47,13 +49,14 @@ from app.filing.cybertip_double.service import State as There
 from app.filing.filer import Desk, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions
+from app.store import decisions, filings
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import LEASE, LONGEST_PAUSE
 from app.store.report_states import State
 from app.store.shelf import ReportShelf
 from app.store.witness import Witness
+from tests.deciding import deciding, seen
 from tests.filing.office import REPORTER, URL, Clock, Line, Office, open_office
 from tests.stubs import stub
 
@@ -73,6 +76,23 @@ TERMS: Final = Terms(AUTOMATIC_WITHIN, REPORTER, "voluntary", None)
 HARMLESS: Final = sorted(set(Fault) - {Fault.SLOW, Fault.NO_REPORT_ID, Fault.REDIRECT})
 RETRIED: Final = (1000, 1100, 1300, 2000, 3000)
 PARKING: Final = (1210, 4000, 4100, 5001, 5101, 9999)
+
+
+DECIDED: Final = frozenset({Action.APPROVE, Action.APPROVE_AUTOMATICALLY, Action.REJECT})
+"""Which of the decisions say whether a report is to be filed."""
+
+
+@dataclass
+class Signed:
+    """What a custodian signed for in a schedule, by report.
+
+    Attributes:
+        twice: how often one was let be filed though it may have been already, or a call was in the air.
+        by_hand: how often the authority had it when it was said to be filed by hand, and may have it then.
+    """
+
+    twice: Counter[str] = field(default_factory=Counter)
+    by_hand: Counter[str] = field(default_factory=Counter)
 
 
 class KilledError(BaseException):
@@ -283,10 +303,11 @@ async def torture(office: Office, pair: tuple[Worker, Worker], seed: int) -> Cou
         await _found(office, f"{seed}-{number}", automatic=drawn.random() < 1 / 3)
         for number in range(drawn.choice((1, 1, 2, 3)))
     ]
-    reasons = False
+    reasons, signed = False, Signed()
     for _ in range(drawn.randint(1, 5)):
-        reasons |= await _go_wrong(office, pair, reports, drawn)
-    return await _ended(office, pair, reports, reasons=reasons)
+        reasons |= await _go_wrong(office, pair, reports, drawn, signed)
+    look_after = drawn.random() < 2 / 3
+    return await _ended(office, pair, reports, signed, reasons=reasons, look_after=look_after)
 
 
 async def killed(office: Office, pair: tuple[Worker, Worker], seed: int) -> Counter[str]:
@@ -304,7 +325,7 @@ async def killed(office: Office, pair: tuple[Worker, Worker], seed: int) -> Coun
         await pair[0].turn()
         await office.reject(report_id)
     await pair[0].turn(kill_at)
-    ends = await _ended(office, pair, [report_id], reasons=False)
+    ends = await _ended(office, pair, [report_id], Signed(), reasons=False, look_after=False)
     expected = "retracted" if turn == WITHDRAWN else "filed exactly once"
     assert ends[expected] == 1, f"{ends}, not {expected}"
     return ends
@@ -323,36 +344,74 @@ async def _found(office: Office, medium: str, *, automatic: bool) -> str:
 
 
 async def _ended(
-    office: Office, pair: tuple[Worker, Worker], reports: Sequence[str], *, reasons: bool
+    office: Office,
+    pair: tuple[Worker, Worker],
+    reports: Sequence[str],
+    signed: Signed,
+    *,
+    reasons: bool,
+    look_after: bool,
 ) -> Counter[str]:
-    """Let all be well, and check what is left behind; how often the reports ended in which way."""
+    """Let all be well, and check what is left behind; how often the reports ended in which way.
+
+    Args:
+        office: where they are.
+        pair: who files them.
+        reports: their ids.
+        signed: what a custodian signed for.
+        reasons: whether something happened that may park one.
+        look_after: whether a custodian asks the authority of what is parked, and brings it to an end.
+    """
     await _all_is_well(office, pair)
-    ends: Counter[str] = Counter()
-    for report in reports:
-        ends[await _check(office, report, reasons=reasons)] += 1
-    return ends
+    ends = {report: await _check(office, report, signed, reasons=reasons) for report in reports}
+    parked = [report for report, end in ends.items() if end.startswith("parked")]
+    if look_after and parked:
+        for report in parked:
+            await _bring_to_an_end(office, report, signed)
+        await _all_is_well(office, pair)
+        for report in parked:
+            end = await _check(office, report, signed, reasons=False)
+            ends[report] = f"{end}, after it was parked"
+    return Counter(ends.values())
+
+
+async def _bring_to_an_end(office: Office, report_id: str, signed: Signed) -> None:
+    """Decide on a parked report when nothing is under way any more, by what the authority says of it."""
+    decided, _ = await _decided(office, report_id)
+    if _finished(office, report_id):
+        await _by_hand(office, report_id, signed)
+    elif decided[-1] is Action.REJECT:
+        await office.reject(report_id)
+    else:
+        try:
+            await _sign_afresh(office, report_id)
+        except ConflictError:
+            # Nobody tried to finish it: it takes no signature.
+            await _retry(office, report_id)
 
 
 async def _go_wrong(
-    office: Office, pair: tuple[Worker, Worker], reports: Sequence[str], drawn: random.Random
+    office: Office,
+    pair: tuple[Worker, Worker],
+    reports: Sequence[str],
+    drawn: random.Random,
+    signed: Signed,
 ) -> bool:
     """One or two turns with something wrong; whether it is a reason to park."""
     worker, other = drawn.sample(pair, 2)
     call = drawn.choice(("submit", "submit", "finish", "finish", "retract"))
     kill_at = drawn.randint(1, max(AWAITS.values())) if drawn.random() < 0.5 else None
-    reasons = await _decide(office, worker, reports, drawn)
-    match drawn.choice(
-        ("nothing", "fault", "fault", "code", "parking", "database", "jump", "lease", "race", "expiry")
-    ):
-        case "fault":
-            office.double.plan.append(Planned(call, drawn.choice(HARMLESS)))
-        case "code":
-            office.double.plan.append(
-                Planned(call, code=drawn.choice(RETRIED), status=drawn.choice((200, 400)))
-            )
-        case "parking":
-            reasons = True
-            office.double.plan.append(Planned(call, code=drawn.choice(PARKING)))
+    reasons = await _decide(office, worker, reports, drawn, signed)
+    wrong = drawn.choice(
+        (
+            *("nothing", "fault", "fault", "code", "parking", "denied"),
+            *("database", "jump", "lease", "race", "expiry"),
+        )
+    )
+    match wrong:
+        case "fault" | "code" | "parking" | "denied":
+            reasons |= wrong in {"parking", "denied"}
+            office.double.plan.extend(_planned(wrong, call, drawn))
         case "database":
             kind = drawn.choice(("before_commit", "after_commit", "statement"))
             worker.brittle.fail(kind, drawn.randint(1, 40 if kind == "statement" else 5))
@@ -364,7 +423,10 @@ async def _go_wrong(
                 other.clock.ahead = worker.clock.ahead + LEASE * 2
                 worker.clock.ahead += LEASE * 2
                 await other.turn()
+                if looks_after:
+                    await _look_after(office, drawn.choice(reports), drawn, signed, in_a_call=True)
 
+            looks_after = drawn.random() < 0.5
             worker.wire.meanwhile.append(take_over)
             if drawn.random() < 0.5:
                 # In the second call, not the first.
@@ -383,19 +445,99 @@ async def _go_wrong(
     return reasons
 
 
-async def _decide(office: Office, worker: Worker, reports: Sequence[str], drawn: random.Random) -> bool:
-    """Sometimes a custodian decides again, before the turn or in the middle of it; whether that may park."""
+def _planned(wrong: str, call: str, drawn: random.Random) -> list[Planned]:
+    """What the double does to a call; ``denied`` does it, and knows nothing of it afterwards."""
+    match wrong:
+        case "fault":
+            return [Planned(call, drawn.choice(HARMLESS))]
+        case "code":
+            return [Planned(call, code=drawn.choice(RETRIED), status=drawn.choice((200, 400)))]
+        case _:
+            # That it is retracted already is the one answer that nobody has a reason to doubt.
+            codes = [code for code in PARKING if (call, code) != ("retract", 5101)]
+            parking = Planned(call, code=drawn.choice(codes))
+            return [Planned(call, Fault.UNANSWERED), parking] if wrong == "denied" else [parking]
+
+
+async def _decide(
+    office: Office, worker: Worker, reports: Sequence[str], drawn: random.Random, signed: Signed
+) -> bool:
+    """Sometimes a custodian acts, before the turn or in the middle of it; whether that may park."""
     report_id = drawn.choice(reports)
-    match drawn.choice((*["nothing"] * 4, "reject", *["reject in a call"] * 3, "approve")):
+    acts = (
+        *["nothing"] * 4,
+        *("reject", "reject in a call", "reject in a call", "reject in a call"),
+        *("approve", "retry in a call"),
+        *["look after"] * 4,
+    )
+    # In the first, the second or the third.
+    calls = [nothing] * drawn.randint(0, 2)
+    match drawn.choice(acts):
         case "reject":
             await _reject(office, report_id)
         case "reject in a call":
-            # In the first, the second or the third.
-            happening = [lambda: _reject(office, report_id), *[nothing] * drawn.randint(0, 2)]
-            worker.wire.meanwhile.extend(happening)
+            worker.wire.meanwhile.extend([lambda: _reject(office, report_id), *calls])
         case "approve":
             return await _approve_anew(office, report_id)
+        case "retry in a call":
+            worker.wire.meanwhile.extend([lambda: _retry(office, report_id), *calls])
+        case "look after":
+            for each in reports:
+                await _look_after(office, each, drawn, signed, in_a_call=False)
     return False
+
+
+async def _look_after(
+    office: Office, report_id: str, drawn: random.Random, signed: Signed, *, in_a_call: bool
+) -> None:
+    """What a custodian does about a report, if it is parked, whatever the cause."""
+    if (await office.report(report_id)).state is not State.PARKED:
+        return
+    there = bool(_finished(office, report_id))
+    match drawn.choice(("afresh", "afresh", "afresh unasked", "retry", "by hand", "approve", "reject")):
+        case "afresh" if not there:
+            await _afresh(office, report_id, signed, knows=not in_a_call)
+        case "afresh unasked":
+            await _afresh(office, report_id, signed, knows=False)
+        case "by hand":
+            await _by_hand(office, report_id, signed, may_come=in_a_call)
+        case "approve":
+            await office.approve(report_id)
+        case "reject" if not there and not in_a_call:
+            await office.reject(report_id)
+        case _:
+            await _retry(office, report_id)
+
+
+async def _afresh(office: Office, report_id: str, signed: Signed, *, knows: bool) -> None:
+    """Let it be opened anew, if that may be: the authority does not have it, or nobody knows."""
+    with contextlib.suppress(ConflictError):
+        await _sign_afresh(office, report_id)
+        signed.twice[report_id] += not knows
+
+
+async def _sign_afresh(office: Office, report_id: str) -> None:
+    sealed = await seen(office.database, report_id, office.pins.read())
+    await office.decide(Action.AFRESH, report_id, deciding(Action.AFRESH, report_id, sealed, office.ada))
+
+
+async def _by_hand(office: Office, report_id: str, signed: Signed, *, may_come: bool = False) -> None:
+    """Say that it was filed by hand: under the id that it has there, or on the authority's page."""
+    sealed = await seen(office.database, report_id, office.pins.read())
+    await office.decide(Action.FILED, report_id, deciding(Action.FILED, report_id, sealed, office.ada))
+    signed.by_hand[report_id] = len(_finished(office, report_id)) + may_come
+
+
+async def _retry(office: Office, report_id: str) -> None:
+    """Let it be tried again under the id that it has, whoever has the turn."""
+    with contextlib.suppress(ConflictError):
+        async with office.database.begin() as connection:
+            await filings.retry(connection, report_id, now=datetime.now(UTC), by="cli")
+
+
+def _finished(office: Office, report_id: str) -> list[str]:
+    """Under which ids the authority has a report, as somebody learns who asks it."""
+    return [each.id for each in office.double.service.of_sender(report_id) if each.state is There.FINISHED]
 
 
 async def _reject(office: Office, report_id: str) -> None:
@@ -439,24 +581,29 @@ async def _all_is_well(office: Office, pair: tuple[Worker, Worker]) -> None:
         worker.clock.ahead = timedelta()
 
 
-async def _check(office: Office, report_id: str, *, reasons: bool) -> str:
+async def _check(office: Office, report_id: str, signed: Signed, *, reasons: bool) -> str:
     """How a report ended.
 
     Raises:
-        AssertionError: it was filed twice, lost, changed, withdrawn unasked, or parked without a reason.
+        AssertionError: it was filed more often than a custodian signed for, lost, changed, withdrawn unasked,
+            parked without a reason, or filed without a word in the log.
     """
     report, there = await office.report(report_id), office.double.service.of_sender(report_id)
     decided, approved = await _decided(office, report_id)
-    finished = [each for each in there if each.state is There.FINISHED]
-    assert len(finished) <= 1, f"filed {len(finished)} times"
+    finished, may_be = _finished(office, report_id), 1 + signed.twice[report_id]
+    assert len(finished) <= may_be, f"filed {len(finished)} times"
     assert {each.document for each in there} <= approved, "other bytes than the approved"
+    assert set(finished) <= await _attempted(office, report_id), "filed, and the log does not tell"
+    once = "filed exactly once" if len(finished) == 1 else "filed twice, as a custodian let it be"
     rejected = decided[-1] is Action.REJECT
     if report.state is State.FILED:
-        assert len(finished) == 1, "said to be filed, and is not"
         filing = await office.filing(report_id)
-        assert filing.authority_report_id == finished[0].id, "filed under another id"
+        assert filing.authority_report_id in finished, "said to be filed, and is not under this id"
         assert filing.receipt is not None, "no receipt"
-        return "filed exactly once" + (", before it was rejected" if rejected else "")
+        return once + (", before it was rejected" if rejected else "")
+    if report.state is State.FILED_MANUALLY:
+        assert len(finished) <= signed.by_hand[report_id], "filed by hand, and then by a worker"
+        return f"filed by hand ({'it was there' if finished else 'it was not there'})"
     if report.state in {State.REJECTED, State.RETRACTED}:
         assert rejected, f"{report.state} unasked"
         assert not finished, f"said to be {report.state}, and is filed"
@@ -464,15 +611,25 @@ async def _check(office: Office, report_id: str, *, reasons: bool) -> str:
     assert report.state is State.PARKED, f"lost: {report.state}"
     assert report.cause is not None, "parked without a cause"
     assert reasons, f"parked for nothing: {report.cause}"
-    return f"parked ({'filed once' if finished else 'not filed'}): {report.cause}"
+    return f"parked ({'filed' if finished else 'not filed'}): {report.cause}"
+
+
+async def _attempted(office: Office, report_id: str) -> set[str]:
+    """Under which ids it was about to be finished, as the log has it."""
+    async with office.database.connect() as connection:
+        steps = await filings.steps(connection, report_id)
+    return {
+        each.authority_report_id for each in steps if each.step == "finishing" and each.authority_report_id
+    }
 
 
 async def _decided(office: Office, report_id: str) -> tuple[list[Action], set[bytes]]:
-    """What was decided, in order, and every XML that was approved."""
+    """What was decided on filing it, in order, and every XML that was approved."""
     async with office.database.connect() as connection:
         signed = await decisions.every(connection, report_id, office.pins.read())
     xml = [each.decision.xml for each in signed if each.decision.xml is not None]
-    return [each.decision.action for each in signed], {office.ada.decrypt(each) for each in xml}
+    actions = [each.decision.action for each in signed if each.decision.action in DECIDED]
+    return actions, {office.ada.decrypt(each) for each in xml}
 
 
 async def run(
