@@ -1,7 +1,9 @@
 """Reports filed by hand and destroyed, by command."""
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -68,10 +70,7 @@ def test_the_json_holds_decisions_and_what_was_said_with_them(own: Cordon, repor
 
 def test_what_was_approved_is_exported_to_the_letter(own: Cordon, report_id: str) -> None:
     """The class that its custodian named is what XARF tells."""
-    worker = generate()
-    write_identity(worker, own.home / "exported-for.key")
-    signing = ("--worker-signing-key", str(worker.signing_public_key))
-    own("custodian", "pin", "--worker", worker.public_key, *signing, YES)
+    _pin_worker(own)
     approved = own("report", "approve", report_id, *ADA, "--classification", "B1", YES, given=REPORTER)
     assert approved.code == 0, approved.err
     assert own("report", "export", report_id, *ADA, "--format", "xml", "--out", "a.xml").code == 0
@@ -94,6 +93,106 @@ def test_what_is_missing_is_told_and_stands_in_the_document(own: Cordon, site: C
     assert "Provenance not known: nobody added it" in (own.home / "a.xml").read_text()
 
 
+def test_whoever_files_by_hand_says_all_that_an_approval_can_without_a_worker(
+    own: Cordon,
+) -> None:
+    """On the page and in the XML; what was added is marked, and the record tells of the opening, by ids."""
+    report_id = str(own("ingest", "banked.png", "--json").document["report"]["id"])
+    said = (
+        *("--add", "account_id=4711", "--add", "source_url=https://chat.example/post/1"),
+        *("--incident-type", "trafficking", "--escalate", "A child is named.", "--annotation", "sextortion"),
+        *("--classification", "A2", "--intent", "commercial", "--note", "Seen in May."),
+    )
+    ran = own("report", "export", report_id, *ADA, "--format", "html", *said, given=REPORTER)
+    assert (ran.code, "missing" in ran.err) == (0, False), ran.err
+    page = html.parse(own.home / f"{report_id}.html").getroot()
+    names, answers = ([each.text_content() for each in page.iter(tag)] for tag in ("th", "td"))
+    rows = dict(zip(names, answers, strict=True))
+    assert rows["Type of incident"] == "Child Sex Trafficking"
+    assert (rows["Is a child in danger now?"], rows["What else is so"]) == ("A child is named.", "sextortion")
+    mark = "  (added by a person of the reporter, not seen by Cordon)"
+    assert rows["Account id"] == f"4711{mark}"
+    assert rows["Addresses (URLs)"] == f"https://chat.example/post/1{mark}"
+    assert "Provenance not known" not in rows["Additional information"]
+    for told in ("Added account_id: 4711", ": A2", "malicious, commercial offender", "Seen in May."):
+        assert told in rows["Additional information"]
+    ran = own("report", "export", report_id, *ADA, "--format", "xml", *said, given=REPORTER)
+    assert ran.code == 0
+    xml = (own.home / f"{report_id}.xml").read_text()
+    assert "<sextortion/>" in xml
+    assert "Added by a person, not seen by Cordon: account_id, source_url" in xml
+    why = ("--provenance-unknown", "no accounts are kept")
+    ran = own("report", "export", report_id, *ADA, "--format", "xml", *why, "--out", "why.xml")
+    assert (ran.code, "missing: who uploaded it" in ran.err) == (0, True)
+    assert "Provenance not known: no accounts are kept" in (own.home / "why.xml").read_text()
+    with contextlib.closing(sqlite3.connect(own.home / "state" / "cordon.db")) as database:
+        found = database.execute("SELECT details FROM audit WHERE event = 'report.opened'").fetchall()
+    assert len(found) == 3
+    assert all(set(json.loads(details)) == {"custodian", "by"} for (details,) in found)
+    assert _state(own, report_id) == "queued"
+
+
+def test_xarf_takes_a_url_that_a_custodian_adds_here_or_added_with_an_approval(own: Cordon) -> None:
+    """The class of XARF's alone goes with it too."""
+    report_id = str(own("ingest", "banked.png", "--json").document["report"]["id"])
+    xarf_of = ("report", "export", report_id, *ADA, "--format", "xarf")
+    ran = own(*xarf_of, "--classification", "A1", given=REPORTER)
+    assert (ran.code, "--add source_url" in ran.err) == (2, True)
+    added = ("--add", "source_url=https://chat.example/post/1")
+    ran = own(*xarf_of, "--classification", "baseline", *added, "--out", "1.json", given=REPORTER)
+    assert ran.code == 0, ran.err
+    _pin_worker(own)
+    approved = own("report", "approve", report_id, *GRACE, *added, "--classification", "B2", YES)
+    assert approved.code == 0, approved.err
+    assert own(*xarf_of, "--out", "2.json", given=REPORTER).code == 0
+    for name, classed in (("1.json", "baseline"), ("2.json", "B2")):
+        written = (own.home / name).read_text()
+        told = json.loads(written)
+        assert (told["url"], told["classification"]) == ("https://chat.example/post/1", classed)
+        assert "added by a person" in told["description"]
+        assert xarf.parse(written).errors == []
+
+
+def test_what_is_said_at_an_export_stands_over_what_was_approved_and_that_is_told(own: Cordon) -> None:
+    """What was said with the approval stays where nothing else is said; the approval itself is untouched."""
+    report_id = str(own("ingest", "banked.png", "--json").document["report"]["id"])
+    _pin_worker(own)
+    said = ("--add", "account_id=4711", "--note", "Seen in May.", "--escalate", "A child is named.")
+    approved = own("report", "approve", report_id, *GRACE, *said, YES, given=REPORTER)
+    assert approved.code == 0, approved.err
+    export = ("report", "export", report_id, *ADA, "--format", "xml")
+    ran = own(*export, "--note", "Seen in June.", "--out", "over.xml", given=REPORTER)
+    assert (ran.code, "this is not what was approved" in ran.err) == (0, True), ran.err
+    over = (own.home / "over.xml").read_text()
+    assert "Seen in June." in over
+    assert "Seen in May." not in over
+    assert "Added account_id: 4711" in over
+    assert "<escalateToHighPriority>A child is named.<" in over
+    assert own(*export, "--out", "same.xml").code == 0
+    assert (own.home / "same.xml").read_text() in approved.out.decode()
+    html_of = ("report", "export", report_id, *ADA, "--format", "html", "--out", "same.html")
+    assert own(*html_of).code == 0
+    assert "4711  (added by a person" in html.parse(own.home / "same.html").getroot().text_content()
+
+
+def test_a_report_that_no_form_takes_is_exported_with_what_its_custodian_says(own: Cordon) -> None:
+    """As JSON, in a member of its own."""
+    own("test-picture", "--out", "test.png")
+    report_id = str(own("ingest", "test.png", "--json").document["report"]["id"])
+    said = ("--add", "account_id=4711", "--note", "Seen in May.")
+    assert own("report", "export", report_id, *ADA, "--format", "json", *said).code == 0
+    told = json.loads((own.home / f"{report_id}.json").read_text())
+    assert told["said_by_who_exported"] == {"note": "Seen in May.", "provenance": {"account_id": "4711"}}
+    assert all("account_id" not in each["context"] for each in told["documents"])
+
+
+def _pin_worker(own: Cordon) -> None:
+    worker = generate()
+    write_identity(worker, own.home / "exported-for.key")
+    signing = ("--worker-signing-key", str(worker.signing_public_key))
+    assert own("custodian", "pin", "--worker", worker.public_key, *signing, YES).code == 0
+
+
 def test_wrong_uses_are_told_and_write_nothing(own: Cordon, report_id: str, tmp_path: Path) -> None:
     before = sorted(own.home.iterdir())
     for wrong, why in (
@@ -101,8 +200,13 @@ def test_wrong_uses_are_told_and_write_nothing(own: Cordon, report_id: str, tmp_
         (ADA, "--format"),
         ((), "--out"),
         ((*ADA, "--format", "xarf"), "--classification"),
-        ((*ADA, "--format", "xarf", "--classification", "Z9"), "--classification"),
+        ((*ADA, "--format", "xarf", "--classification", "Z9"), "classification"),
         ((*ADA, "--format", "pdf"), "pdf"),
+        ((*ADA, "--format", "html", "--classification", "baseline"), "classification"),
+        ((*ADA, "--format", "html", "--add", "host"), "KEY=VALUE"),
+        ((*ADA, "--format", "html", "--add", "shoe_size=44"), "shoe_size"),
+        ((*ADA, "--format", "html", "--incident-type", "child"), "--incident-type"),
+        (("--out", "sealed.age", "--add", "account_id=4711"), "--format"),
     ):
         ran = own("report", "export", report_id, *wrong)
         assert (ran.code, why in ran.err) == (2, True), ran.err

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,11 +35,11 @@ def _stub(**given: Any) -> dict[str, Any]:
     return document
 
 
-def _page(*stubs: dict[str, Any], said: Said | None = None) -> bytes:
+def _page(*stubs: dict[str, Any], said: Said | None = None, added: Mapping[str, str] | None = None) -> bytes:
     xml = build(
         stubs, REPORTER, said or Said(), role="voluntary", preservation="metadata_only", now=datetime.now(UTC)
     )
-    return form.page(REPORT, read(xml))
+    return form.page(REPORT, read(xml), added=added)
 
 
 def _rows(page: bytes) -> dict[str, str]:
@@ -76,6 +77,31 @@ def test_the_page_of_an_upload_names_the_account_and_its_address() -> None:
     assert rows["IP addresses"] == "198.51.100.7, port 4433"
 
 
+def test_what_a_custodian_added_is_marked_where_it_stands_and_what_was_seen_is_not() -> None:
+    """The mark is not copied with the answer."""
+    added = {
+        "account_id": "4711",
+        "profile_url": "https://chat.example/u/4711",
+        "source_url": "https://chat.example/post/1",
+        "uploader_ip": "198.51.100.7",
+        "uploader_port": "4433",
+    }
+    seen = Context(platform="Chat", account_name="4711", page_url="https://chat.example/post")
+    page = _page(_stub(url=None, context=seen), said=Said(provenance=added), added=added)
+    rows = _rows(page)
+    mark = "  (added by a person of the reporter, not seen by Cordon)"
+    assert rows["Account id"] == f"4711{mark}"
+    assert rows["Profile addresses"] == f"https://chat.example/u/4711{mark}"
+    assert rows["IP addresses"] == f"198.51.100.7, port 4433{mark}"
+    assert rows["Addresses (URLs)"].splitlines() == [
+        f"https://chat.example/post/1{mark}",
+        "https://chat.example/post",
+    ]
+    assert (rows["Screen name"], rows["Website, app or platform"]) == ("4711", "Chat")
+    assert len(html.document_fromstring(page).xpath("//span[@class='added']")) == 4
+    assert b".added{color:#777;user-select:none}" in page
+
+
 def test_nothing_on_the_page_loads_leads_away_or_runs() -> None:
     """Whatever an account calls itself."""
     page = _page(_stub(url=None, context=UPLOADED))
@@ -87,16 +113,18 @@ def test_nothing_on_the_page_loads_leads_away_or_runs() -> None:
 
 def test_nothing_is_guessed_of_a_child_or_of_haste() -> None:
     rows = _rows(_page(_stub()))
-    for name in ("Age", "Name", "Is a child in danger now?", "Has the police been told?"):
+    for name in ("Age", "Name", "What else is so", "Is a child in danger now?", "Has the police been told?"):
         assert rows[name] == "not known to Cordon; leave it empty"
-    said = Said(escalation="A child is named on the page.")
-    assert _rows(_page(_stub(), said=said))["Is a child in danger now?"] == "A child is named on the page."
+    said = Said(escalation="A child is named on the page.", annotations=("sextortion", "spam"))
+    rows = _rows(_page(_stub(), said=said))
+    assert rows["Is a child in danger now?"] == "A child is named on the page."
+    assert rows["What else is so"] == "sextortion, spam"
 
 
 @pytest.mark.parametrize("classification", xarf_reports.CLASSIFICATIONS)
 def test_the_xarf_package_finds_the_export_valid(classification: str) -> None:
     """Read back as whoever receives it does, with every URL, digest and number in its field."""
-    written = xarf_reports.report(_stub(), REPORTER, classification, ncmec_report_id="4711")
+    written = xarf_reports.report(_stub(), REPORTER, classification, ncmec_report_id="4711", added={})
     result = xarf.parse(written.decode())
     assert (result.errors, type(result.report).__name__) == ([], "CsamReport")
     told = json.loads(written)
@@ -116,12 +144,28 @@ def test_the_xarf_package_finds_the_export_valid(classification: str) -> None:
 
 def test_xarf_of_what_names_no_url_or_is_not_valid_is_refused_and_tells_no_value() -> None:
     with pytest.raises(InvalidRequestError, match="names none"):
-        xarf_reports.report(_stub(url=None, context=UPLOADED), REPORTER, "A1", ncmec_report_id=None)
+        xarf_reports.report(_stub(url=None, context=UPLOADED), REPORTER, "A1", ncmec_report_id=None, added={})
     bad = Reporter("Ada", "Nowak", "ada@lab.org", "x" * 300)
     with pytest.raises(InvalidRequestError, match="is not valid") as refused:
-        xarf_reports.report(_stub(), bad, "A1", ncmec_report_id=None)
+        xarf_reports.report(_stub(), bad, "A1", ncmec_report_id=None, added={})
     assert "xxx" not in refused.value.detail
     source = Context(source_url="https://chat.example/post/1")
-    uploaded = xarf_reports.report(_stub(url=None, context=source), REPORTER, "B2", ncmec_report_id=None)
+    uploaded = xarf_reports.report(
+        _stub(url=None, context=source), REPORTER, "B2", ncmec_report_id=None, added={}
+    )
     assert xarf.parse(uploaded.decode()).errors == []
     assert json.loads(uploaded)["source_identifier"] == "chat.example"
+
+
+def test_xarf_takes_a_url_that_a_custodian_added_says_so_and_prefers_what_was_seen() -> None:
+    added = {"source_url": "https://chat.example/post/1"}
+    written = xarf_reports.report(
+        _stub(url=None, context=UPLOADED), REPORTER, "A1", ncmec_report_id=None, added=added
+    )
+    assert xarf.parse(written.decode()).errors == []
+    told = json.loads(written)
+    assert (told["url"], told["source_identifier"]) == (added["source_url"], "chat.example")
+    assert told["description"].endswith("added by a person of the reporter; Cordon did not see it.")
+    for seen in (_stub(), _stub(url=None, context=Context(page_url=URL))):
+        told = json.loads(xarf_reports.report(seen, REPORTER, "A1", ncmec_report_id=None, added=added))
+        assert (told["url"], "added by" in told["description"]) == (URL, False)

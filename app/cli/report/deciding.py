@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, UsageError, emit, printable, say
+from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Opened, open_stored, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
@@ -39,36 +40,14 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 def approve(
     report_id: ReportId,
     identity: IdentityFile,
-    incident_type: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE", help="What it is, by a part of NCMEC's name for it: 'trafficking', ..."),
-    ] = None,
-    escalate: Annotated[
-        str | None, typer.Option(metavar="WHY", help="Ask for haste, and say why: a child is in danger now.")
-    ] = None,
-    annotation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORD", help="sextortion, csamSolicitation, minorToMinorInteraction, spam, ..."),
-    ] = None,
-    classification: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="A1, A2, B1 or B2, if you know it.")
-    ] = None,
-    intent: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORD", help="preferential, commercial, situational, unintentional, minor, risky"
-        ),
-    ] = None,
-    note: Annotated[str | None, typer.Option(metavar="TEXT", help="What else NCMEC should read.")] = None,
-    add: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="Provenance that the report lacks and you know; marked as yours."
-        ),
-    ] = None,
-    provenance_unknown: Annotated[
-        str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told.")
-    ] = None,
+    incident_type: saying.IncidentType = None,
+    escalate: saying.Escalate = None,
+    annotations: saying.Annotations = None,
+    classification: saying.Classification = None,
+    intent: saying.Intent = None,
+    note: saying.Note = None,
+    add: saying.Add = None,
+    provenance_unknown: saying.ProvenanceUnknown = None,
     out: Out = None,
     yes: Yes = False,
     server: ServerOption = None,
@@ -88,14 +67,16 @@ def approve(
     from app.filing.cybertip.document import Said
 
     said = Said(
-        incident_type=_incident_type(incident_type),
-        escalation=escalate,
-        annotations=tuple(annotation or ()),
-        classification=classification,
-        intent=intent,
-        note=note,
-        provenance=_added(add or ()),
-        provenance_unknown=provenance_unknown,
+        **saying.given(
+            incident_type=incident_type,
+            escalate=escalate,
+            annotations=annotations,
+            classification=classification,
+            intent=intent,
+            note=note,
+            add=add,
+            provenance_unknown=provenance_unknown,
+        )
     )
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
@@ -178,15 +159,12 @@ def annotate(
 
 def _show(opened: Opened) -> None:
     """All that the report says, and what it lacks."""
-    from app.report.provenance import gaps
-
     for number, document in enumerate(opened.documents):
         if number:
             emit(f"\nseen again ({number} of {len(opened.documents) - 1})")
         for line in readable(document):
             emit(line)
-    missing = {gap.words for document in opened.documents for gap in gaps(document)}
-    for words in sorted(missing):
+    for words in saying.missing(opened):
         emit(f"missing: {words}")
 
 
@@ -196,26 +174,6 @@ def _check_can_be_filed(opened: Opened) -> None:
         raise FailedError(
             "only reports of csam banks can be filed; 'cordon report export' writes it for others"
         )
-
-
-def _incident_type(given: str | None) -> str:
-    """The one type of NCMEC's that has the given words in its name; its first if nothing is given."""
-    from app.filing.cybertip.rules import INCIDENT_TYPES
-
-    if given is None:
-        return INCIDENT_TYPES[0]
-    found = [name for name in INCIDENT_TYPES if given.lower() in name.lower()]
-    exact = [name for name in found if name.lower() == given.lower()]
-    if len(exact or found) != 1:
-        raise UsageError(f"--incident-type: write enough of one of: {'; '.join(INCIDENT_TYPES)}")
-    return (exact or found)[0]
-
-
-def _added(given: Sequence[str]) -> dict[str, str]:
-    pairs = [each.partition("=") for each in given]
-    if not all(equals and value for _, equals, value in pairs):
-        raise UsageError("--add takes KEY=VALUE, like account_id=4711")
-    return {key: value for key, _, value in pairs}
 
 
 def worded(text: str, option: str) -> str:

@@ -14,15 +14,30 @@ import xarf
 from app.errors import InvalidRequestError
 from app.filing.cybertip.document import Reporter
 from app.media import PDQ_MINIMUM_QUALITY
-from app.report.provenance import Document
+from app.report.provenance import Document, told_of
 
-CLASSIFICATIONS: Final = ("baseline", "A1", "A2", "B1", "B2")
-"""How the material is classed, which only a person says; ``baseline`` is what is illegal everywhere."""
+BASELINE: Final = "baseline"
+"""What is illegal everywhere; a class of XARF's alone."""
+CLASSIFICATIONS: Final = (BASELINE, "A1", "A2", "B1", "B2")
+"""How the material is classed, which only a person says."""
+
+_DESCRIPTION: Final = "Found by comparing hashes. No person viewed the file, and no copy was kept."
+_URL_ADDED: Final = " The URL was added by a person of the reporter; Cordon did not see it."
+
+_URLS: Final = ("requested_url", "source_url", "page_url")
+"""Where its URL is looked for: the file's own place before a page with it."""
 
 _MEDIA: Final = {"image": "image", "video": "video"}
 
 
-def report(stub: Document, reporter: Reporter, classification: str, *, ncmec_report_id: str | None) -> bytes:
+def report(
+    stub: Document,
+    reporter: Reporter,
+    classification: str,
+    *,
+    ncmec_report_id: str | None,
+    added: Mapping[str, str],
+) -> bytes:
     """One report as JSON, found valid by the package.
 
     Args:
@@ -30,17 +45,22 @@ def report(stub: Document, reporter: Reporter, classification: str, *, ncmec_rep
         reporter: who reports and sends.
         classification: of ``CLASSIFICATIONS``, as a person says.
         ncmec_report_id: what the CyberTipline calls it, if it was filed there for real.
+        added: provenance that a custodian adds, as ``Said.provenance``; a URL of it is said to be so.
 
     Raises:
         InvalidRequestError: the report names no URL, which XARF needs, or what it holds is not valid there.
     """
-    provenance, context = stub["provenance"], stub["context"]
-    url = provenance.get("requested_url") or context.get("source_url") or context.get("page_url")
-    if not url:
-        raise InvalidRequestError("XARF reports a URL, and this report names none. Use another format.")
+    provenance, seen = stub["provenance"], told_of(stub, {})
+    # What a sighting tells comes first.
+    url = next((told[key] for told in (seen, added) for key in _URLS if told.get(key)), None)
+    if url is None:
+        raise InvalidRequestError(
+            "XARF reports a URL, and this report names none. Add it (--add source_url=...), or use another "
+            "format."
+        )
     who = {"org": reporter.company, "contact": reporter.email, "domain": reporter.email.rpartition("@")[2]}
     host = urlsplit(url).hostname or ""
-    told = {
+    members: dict[str, Any] = {
         "url": url,
         "classification": classification,
         "detection_method": "hash_match",
@@ -48,19 +68,19 @@ def report(stub: Document, reporter: Reporter, classification: str, *, ncmec_rep
         "media_type": _MEDIA.get(stub["media"]["kind"]),
         "hash_values": _hashes(stub),
         "ncmec_report_id": ncmec_report_id,
-        "description": "Found by comparing hashes. No person viewed the file, and no copy was kept.",
+        "description": _DESCRIPTION + ("" if any(map(seen.get, _URLS)) else _URL_ADDED),
     }
     if provenance.get("resolved_address"):
-        told["source_port"] = provenance["resolved_port"]
+        members["source_port"] = provenance["resolved_port"]
     if provenance["how"] == "fetched":
-        told |= {"verified_at": provenance["fetched_at"], "verification_method": "automated_crawler"}
+        members |= {"verified_at": provenance["fetched_at"], "verification_method": "automated_crawler"}
     made = xarf.create_report(
         category="content",
         type="csam",
         source_identifier=provenance.get("resolved_address") or host,
         reporter=who,
         sender=who,
-        **{name: value for name, value in told.items() if value is not None},
+        **{name: value for name, value in members.items() if value is not None},
     )
     _check(made.errors)
     if made.report is None:

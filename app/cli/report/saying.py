@@ -1,0 +1,119 @@
+"""What a custodian says of a report: the same options for filing it through the worker and by hand.
+
+Nothing is guessed: what no option says is not said. ``docs/custody.md`` tells each option's source.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.console import UsageError
+from app.cli.report.opening import Opened, words_of
+
+if TYPE_CHECKING:
+    from app.custody.identity import Identity
+    from app.filing.cybertip.document import Said
+
+IncidentType = Annotated[
+    str | None,
+    typer.Option(metavar="TYPE", help="What it is, by a part of NCMEC's name for it: 'trafficking', ..."),
+]
+Escalate = Annotated[
+    str | None, typer.Option(metavar="WHY", help="Ask for haste, and say why: a child is in danger now.")
+]
+Annotations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--annotation",
+        metavar="WORD",
+        help="sextortion, csamSolicitation, minorToMinorInteraction, spam, ...",
+    ),
+]
+Classification = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="A1, A2, B1 or B2, if you know it.")
+]
+Intent = Annotated[
+    str | None,
+    typer.Option(metavar="WORD", help="preferential, commercial, situational, unintentional, minor, risky"),
+]
+Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What else NCMEC should read.")]
+Add = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Provenance that the report lacks and you know; marked as yours."),
+]
+ProvenanceUnknown = Annotated[
+    str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told.")
+]
+
+
+def given(
+    *,
+    incident_type: str | None,
+    escalate: str | None,
+    annotations: Sequence[str] | None,
+    classification: str | None,
+    intent: str | None,
+    note: str | None,
+    add: Sequence[str] | None,
+    provenance_unknown: str | None,
+) -> dict[str, Any]:
+    """What the options say, as fields of ``Said``; those that nobody gave are not in it."""
+    said = {
+        "incident_type": _incident_type(incident_type) if incident_type is not None else None,
+        "escalation": escalate,
+        "annotations": tuple(annotations) if annotations else None,
+        "classification": classification,
+        "intent": intent,
+        "note": note,
+        "provenance": _added(add) if add else None,
+        "provenance_unknown": provenance_unknown,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def said_with_approval(opened: Opened, identity: "Identity") -> dict[str, Any]:
+    """What was said with the approval that stands, as fields of ``Said``; empty if it is sealed to others."""
+    from app.filing.cybertip.document import Said
+    from app.store.decisions import standing
+
+    for each in standing(opened.signed):
+        words = words_of(each.decision, identity)
+        # Who signs as the second signs the first's words.
+        if "incident_type" in words:
+            said = {name: words[name] for name in Said.__dataclass_fields__ if words.get(name)}
+            return said | {"annotations": tuple(said.get("annotations", ()))}
+    return {}
+
+
+def said_in_all(approved: Mapping[str, Any], here: Mapping[str, Any]) -> "Said":
+    """What was said with an approval, and over it what is said now."""
+    from app.filing.cybertip.document import Said
+
+    provenance = {**approved.get("provenance", {}), **here.get("provenance", {})}
+    return Said(**{**approved, **here, "provenance": provenance})
+
+
+def missing(opened: Opened, added: Mapping[str, str] | None = None) -> Iterator[str]:
+    """What the report lacks for anybody to act on it, in words, with what a custodian adds taken in."""
+    from app.report.provenance import gaps
+
+    yield from sorted({gap.words for document in opened.documents for gap in gaps(document, added)})
+
+
+def _incident_type(given: str) -> str:
+    """The one type of NCMEC's that has the given words in its name."""
+    from app.filing.cybertip.rules import INCIDENT_TYPES
+
+    found = [name for name in INCIDENT_TYPES if given.lower() in name.lower()]
+    exact = [name for name in found if name.lower() == given.lower()]
+    if len(exact or found) != 1:
+        raise UsageError(f"--incident-type: write enough of one of: {'; '.join(INCIDENT_TYPES)}")
+    return (exact or found)[0]
+
+
+def _added(given: Sequence[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    if not all(equals and value for _, equals, value in pairs):
+        raise UsageError("--add takes KEY=VALUE, like account_id=4711")
+    return {key: value for key, _, value in pairs}
