@@ -29,8 +29,9 @@ enum {
     WORD_BITS = 64,
     MAX_BANDS = MAX_WORDS * WORD_BITS,
     MAX_WIDTH = 32,         /* a key is a uint32_t */
-    AHEAD = 24,             /* how far to prefetch: about as much as a core keeps in flight */
+    AHEAD = 64,             /* how far to fetch: more than a core keeps in flight */
     LINE_WORDS = 8,         /* of a line of the cache */
+    GROUP_WORDS = 16,       /* of two lines side by side, which memory gives as fast as one */
     LANES = 16,             /* postings that one instruction looks at, where it can */
     CANDIDATES = 1024,      /* gathered at once: their rows fit into the second-level cache */
     POSTINGS_PER_ROW = 16,  /* of so many postings looked at, one may lead to a row: more are a crowd too */
@@ -64,7 +65,7 @@ typedef struct {
     const uint32_t *directory;
     size_t count;      /* of rows: fits into a uint32_t */
     unsigned words;    /* of a row */
-    unsigned shift;    /* 2^shift rows, which share a line, share a number in postings: their group */
+    unsigned shift;    /* 2^shift rows, which are fetched together, share a number in postings: their group */
     size_t groups;
     unsigned group_bits; /* of a posting; what is above them is the hint */
     Band bands[MAX_BANDS];
@@ -134,10 +135,10 @@ INLINE uint32_t key_of(const uint64_t *row, unsigned start, unsigned width) {
     return (uint32_t)(key & (((uint64_t)1 << width) - 1));
 }
 
-/* Of rows of so many words 2^shift lie on a line of the cache: whoever fetches one has all of them. */
+/* Of rows of so many words 2^shift are a group: whoever fetches one has all of them. */
 INLINE unsigned shift_of(unsigned words) {
     unsigned shift = 0;
-    while (words << (shift + 1) <= LINE_WORDS)
+    while (words << (shift + 1) <= GROUP_WORDS)
         shift++;
     return shift;
 }
@@ -177,12 +178,29 @@ static Outcome append(Hits *hits, uint32_t query, uint32_t entry, uint32_t dista
     return FOUND;
 }
 
-/* A chunk further on; it may lie on two lines. */
-INLINE void prefetch_chunk(const Chunk *chunk, const Chunk *last) {
-    if (last - chunk > AHEAD) {
-        __builtin_prefetch(chunk[AHEAD].postings);
-        __builtin_prefetch(chunk[AHEAD].postings + chunk[AHEAD].size - 1);
+/* Into the second-level cache: the first has too few places for what is on its way. */
+INLINE void fetch(const void *place) { __builtin_prefetch(place, 0, 1); }
+
+/* The postings of a chunk further on, if there is one; they may lie on two lines. */
+INLINE void fetch_chunk(const Chunk *chunk, const Chunk *last, ptrdiff_t further) {
+    if (last - chunk > further) {
+        fetch(chunk[further].postings);
+        fetch(chunk[further].postings + chunk[further].size - 1);
     }
+}
+
+/* The rows of a candidate, if there are so many. */
+INLINE void fetch_rows(const Index *index, const Candidates *found, size_t which) {
+    if (which < found->count) {
+        const uint64_t *rows = index->rows + ((size_t)found->groups[which] << index->shift) * index->words;
+        fetch(rows);
+        fetch(rows + LINE_WORDS);
+    }
+}
+
+INLINE void fetch_first_rows(const Index *index, const Candidates *found) {
+    for (size_t which = 0; which < AHEAD; which++)
+        fetch_rows(index, found, which);
 }
 
 /* The groups of the rows that a band may lead to: the key is within its radius, and so is the hint of the next.
@@ -198,7 +216,7 @@ INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, con
     const Chunk *chunk = *next;
     size_t count = found->count;
     for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
-        prefetch_chunk(chunk, last);
+        fetch_chunk(chunk, last, AHEAD);
         for (uint32_t place = 0; place < chunk->size; place++) {
             uint32_t posting = once32(chunk->postings + place);
             uint32_t group = posting & group_mask;
@@ -214,18 +232,27 @@ INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, con
     return furthest < index->groups ? FOUND : DAMAGED;
 }
 
+/* Tells those rows of a group that are near; the last group may be cut short. */
+INLINE Outcome count_group(const Index *index, size_t entry, const uint64_t *query, uint32_t number, Hits *hits,
+                           unsigned words) {
+    size_t end = entry + ((size_t)1 << shift_of(words));
+    for (end = end < index->count ? end : index->count; entry < end; entry++) {
+        unsigned distance = distance_of(index->rows + entry * words, query, words);
+        if (distance <= index->threshold && append(hits, number, (uint32_t)entry, distance) != FOUND)
+            return NO_MEMORY;
+    }
+    return FOUND;
+}
+
 INLINE Outcome count_words(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
                            Hits *hits, unsigned words) {
     unsigned shift = shift_of(words);
+    fetch_first_rows(index, found);
     for (size_t which = 0; which < found->count; which++) {
-        if (which + AHEAD < found->count)
-            __builtin_prefetch(index->rows + ((size_t)found->groups[which + AHEAD] << shift) * words);
-        size_t entry = (size_t)found->groups[which] << shift, end = entry + ((size_t)1 << shift);
-        for (end = end < index->count ? end : index->count; entry < end; entry++) {
-            unsigned distance = distance_of(index->rows + entry * words, query, words);
-            if (distance <= index->threshold && append(hits, number, (uint32_t)entry, distance) != FOUND)
-                return NO_MEMORY;
-        }
+        fetch_rows(index, found, which + AHEAD);
+        size_t entry = (size_t)found->groups[which] << shift;
+        if (count_group(index, entry, query, number, hits, words) != FOUND)
+            return NO_MEMORY;
     }
     return FOUND;
 }
@@ -300,7 +327,7 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
     size_t count = found->count;
     __mmask16 astray = 0;
     for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
-        prefetch_chunk(chunk, last);
+        fetch_chunk(chunk, last, AHEAD);
         __mmask16 there = (__mmask16)((1u << chunk->size) - 1);
         __m512i postings = _mm512_maskz_loadu_epi32(there, chunk->postings);
         __asm__("" : "+v"(postings)); /* loaded once: see once32 */
@@ -321,6 +348,31 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
 /* Of four rows, the sums of their first two words and of their last two. */
 AVX512 static inline __m512i halves_of(__m512i one, __m512i other) {
     return _mm512_add_epi64(_mm512_unpacklo_epi64(one, other), _mm512_unpackhi_epi64(one, other));
+}
+
+/* As count; rows of four words, the four of a group at a time. */
+AVX512 static Outcome count_avx512(const Index *index, const Candidates *found, const uint64_t *query,
+                                   uint32_t number, Hits *hits) {
+    if (index->words != MAX_WORDS)
+        return count(index, found, query, number, hits);
+    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query));
+    const __m512i threshold = _mm512_set1_epi64((long long)index->threshold);
+    fetch_first_rows(index, found);
+    for (size_t which = 0; which < found->count; which++) {
+        fetch_rows(index, found, which + AHEAD);
+        size_t entry = (size_t)found->groups[which] << index->shift, end = entry + 4;
+        if (end <= index->count) {
+            const uint64_t *rows = index->rows + entry * MAX_WORDS;
+            __m512i halves = halves_of(_mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows), wanted)),
+                                       _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows + 8), wanted)));
+            __m512i distances = _mm512_add_epi64(halves, _mm512_shuffle_i64x2(halves, halves, 0xB1));
+            if (_mm512_cmple_epu64_mask(distances, threshold) == 0)
+                continue;
+        }
+        if (count_group(index, entry, query, number, hits, MAX_WORDS) != FOUND)
+            return NO_MEMORY;
+    }
+    return FOUND;
 }
 
 /* As scan; rows of four words, eight at a time. */
@@ -350,7 +402,7 @@ AVX512 static Outcome scan_avx512(const Index *index, const uint64_t *query, uin
     return scan(index, query, number, row, hits);
 }
 
-static const Loops avx512 = {gather_avx512, count_popcnt, scan_avx512};
+static const Loops avx512 = {gather_avx512, count_avx512, scan_avx512};
 #endif
 
 /* All keys within each band's radius of the query's. Writes no more than planned_probes counted. */
@@ -406,11 +458,14 @@ static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes,
     uint64_t total = 0;
     size_t at = 0;
     find_slots(index, query, probes);
+    for (; at < AHEAD && at < index->probes; at++)
+        fetch(probes[at].slot);
+    at = 0;
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
         for (size_t end = at + band->mask_count; at < end; at++) {
             if (at + AHEAD < index->probes)
-                __builtin_prefetch(probes[at + AHEAD].slot);
+                fetch(probes[at + AHEAD].slot);
             uint32_t first = once32(probes[at].slot), behind = once32(probes[at].slot + 1);
             if (first > behind || behind > index->count)
                 return DAMAGED;
@@ -438,11 +493,14 @@ static Outcome search_one(const Index *index, const Loops *loops, const uint64_t
         return loops->scan(index, query, number, row, hits);
     if (outcome != FOUND)
         return outcome;
+    const Chunk *last = ends[index->band_count - 1];
+    for (ptrdiff_t further = 0; further < AHEAD; further++)
+        fetch_chunk(chunks, last, further);
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
         uint32_t hint = key_of(query, index->bands[band->next].start, band->hint_width);
         while (chunk < ends[which]) {
-            if (loops->gather(index, hint, &chunk, ends[which], ends[index->band_count - 1], &found) != FOUND)
+            if (loops->gather(index, hint, &chunk, ends[which], last, &found) != FOUND)
                 return DAMAGED;
             if (found.count <= CANDIDATES - LANES)
                 continue; /* the band is through, and there is room for the next */

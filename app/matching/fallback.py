@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _WORD_BITS: Final = 64
 _POSTING_BITS: Final = 32
-_LINE_WORDS: Final = 8
+_GROUP_WORDS: Final = 16
 _DAMAGED: Final = "the index is damaged: it points outside itself"
 
 _ROWS_AT_ONCE: Final = 16384
@@ -251,8 +251,8 @@ def hint_bits(count: int, words: int) -> int:
 
 
 def _shift(words: int) -> int:
-    """Of rows of so many words 2**shift lie on a line of the cache, and share a number in postings."""
-    return (_LINE_WORDS // words).bit_length() - 1
+    """Of rows of so many words 2**shift are fetched together, and share a number in postings."""
+    return (_GROUP_WORDS // words).bit_length() - 1
 
 
 def _keys(rows: _Rows, start: int, width: int) -> NDArray[np.uint64]:

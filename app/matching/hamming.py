@@ -14,10 +14,11 @@ one number more ends the last. Bands are so narrow that a value has some ten to 
 the cache: what a look-up costs is the lines that it fetches from memory in no order, and many values with a
 row or none would cost more of them than few values with a line of rows.
 
-A posting tells where a row is: the number of its line of the cache, which rows share, since who fetches one
-has them all. The bits above it hold as much as fits of the row's value in the next band, the first after the
-last: a hint that sets most rows aside before they are fetched (``gather`` in ``_hamming.c`` tells why none is
-lost). Where the processor can, sixteen postings are looked at in one go.
+A posting tells where a row is: the number of its group, as many rows as fit into two lines of the cache,
+since memory gives two lines side by side as fast as one. The bits above it hold as much as fits of the row's
+value in the next band, the first after the last: a hint that sets most rows aside before they are fetched
+(``gather`` in ``_hamming.c`` tells why none is lost). Where the processor can, sixteen postings are looked at
+in one go.
 
 ``HammingIndex.search`` is the seam; what loops behind it is compiled (``_hamming.c``) where it could be.
 """
@@ -45,7 +46,7 @@ _DIRECTORY_PER_ROW: Final = 1.2
 """Most values of bands a row, all bands together."""
 
 # What a look-up costs, in rows of a scan: a value in the directory and its first postings, one posting more,
-# and a row that is fetched. Memory in no order against memory in order.
+# and a group of rows that is fetched. Memory in no order against memory in order.
 _VALUE_COST: Final = 12
 _POSTING_COST: Final = 0.5
 _ROW_COST: Final = 10
@@ -187,6 +188,9 @@ class HammingIndex:
                     )
                 except ValueError as error:
                     raise NotReadyError(f"banks: {error}") from None
+                if not found:
+                    yield _NO_HITS
+                    continue
                 hits = np.frombuffer(found, np.uint32).reshape(-1, 3).T.astype(np.int64)
                 yield Hits(hits[0] + begin, hits[1], hits[2])
 

@@ -246,11 +246,11 @@ def test_radii_satisfy_the_condition_for_exactness(threshold: int) -> None:
 
 
 def test_each_row_stands_once_in_the_postings_of_each_band(indexed: tuple[Values, HammingIndex]) -> None:
-    """By the number of its line, which two rows of four words share."""
-    line_bits = (15_000).bit_length()
+    """By the number of its group, which four rows of four words share."""
+    group_bits = (7_500).bit_length()
     for postings in indexed[1].postings:
-        lines = np.sort(postings & np.uint32((1 << line_bits) - 1))
-        assert np.array_equal(lines, np.arange(30_000) // 2)
+        groups = np.sort(postings & np.uint32((1 << group_bits) - 1))
+        assert np.array_equal(groups, np.arange(30_000) // 4)
 
 
 @pytest.mark.parametrize("size", [8, 32])
