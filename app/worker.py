@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from app import log
 from app.custody.roster import RosterFile
-from app.errors import NotReadyError
+from app.errors import InvalidRequestError, NotReadyError
 from app.filing import alarms, checkpoints, notify
 from app.filing.desk import Filer, open_filer
 from app.main import INTERRUPTED, announced, open_banks, repeating
@@ -22,6 +22,7 @@ from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import banks as banks_in_store
 from app.store import entry_marks, kept_values, reports
+from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database, open_current
 from app.store.witness import Witness
 
@@ -75,7 +76,9 @@ async def work(settings: Settings) -> int:
                 await entry_marks.release_reports(database)
                 await kept_values.forget(database, kept_values.MOST_DAYS)
                 await alarms.watch(database, datetime.now(UTC))
-                await _keep(database, settings.retention, purges=turn % PURGE_EVERY == 0)
+                if turn % PURGE_EVERY == 0:
+                    await _purge(database, settings.retention, pins, witness)
+                await _keep(database, settings.retention)
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
                     status = banks.status()
@@ -113,10 +116,16 @@ async def _tidy(database: Database) -> None:
         )
 
 
-async def _keep(database: Database, settings: RetentionSettings, *, purges: bool) -> None:
-    """Remove reports whose time is over, and erase what is still to be erased."""
+async def _purge(database: Database, settings: RetentionSettings, pins: RosterFile, witness: Witness) -> None:
+    """Remove reports whose time is over, as far as the audit log can be believed."""
     now = datetime.now(UTC)
-    if purges:
-        await purge.purge(database, settings, now, by=BY)
+    try:
+        await purge.purge(database, settings, pins.read_if_there(), now, by=BY, witness=witness)
+    except (AuditBrokenError, InvalidRequestError) as error:
+        log.failure(logger, "nothing_is_removed", error, code=error.code)
+
+
+async def _keep(database: Database, settings: RetentionSettings) -> None:
+    """Erase what is still to be erased of removed reports, and say what time has made urgent."""
     await purge.erase(database)
-    await purge.watch(database, settings, now)
+    await purge.watch(database, settings, datetime.now(UTC))

@@ -50,8 +50,9 @@ def verify(
 
     Without a checkpoint of your own, those that the database itself holds are taken, which whoever changes
     the log can take out with it. What came after the last checkpoint can be written anew unseen. The sealed
-    files and decisions that stand in the database are held against the log too: one that is not the recorded
-    one, and a report that is gone without an entry of its removal, is named with the entry that tells of it.
+    files and decisions that stand in the database are held against the log too, and so are state, hold and
+    times of each report: what is not as it was recorded is named with the entry that tells of it, and so is a
+    report that is gone without an entry of its removal, or that nobody signed as ended.
 
         cordon audit verify --checkpoint /media/stick/checkpoints
     """

@@ -262,7 +262,7 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
 
     from app.cli.state import open_custody
     from app.custody.identity import checked_public_key, checked_signing_key
-    from app.custody.roster import Pinned, WorkerKeys
+    from app.custody.roster import WORKER_NAME, Pinned, WorkerKeys
     from app.store import custodians
 
     async with open_custody() as (database, pins), database.connect() as connection:
@@ -278,7 +278,7 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
         keys = WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
         if after.worker not in {None, keys}:
             # Checkpoints that it signed must still be good.
-            was = Pinned("worker", after.worker.public_key, after.worker.signing_key)
+            was = Pinned(WORKER_NAME, after.worker.public_key, after.worker.signing_key)
             after = replace(after, former=(*after.former, was))
         after = replace(after, worker=keys)
     return before, after

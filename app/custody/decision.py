@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -82,7 +82,7 @@ class Decision:
                 "action": self.action.value,
                 "report_id": self.report_id,
                 "sealed_sha256": list(self.sealed_sha256),
-                "decided_at": _text(self.decided_at),
+                "decided_at": envelope.time_text(self.decided_at),
                 "custodian": self.custodian,
                 "xml_sha256": self.xml_sha256,
                 "xml": _base64(self.xml),
@@ -168,7 +168,7 @@ def _decision(signed: str) -> Decision:
             action=Action(said["action"]),
             report_id=_matching(_ULID, said["report_id"]),
             sealed_sha256=_digests(said["sealed_sha256"]),
-            decided_at=datetime.fromisoformat(said["decided_at"]),
+            decided_at=envelope.time_of(said["decided_at"]),
             custodian=_matching(_FINGERPRINT, said["custodian"]),
             xml_sha256=None if said["xml_sha256"] is None else _matching(_HEX_SHA256, said["xml_sha256"]),
             xml=_bytes(said["xml"]),
@@ -210,7 +210,3 @@ def _bytes(untrusted: str | None) -> bytes | None:
 
 def _base64(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

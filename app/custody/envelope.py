@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -79,3 +80,26 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         raise ValueError
     return document
+
+
+def time_text(moment: datetime) -> str:
+    """A time in the one form that is signed: UTC, to the microsecond."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def time_of(untrusted: str) -> datetime:
+    """A time, in UTC.
+
+    Raises:
+        ValueError: it is none with an offset, or none that can be told in UTC.
+        TypeError: it is no text.
+    """
+    moment = datetime.fromisoformat(untrusted)
+    if moment.tzinfo is None:
+        message = "no offset"
+        raise ValueError(message)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        message = "before the first year, or after the last"
+        raise ValueError(message) from None

@@ -31,6 +31,9 @@ MAX_BYTES: Final = 1024 * 1024
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
+WORKER_NAME: Final = "worker"
+"""What a worker's keys are called among the former."""
+
 _HEADING: Final = """\
 # Whom Cordon seals reports to, and whose signatures it takes. Public keys alone.
 # Written by 'cordon custodian'; who may change this file may read every report from then on.

@@ -27,7 +27,9 @@ from typing import Final
 from lxml import etree
 
 from app import log
-from app.custody.identity import Identity, encrypt
+from app.custody import ending
+from app.custody.ending import Ending
+from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.filing.cybertip import grammar
@@ -36,7 +38,7 @@ from app.filing.cybertip.client import CyberTipline
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema
-from app.store import decisions, filings
+from app.store import decisions, endings, filings
 from app.store.database import Database
 from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.filings import Step, Transaction, Turn
@@ -300,6 +302,8 @@ async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) 
 
 async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:
     receipt = encrypt(answer.body, desk.pins.read().public_keys)
+    state = State.FILED if desk.environment.counts else State.DRY_RUN
+    details = _ended(desk, turn, state, _details(desk, authority_report_id))
 
     async def keep(connection: Transaction) -> bool:
         return await filings.finished(
@@ -311,8 +315,7 @@ async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answe
             code=answer.code,
             request_id=answer.request_id,
             now=desk.now(),
-            details=_details(desk, authority_report_id)
-            | {"receipt_sha256": hashlib.sha256(receipt).hexdigest()},
+            details=details | {"receipt_sha256": hashlib.sha256(receipt).hexdigest()},
         )
 
     if not await desk.database.write(keep):
@@ -353,10 +356,11 @@ async def _retract_unwanted(desk: Desk, turn: Turn) -> Outcome:
 
 
 async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
-    details = {
+    where = {
         "environment": turn.filing.environment,
         "authority_report_id": str(turn.filing.authority_report_id),
     }
+    details = _ended(desk, turn, State.RETRACTED, where)
 
     async def keep(connection: Transaction) -> bool:
         return await filings.retracted(
@@ -436,6 +440,18 @@ def _expect(wanted: Meaning, call: Call, answer: Answer) -> Answer:
 def _details(desk: Desk, authority_report_id: str) -> dict[str, str]:
     """What the audit log says of a step: ids alone."""
     return {"environment": desk.environment.value, "authority_report_id": authority_report_id}
+
+
+def _ended(desk: Desk, turn: Turn, state: State, details: dict[str, str]) -> dict[str, str]:
+    """The details of an ending, with the worker's signature under it."""
+    said = Ending(
+        report_id=turn.report_id,
+        state=state.value,
+        at=desk.now(),
+        worker=fingerprint(desk.identity.public_key),
+        **details,
+    )
+    return details | {endings.MEMBER: ending.sign(said, desk.identity)}
 
 
 def _tell(outcome: Outcome, turn: Turn, answer: Answer, why: str | None) -> None:

@@ -2,28 +2,39 @@
 
 Removing is a transaction a report, with its audit entry and a tombstone; erasing comes after, and is done
 again until it succeeds. A report is looked at anew when its row is locked: a hold that came first stands.
+
+What a row says is believed only as far as the audit log says it too, and how a report ended only as far as
+somebody signed it: whoever can write to the database has nothing removed by it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from app import log
-from app.errors import NotFoundError
+from app.custody.roster import Roster
+from app.errors import ConflictError, NotFoundError
 from app.retention.schedule import Due, due, is_near
 from app.settings import RetentionSettings
-from app.store import alarms, erasure, removal, reports
+from app.store import alarms, endings, erasure, removal, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import PURGED_EVENT
+from app.store.filings import Transaction
+from app.store.recorded import of_each, recorded
 from app.store.reports import Report
+from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED_AFTER: Final = timedelta(hours=1)
 """How long what was removed may still stand in the database's files before a person is called."""
+
+
+class _AlteredError(ConflictError):
+    """A report does not stand as the audit log has it; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +60,48 @@ async def plan(database: Database, settings: RetentionSettings) -> tuple[Planned
 
 
 async def purge(
-    database: Database, settings: RetentionSettings, now: datetime, *, by: str
+    database: Database,
+    settings: RetentionSettings,
+    roster: Roster,
+    now: datetime,
+    *,
+    by: str,
+    witness: Witness | None = None,
 ) -> tuple[str, ...]:
     """Remove the reports whose time is over; their ids. ``erase`` is what must follow.
 
+    A report that stands otherwise than the audit log has it stays, and so does one whose end nobody signed;
+    an alarm is raised of each.
+
+    Args:
+        database: where they are.
+        settings: how long they are kept.
+        roster: the pinned, whose signatures count.
+        now: the time.
+        by: who removes them, for the audit log.
+        witness: what was seen of the audit log; None takes it as it is now.
+
     Raises:
+        AuditBrokenError: the log does not follow on from what was seen of it; nothing is removed by it.
+        InvalidRequestError: what was seen of it cannot be remembered.
         NotReadyError: the database does not answer.
     """
-    over = [each.report.id for each in await plan(database, settings) if each.is_over(now)]
-    removed = [each for each in over if await _remove(database, settings, each, now, by=by)]
+    if witness is not None:
+        await witness.follow(database)
+    kept = {report_id: why async for report_id, why in _altered(database)}
+    removed = []
+    for each in await plan(database, settings):
+        if not each.is_over(now) or each.report.id in kept:
+            continue
+        try:
+            if await _remove(database, settings, roster, each.report.id, now, by=by, witness=witness):
+                removed.append(each.report.id)
+        except ConflictError as error:
+            kept[each.report.id] = str(error)
+    for report_id, why in kept.items():
+        log.event(logger, logging.ERROR, "report_altered", report=report_id, detail=why)
+    async with database.begin() as connection:
+        await alarms.match_to(connection, AlarmKind.REPORT_ALTERED, kept)
     if removed:
         log.event(logger, logging.INFO, "purged", reports=len(removed))
     return tuple(removed)
@@ -92,15 +136,70 @@ async def watch(database: Database, settings: RetentionSettings, now: datetime) 
         await alarms.match_to(connection, AlarmKind.REMOVAL_UNFINISHED, ["database"] if late else [])
 
 
+async def _altered(database: Database) -> AsyncIterator[tuple[str, str]]:
+    """The reports that stand otherwise than the audit log has them, and how; whatever their time."""
+    async with database.connect() as connection:
+        ids = await reports.every_id(connection)
+    for page in range(0, len(ids), reports.MAX_LISTED):
+        some = ids[page : page + reports.MAX_LISTED]
+        async with database.connect() as connection:
+            found = await reports.get_some(connection, some)
+            logged = await of_each(connection, some)
+        for each in found:
+            if logged[each.id].contradicts(each) is None:
+                continue
+            # A gate or a filer may have been between the two looks.
+            try:
+                async with database.begin() as connection:
+                    await _stands(connection, each.id)
+            except _AlteredError as error:
+                yield each.id, str(error)
+            except NotFoundError:
+                continue
+
+
+async def _stands(connection: Transaction, report_id: str) -> Report:
+    """A report, its row locked, with no time earlier than the audit log has it.
+
+    Raises:
+        NotFoundError: there is none of this id.
+        _AlteredError: it does not stand as the log has it.
+    """
+    await reports.lock(connection, report_id)
+    report = await reports.get(connection, report_id)
+    logged = await recorded(connection, report_id)
+    contradiction = logged.contradicts(report)
+    if contradiction is not None:
+        raise _AlteredError(contradiction)
+    return logged.no_earlier(report)
+
+
 async def _remove(
-    database: Database, settings: RetentionSettings, report_id: str, now: datetime, *, by: str
+    database: Database,
+    settings: RetentionSettings,
+    roster: Roster,
+    report_id: str,
+    now: datetime,
+    *,
+    by: str,
+    witness: Witness | None,
 ) -> bool:
+    """Remove a report if its time is over by all that is known of it; whether it was.
+
+    Raises:
+        ConflictError: it does not stand as the audit log has it, or nobody signed that it ended so.
+    """
     async with database.begin() as connection:
         try:
-            await reports.lock(connection, report_id)
+            found = await _stands(connection, report_id)
         except NotFoundError:
             return False
-        planned = Planned(found := await reports.get(connection, report_id), due(found, settings))
+        if not Planned(found, due(found, settings)).is_over(now):
+            return False
+        if witness is not None:
+            await witness.check(connection, report_id)
+        proven = await endings.check(connection, report_id, found.state, roster)
+        planned = Planned(found, due(proven.no_earlier(found), settings))
         if not planned.is_over(now):
             return False
         await removal.remove(

@@ -11,13 +11,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.settings import RetentionSettings
-from app.store.report_states import State
+from app.store.report_states import ENDED, State
 from app.store.reports import Report
 
 NEAR: Final = timedelta(days=30)
 """How long before its longest time a report that nobody finished raises an alarm."""
-
-_DONE: Final = frozenset({State.FILED, State.FILED_MANUALLY, State.REJECTED, State.RETRACTED, State.DRY_RUN})
 
 _REJECTED: Final = frozenset({State.REJECTED, State.RETRACTED})
 """No match that must be reported, as a custodian found; of neither did the authority get a report."""
@@ -85,7 +83,7 @@ def due(report: Report, settings: RetentionSettings) -> Due:
     place = JURISDICTIONS.get(settings.jurisdiction) if settings.jurisdiction is not None else None
     if report.on_hold:
         return Due(None, "on hold")
-    if report.state not in _DONE:
+    if report.state not in ENDED:
         return Due(None, f"{report.state}: not finished")
     decided = report.decided_at or report.changed_at or report.created_at
     if report.state in _REJECTED:
@@ -112,7 +110,7 @@ def due(report: Report, settings: RetentionSettings) -> Due:
 def is_near(report: Report, settings: RetentionSettings, now: datetime) -> bool:
     """Whether a report that nobody finished comes to the longest time that it may be kept."""
     place = JURISDICTIONS.get(settings.jurisdiction) if settings.jurisdiction is not None else None
-    if place is None or place.longest is None or report.on_hold or report.state in _DONE:
+    if place is None or place.longest is None or report.on_hold or report.state in ENDED:
         return False
     return now > place.longest.end(report.created_at, at_most=True) - NEAR
 

@@ -41,6 +41,9 @@ class AlarmKind(StrEnum):
     """A custodian in the database whom nobody vouched for; the subject is a fingerprint."""
     BANK_ENTRY_PARKED = "bank_entry_parked"
     """An entry that matched far too often waits for a person; the subject is the entry."""
+    REPORT_ALTERED = "report_altered"
+    """It does not stand as the audit log has it, or nothing signed proves how it ended: time does not remove
+    it."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
     AUDIT_BROKEN = "audit_broken"
@@ -58,6 +61,8 @@ ADVICE: Final = {
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at it with 'cordon bank entry show', then 'keep' or 'disable' it",
+    AlarmKind.REPORT_ALTERED: "somebody changed the database: run 'cordon audit verify', which names what "
+    "is wrong, and keep a copy of it",
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
     AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",
     AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",

@@ -70,3 +70,6 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 
 DECIDED: Final = frozenset({State.APPROVED, State.REJECTED, State.FILED_MANUALLY})
 """Coming to these is a decision, mostly a person's, which retention counts from where there is no receipt."""
+
+ENDED: Final = frozenset({State.FILED, State.FILED_MANUALLY, State.REJECTED, State.RETRACTED, State.DRY_RUN})
+"""Nobody is waited for any more in these: time removes such reports, and no others."""

@@ -20,6 +20,9 @@ from app.store.schema import filings, idempotency, reports, sightings
 
 MAX_LISTED: Final = 1000
 
+HELD_EVENT: Final = "report.held"
+UNHELD_EVENT: Final = "report.unheld"
+
 # All but the sealed file, which may be large.
 _SHOWN: Final = select(
     reports.c.id,
@@ -133,6 +136,11 @@ async def get(connection: AsyncConnection, report_id: str) -> Report:
     return found[0]
 
 
+async def get_some(connection: AsyncConnection, report_ids: Collection[str]) -> tuple[Report, ...]:
+    """Those of some reports that are there."""
+    return await _read(connection, _SHOWN.where(reports.c.id.in_(report_ids)))
+
+
 async def list_sightings(connection: AsyncConnection, report_id: str) -> tuple[Sighting, ...]:
     """The later sightings of a report, oldest first; none if there is no such report."""
     rows = await connection.execute(
@@ -233,7 +241,7 @@ async def set_hold(connection: AsyncConnection, report_id: str, *, on_hold: bool
     )
     report = await get(connection, report_id)
     if changed.rowcount:
-        event = "report.held" if on_hold else "report.unheld"
+        event = HELD_EVENT if on_hold else UNHELD_EVENT
         await audit.append(connection, event, report_id, {"by": by})
     return report
 

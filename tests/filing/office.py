@@ -25,10 +25,11 @@ from app.filing.cybertip_double.service import Service
 from app.filing.filer import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, filings, reports
+from app.store import decisions, filings, inspection, reports
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import Filing
+from app.store.inspection import Discrepancy
 from app.store.reports import Report
 from app.store.schema import audit
 from app.store.shelf import ReportShelf
@@ -151,6 +152,11 @@ class Office:
         """The report as it stands."""
         async with self.database.connect() as connection:
             return await reports.get(connection, report_id)
+
+    async def doubts(self, report_id: str) -> tuple[Discrepancy, ...]:
+        """What an auditor finds wrong with it: also that it ended as it says is to be proven."""
+        async with self.database.connect() as connection:
+            return await inspection.of_report(connection, report_id, self.pins.read())
 
     async def filing(self, report_id: str) -> Filing:
         """How far it has come."""

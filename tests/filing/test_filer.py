@@ -62,7 +62,10 @@ async def test_the_approved_bytes_are_filed_once_and_the_receipt_is_kept_sealed(
     assert there.id.encode() in receipt
     told = dict(await office.events(report_id))
     assert told["report.submitted"]["authority_report_id"] == there.id
-    assert set(told["report.dry_run"]) == {*("from", "environment", "authority_report_id", "receipt_sha256")}
+    assert set(told["report.dry_run"]) == {
+        *("from", "environment", "authority_report_id", "receipt_sha256", "ending")
+    }
+    assert await office.doubts(report_id) == ()
 
 
 async def test_what_production_takes_is_filed_and_its_receipt_has_a_time(
@@ -77,6 +80,7 @@ async def test_what_production_takes_is_filed_and_its_receipt_has_a_time(
         assert report.receipt_at is not None
         assert report.decided_at is not None
         assert report.receipt_at > report.decided_at
+        assert await office.doubts(report_id) == ()
 
 
 async def test_a_receipt_is_no_older_than_the_decision_however_wrong_the_clock_is(

@@ -107,6 +107,8 @@ async def test_a_report_that_is_rejected_while_it_is_open_is_withdrawn_and_never
     filing = await office.filing(report_id)
     told = dict(await office.events(report_id))
     assert list(told)[-2:] == ["report.withdrawn", "report.retracted"]
+    assert told["report.retracted"].pop("ending")
+    assert await office.doubts(report_id) == ()
     assert told["report.retracted"] == {
         "from": "submitted",
         "environment": "double",

@@ -10,17 +10,16 @@ import os
 import pty
 import re
 import socket
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.ahead import shim
 from tests.gates import CORDON, wait_for
 
 PAGE = Path(__file__).parents[2] / "docs" / "custodians.md"
@@ -52,6 +51,7 @@ class Journey:
     double: str
     printed: dict[str, str] = field(default_factory=dict)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    cordon: Path = CORDON
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Journey:
             "CORDON_PORT": self.gate.rpartition(":")[2],
             "CORDON_CYBERTIP_DOUBLE_URL": f"{self.double}/ispws",
         }
-        return kept | ports | {"PATH": f"{CORDON.parent}:{kept['PATH']}", "COLUMNS": "200"}
+        return kept | ports | {"PATH": f"{self.cordon.parent}:{kept['PATH']}", "COLUMNS": "200"}
 
     def take(self, step: Step) -> None:
         """Run a command, and hold what it prints against the page."""
@@ -137,15 +137,8 @@ class Journey:
             wait_for(lambda: _answers(f"{self.double}/double/reports/none"))
 
     def let_a_year_pass(self) -> None:
-        """Set back what retention counts from, as nothing that a user runs can."""
-        with contextlib.closing(sqlite3.connect(self.home / ".cordon" / "cordon.db")) as database, database:
-            for report_id, decided_at in database.execute("SELECT id, decided_at FROM reports").fetchall():
-                before = str(datetime.fromisoformat(decided_at) - timedelta(days=367))
-                database.execute(
-                    "UPDATE reports SET decided_at = ?, receipt_at = iif(receipt_at IS NULL, NULL, ?) "
-                    "WHERE id = ?",
-                    (before, before, report_id),
-                )
+        """Run every command from now on by a clock that is a year ahead."""
+        self.cordon = shim(self.home / "ahead", days=367)
 
     def filed(self) -> dict[str, object]:
         """What came of the one report at the double."""

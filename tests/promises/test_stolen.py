@@ -70,6 +70,20 @@ def swaps(at: Site, report_id: str, *, quietly: bool) -> bool:
     return "Somebody changed the database" not in opened.stderr and verified.returncode == 0
 
 
+def buries(at: Site, report_ids: list[str]) -> bool:
+    """Whether a worker that starts now removes a report that the thief called rejected long ago."""
+    at.steal("bury", *report_ids)
+    with at.working():
+        wait_for(lambda: '"purged"' in at.log or altered(at) == set(report_ids), 60)
+        return '"purged"' in at.log
+
+
+def altered(at: Site) -> set[str]:
+    """The reports that an alarm says are not as the audit log has them."""
+    alarms = at.gate.client("ops").get("/v1/status").json()["alarms"]
+    return {each["subject"] for each in alarms if each["kind"] == "report_altered"}
+
+
 def replays(at: Site, report_id: str) -> bool:
     """Whether an approval that was taken back is filed once it is put back."""
     at.steal("replay", report_id)
@@ -83,7 +97,7 @@ def replays(at: Site, report_id: str) -> bool:
     indirect=["store"],
     ids=["sqlite, by people", "postgresql, automatic"],
 )
-def test_who_has_it_all_reads_forges_adds_swaps_and_replays_nothing(
+def test_who_has_it_all_reads_forges_adds_buries_swaps_and_replays_nothing(
     store: StoreSettings,
     double: Double,
     automatic: bool,  # noqa: FBT001 - a parameter of pytest's
@@ -92,6 +106,10 @@ def test_who_has_it_all_reads_forges_adds_swaps_and_replays_nothing(
     with site(store, double, automatic=automatic) as at:
         waiting = [at.matched() for _ in range(5)]
         to_swap, to_swap_quietly, taken_back, honest = (at.matched() for _ in range(4))
+        buried = [at.matched() for _ in range(2)]
+        assert not buries(at, buried)
+        verified = at.cordon("audit", "verify").stderr
+        assert all(f"report {each}" in verified for each in buried)
         at.decide("approve", taken_back)
         at.decide("reject", taken_back, "--reason", "a logo")
         with at.working():
@@ -135,12 +153,17 @@ def test_a_worker_key_in_the_web_processs_reach_is_found_and_opens_reports(weake
 
 
 @on_sqlite
-def test_who_can_write_the_pinned_file_becomes_a_recipient_and_approves(weakened: Site) -> None:
+def test_who_can_write_the_pinned_file_becomes_a_recipient_buries_and_approves(weakened: Site) -> None:
     """As where no file is named: so the thief would be sealed to, and its signature taken."""
     waiting = [weakened.matched() for _ in range(5)]
     weakened.decide("approve", weakened.matched())
     give(weakened.user, weakened.folder / "pinned")
     assert becomes_a_recipient(weakened)
+    # What is in the row alone stays here too.
+    buried = [weakened.matched() for _ in range(2)]
+    assert buries(weakened, buried)
+    assert weakened.state(buried[0]) == "rejected"
+    assert weakened.gate.client("report").get(f"/v1/reports/{buried[1]}").status_code == 404
     with weakened.working():
         assert approves(weakened, waiting)
 

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +298,45 @@ async def replay(database: Database, report_id: str) -> None:
     )
 
 
+async def bury(database: Database, folder: Path, report_ids: list[str]) -> None:
+    """Call reports rejected long ago, so that time removes them: in the row alone, then whole, and signed."""
+    own, long_ago = thief(folder), datetime.now(UTC) - timedelta(days=400)
+    rejected = {"state": State.REJECTED.value, "decided_at": long_ago, "changed_at": long_ago}
+    for report_id in report_ids:
+        async with database.begin() as connection:
+            wanted = update(reports).where(reports.c.id == report_id).returning(reports.c.sealed_sha256)
+            digest = (await connection.execute(wanted.values(**rejected, place_hash=None))).scalar_one().hex()
+            if report_id == report_ids[0]:
+                continue
+            decision = Decision(
+                Action.REJECT, report_id, (digest,), long_ago, custodian=fingerprint(own.public_key)
+            )
+            document = sign(decision, own)
+            name = hashlib.sha256(document).hexdigest()
+            await connection.execute(
+                insert(decisions).values(
+                    id=name,
+                    report_id=report_id,
+                    at=long_ago,
+                    action=Action.REJECT.value,
+                    custodian=decision.custodian,
+                    document=document,
+                )
+            )
+            told = {"decision_sha256": name, "by": "cli"}
+            await audit.append(connection, f"report.{State.REJECTED}", report_id, told)
+
+    def long_ago_all_of_it(rows: Rows) -> Rows:
+        return [
+            each | {"at": long_ago}
+            if (each["subject"], each["event"]) in {(id_, f"report.{State.REJECTED}") for id_ in report_ids}
+            else each
+            for each in rows
+        ]
+
+    await write_log_anew(database, long_ago_all_of_it)
+
+
 async def write_log_anew(database: Database, change: Callable[[Rows], Rows]) -> None:
     """Change the log, number and chain all entries again, and take away whatever was signed under it."""
     async with database.begin() as connection:
@@ -332,6 +371,8 @@ async def main() -> None:
             await put(database, forged)
         elif what == "swap":
             await swap(database, arguments[0], quietly=len(arguments) > 1)
+        elif what == "bury":
+            await bury(database, folder, arguments)
         elif what == "replay":
             await replay(database, arguments[0])
         print(json.dumps(done))  # noqa: T201 - its answer

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 
 from app.custody.decision import Action
 from app.custody.identity import Identity, generate
@@ -25,12 +25,13 @@ from app.store.schema import decisions, filings, sightings
 from app.store.schema import reports as table
 from app.store.shelf import ReportShelf
 from tests.deciding import deciding, seen
+from tests.ended import bring_to, pin_worker
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
 US = RetentionSettings(jurisdiction="us")
 NOW = datetime.now(UTC)
-LONG_AGO = NOW - timedelta(days=400)
+LATER = NOW + timedelta(days=400)
 WINDOW = 24
 
 
@@ -39,19 +40,19 @@ class Shelf:
 
     def __init__(self, database: Database, pins: RosterFile, identity: Identity) -> None:
         self.database, self.pins, self.identity = database, pins, identity
+        self.worker = pin_worker(pins)
         self.outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
 
     async def report(self, medium: str, state: State = State.FILED, *, sighted: int = 0) -> str:
-        """A report that came to its state long ago, with later sightings."""
+        """A report that came to its state, with later sightings."""
         for _ in range(sighted + 1):
             report_id = (await self.outbox.commit(stub(medium))).id
-        async with self.database.begin() as connection:
-            await connection.execute(
-                update(table)
-                .where(table.c.id == report_id)
-                .values(state=state.value, decided_at=LONG_AGO, changed_at=LONG_AGO, place_hash=None)
-            )
+        await bring_to(self.database, self.pins, report_id, state, ada=self.identity, worker=self.worker)
         return report_id
+
+    async def purge(self, now: datetime = LATER, settings: RetentionSettings = US) -> tuple[str, ...]:
+        """Remove what is over by then."""
+        return await purge.purge(self.database, settings, self.pins.read(), now, by="worker")
 
     async def order(self, report_id: str, action: Action = Action.DESTROY) -> bytes:
         """A signed decision on a report as it stands."""
@@ -133,7 +134,7 @@ async def test_after_the_purge_no_file_of_the_database_holds_a_piece_of_the_ciph
     pieces = len(list(_windows(files)))
     assert pieces > 300
     assert await _found(shelf.database, files) > 0.9 * pieces
-    assert await purge.purge(shelf.database, US, NOW, by="worker") == tuple(gone)
+    assert await shelf.purge() == tuple(gone)
     assert await purge.erase(shelf.database)
     assert await _found(shelf.database, files) == 0
     assert await shelf.ids() == [kept]
@@ -148,12 +149,12 @@ async def test_a_purge_leaves_a_tombstone_and_an_audit_entry_and_nothing_that_hu
         await connection.execute(
             filings.insert().values(
                 report_id=report_id, environment="production", step="finished", authority_report_id="4711",
-                attempts=1, first_attempt_at=LONG_AGO, next_attempt_at=LONG_AGO, receipt=b"sealed",
+                attempts=1, first_attempt_at=NOW, next_attempt_at=NOW, receipt=b"sealed",
             )
         )  # fmt: skip
         await alarms.raise_alarm(connection, AlarmKind.FILING_FAILING, report_id)
     files = await shelf.files(report_id)
-    await purge.purge(shelf.database, US, NOW, by="worker")
+    await shelf.purge()
     (tomb,) = await shelf.tombs()
     assert (tomb.id, tomb.state, tomb.authority_report_id) == (report_id, State.FILED, "4711")
     assert (tomb.document, tomb.erased_at) == (None, None)
@@ -167,7 +168,7 @@ async def test_a_purge_leaves_a_tombstone_and_an_audit_entry_and_nothing_that_hu
             assert (await connection.execute(select(each))).all() == []
         assert await alarms.standing(connection) == ()
     assert all(hashlib.sha256(file).hexdigest() in told for file in files.values())
-    assert "one calendar year from the decision" in told
+    assert "one calendar year from the receipt" in told
     assert await purge.erase(shelf.database)
     assert (await shelf.tombs())[0].erased_at is not None
 
@@ -180,14 +181,14 @@ async def test_what_is_not_due_held_or_waiting_stays(shelf: Shelf) -> None:
     stays = [held, *[await shelf.report(state, State(state)) for state in ("queued", "approved", "parked")]]
     rejected = await shelf.report("rejected", State.REJECTED)
     retracted = await shelf.report("retracted", State.RETRACTED)
-    assert await purge.purge(shelf.database, US, LONG_AGO + timedelta(days=29), by="worker") == ()
+    assert await shelf.purge(NOW + timedelta(days=29)) == ()
     why = {each.report.id: each.due.why for each in await purge.plan(shelf.database, US)}
     assert why[held] == "on hold"
     assert why[rejected] == why[retracted] == "30 days from the rejection"
-    gone = await purge.purge(shelf.database, US, LONG_AGO + timedelta(days=31), by="worker")
+    gone = await shelf.purge(NOW + timedelta(days=31))
     assert gone == (rejected, retracted)
     assert [each.state for each in await shelf.tombs()] == [State.REJECTED, State.RETRACTED]
-    assert await purge.purge(shelf.database, US, NOW, by="worker") == ()
+    assert await shelf.purge() == ()
     assert await shelf.ids() == sorted(stays)
 
 
@@ -203,7 +204,7 @@ async def test_a_hold_that_comes_between_the_plan_and_the_removal_stands(
     async with shelf.database.begin() as connection:
         await reports.set_hold(connection, report_id, on_hold=True, by="cli")
     monkeypatch.setattr(purge, "plan", of_before)
-    assert await purge.purge(shelf.database, US, NOW, by="worker") == ()
+    assert await shelf.purge() == ()
     assert await shelf.ids() == [report_id]
 
 
@@ -212,7 +213,7 @@ async def test_two_workers_purge_each_report_once(shelf: Shelf, store: StoreSett
     other = Database.open(store)
     try:
         removed = await asyncio.gather(
-            purge.purge(shelf.database, US, NOW, by="worker"), purge.purge(other, US, NOW, by="worker")
+            shelf.purge(), purge.purge(other, US, shelf.pins.read(), LATER, by="worker")
         )
     finally:
         await other.close()
@@ -235,7 +236,7 @@ async def test_while_somebody_reads_nothing_counts_as_erased_and_an_alarm_tells_
             if not reader.is_sqlite:
                 await reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             await reading.execute(select(table.c.sealed))
-            await purge.purge(shelf.database, US, NOW, by="worker")
+            await shelf.purge()
             assert not await purge.erase(shelf.database)
             assert (await shelf.tombs())[0].erased_at is None
             await purge.watch(shelf.database, US, datetime.now(UTC))

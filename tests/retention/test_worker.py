@@ -3,39 +3,33 @@
 import asyncio
 import signal
 import subprocess
-from datetime import UTC, datetime, timedelta
-
-from sqlalchemy import update
+from pathlib import Path
 
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import alarms, removal
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.schema import reports as table
+from app.store.report_states import State
 from app.store.shelf import ReportShelf
-from tests.gates import CORDON, START_SECONDS, environment
+from tests.ahead import shim
+from tests.ended import bring_to, pin_worker
+from tests.gates import START_SECONDS, environment
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
 
 async def test_a_worker_removes_what_is_due_erases_it_and_raises_what_time_raises(
-    store: StoreSettings, database: Database
+    store: StoreSettings, database: Database, tmp_path: Path
 ) -> None:
-    """One report of a year ago, and one that has waited for a custodian for longer than a day."""
+    """A year and a month after one report was filed; another waits for a custodian since."""
     pins = pins_of(store)
-    await add_custodian(database, pins)
+    ada = await add_custodian(database, pins)
     outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     due, waiting = [(await outbox.commit(stub(name))).id for name in ("due", "waiting")]
-    long_ago = datetime.now(UTC) - timedelta(days=400)
-    async with database.begin() as connection:
-        for report_id, changed in (
-            (due, {"state": "filed", "changed_at": long_ago, "receipt_at": long_ago}),
-            (waiting, {"created_at": datetime.now(UTC) - timedelta(hours=25)}),
-        ):
-            await connection.execute(update(table).where(table.c.id == report_id).values(changed))
+    await bring_to(database, pins, due, State.FILED, ada=ada, worker=pin_worker(pins))
     process = await asyncio.create_subprocess_exec(
-        CORDON,
+        shim(tmp_path / "ahead", days=400),
         "worker",
         env=environment(store, jurisdiction="us"),
         cwd=store.state_dir.parent,

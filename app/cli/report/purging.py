@@ -10,7 +10,9 @@ from app.cli.console import FailedError, UsageError, emit_json, emit_table, say
 from app.cli.report.reading import AsJson
 
 if TYPE_CHECKING:
+    from app.custody.roster import Roster
     from app.retention.purge import Planned
+    from app.store.database import Database
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed, and when.")]
 On = Annotated[
@@ -36,11 +38,16 @@ def purge(dry_run: DryRun = False, on: On = None, as_json: AsJson = False) -> No
     if dry_run:
         _show(asyncio.run(_plan()), _moment(on), as_json=as_json)
         return
-    removed, erased = asyncio.run(_purge())
+    removed, altered, erased = asyncio.run(_purge())
     if as_json:
         for report_id in removed:
             emit_json({"id": report_id})
     say(f"removed: {len(removed)} reports")
+    if altered:
+        say(
+            f"warning: {altered} reports are not as the audit log has them, or nobody signed how they ended; "
+            "none of these was removed: 'cordon audit verify' names them"
+        )
     if not erased:
         raise FailedError(
             "what was removed may still stand in the database's files: something else is reading them. Run "
@@ -92,11 +99,32 @@ async def _plan() -> "tuple[Planned, ...]":
         return await purging.plan(database, settings.retention)
 
 
-async def _purge() -> tuple[tuple[str, ...], bool]:
-    from app.cli.state import BY, open_state, read_settings
+async def _purge() -> tuple[tuple[str, ...], int, bool]:
+    """What was removed, how many reports an alarm stands of, and whether all of it is erased."""
+    from app.cli.state import BY, open_custody, read_settings
     from app.retention import purge as purging
+    from app.store import alarms
+    from app.store.alarms import AlarmKind
 
     settings = read_settings()
-    async with open_state(settings) as database:
-        removed = await purging.purge(database, settings.retention, datetime.now(UTC), by=BY)
-        return removed, await purging.erase(database)
+    async with open_custody() as (database, pins):
+        roster = pins.read_if_there()
+        await _check_log(database, roster)
+        removed = await purging.purge(database, settings.retention, roster, datetime.now(UTC), by=BY)
+        erased = await purging.erase(database)
+        async with database.connect() as connection:
+            return removed, (await alarms.count_standing(connection))[AlarmKind.REPORT_ALTERED], erased
+
+
+async def _check_log(database: "Database", roster: "Roster") -> None:
+    """Return only if the audit log is whole, as far as can be told here."""
+    from app.store import audit, checkpoints
+    from app.store.audit import Head
+
+    async with database.connect() as connection:
+        known = (await checkpoints.stored(connection, roster))[0]
+        examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
+    if examined.finding is not None:
+        raise FailedError(
+            f"the audit log was changed: {checkpoints.told(examined.finding)}; nothing was removed by it"
+        )

@@ -1,0 +1,107 @@
+"""How a report ended at the authority, signed by the worker that saw it end there.
+
+What the worker writes to the audit log anybody can write who can write to the database. What it signed,
+nobody else can say: time removes no report as filed, tried out or withdrawn without it.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.custody import envelope
+from app.custody.identity import Identity
+from app.custody.roster import WORKER_NAME, Roster
+from app.errors import SignatureRequiredError
+
+VERSION: Final = 1
+PREFIX: Final = b"cordon ending v1\n"
+"""Goes before what is signed, so that no signature made for anything else is one of an ending."""
+
+_FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What came of a report.
+
+    Attributes:
+        state: that it ended in: ``filed``, ``dry_run`` or ``retracted``.
+        environment: where.
+        authority_report_id: under which id.
+        at: when the worker was told.
+        worker: fingerprint of who signs.
+    """
+
+    report_id: str
+    state: str
+    environment: str
+    authority_report_id: str
+    at: datetime
+    worker: str
+
+    def to_json(self) -> str:
+        """Canonical: keys sorted, no blanks, ASCII."""
+        return envelope.canonical(
+            {
+                "version": VERSION,
+                "report_id": self.report_id,
+                "state": self.state,
+                "environment": self.environment,
+                "authority_report_id": self.authority_report_id,
+                "at": envelope.time_text(self.at),
+                "worker": self.worker,
+            }
+        )
+
+
+def sign(ending: Ending, identity: Identity) -> str:
+    """The signed document, one line of ASCII.
+
+    Raises:
+        InvalidRequestError: the identity has no signing key.
+    """
+    return envelope.seal_text(PREFIX, ending.to_json(), identity).decode("ascii")
+
+
+def verify(untrusted: str, roster: Roster) -> Ending:
+    """Take a document for an ending only if the worker, pinned now or then, signed it.
+
+    Raises:
+        SignatureRequiredError: it is none, its signer is not pinned, or the signature is bad.
+    """
+    try:
+        signature, signed = envelope.open_text(untrusted.encode("ascii"))
+        said = json.loads(signed, object_pairs_hook=envelope.unique)
+        ending = Ending(
+            report_id=said["report_id"],
+            state=said["state"],
+            environment=said["environment"],
+            authority_report_id=said["authority_report_id"],
+            at=envelope.time_of(said["at"]),
+            worker=said["worker"],
+        )
+        # This holds its members, its version and their types too.
+        whole = ending.to_json() == signed and bool(_FINGERPRINT.fullmatch(ending.worker))
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise SignatureRequiredError("This is no ending that this Cordon can read.")
+    key = _signing_key(ending.worker, roster)
+    if key is None or not envelope.is_signed_by(key, PREFIX, signature, signed):
+        raise SignatureRequiredError("No worker that is or was pinned signed this ending.")
+    return ending
+
+
+def _signing_key(worker: str, roster: Roster) -> str | None:
+    if roster.worker is not None and roster.worker.fingerprint == worker:
+        return roster.worker.signing_key
+    return next(
+        (
+            each.signing_key
+            for each in roster.former
+            if each.fingerprint == worker and each.name == WORKER_NAME
+        ),
+        None,
+    )

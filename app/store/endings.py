@@ -1,0 +1,128 @@
+"""How a report ended, as far as signatures prove it: nothing else lets time remove it.
+
+Whoever can write to the database can append entries to the audit log that follow on from all before. So an
+entry that says how a report ended counts only with what somebody signed of it: the decision of a custodian,
+of now or of then, or the worker's own word on what the authority said (``app.custody.ending``). Each counts
+once, and a later one takes it back. That none was taken out of the log, the worker's memory shows
+(``app.store.witness``).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.custody import ending
+from app.custody.decision import APPROVALS, Action, Decision
+from app.custody.ending import Ending
+from app.custody.roster import Roster
+from app.errors import ConflictError, SignatureRequiredError
+from app.store import decisions, filings, sealed
+from app.store.recorded import later
+from app.store.report_states import State
+from app.store.reports import Report
+from app.store.schema import audit as log
+
+MEMBER: Final = "ending"
+"""Of the details of an audit entry: the document that the worker signed."""
+
+_BY_CUSTODIANS: Final[Mapping[str, frozenset[Action]]] = {
+    f"report.{State.APPROVED}": APPROVALS,
+    f"report.{State.REJECTED}": frozenset({Action.REJECT}),
+    filings.WITHDRAWN_EVENT: frozenset({Action.REJECT}),
+    f"report.{State.FILED_MANUALLY}": frozenset({Action.FILED}),
+}
+_ENDED_BY_CUSTODIANS: Final = {f"report.{state}": state for state in (State.REJECTED, State.FILED_MANUALLY)}
+_BY_THE_WORKER: Final = {f"report.{state}": state for state in (State.FILED, State.RETRACTED, State.DRY_RUN)}
+
+
+class UnprovenError(ConflictError):
+    """Nothing that was signed says that a report ended as its row and the audit log have it."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(f"It stands as {state.value}, and nothing that was signed proves that.")
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What signatures say of how a report ended.
+
+    Attributes:
+        state: in which; None if it has not.
+        decided_at: when the newest decision was signed.
+        receipt_at: when the authority said that it has it.
+    """
+
+    state: State | None = None
+    decided_at: datetime | None = None
+    receipt_at: datetime | None = None
+
+    def no_earlier(self, report: Report) -> Report:
+        """The same report with no time earlier than it was signed."""
+        return replace(
+            report,
+            decided_at=later(report.decided_at, self.decided_at),
+            receipt_at=later(report.receipt_at, self.receipt_at),
+        )
+
+
+async def check(connection: AsyncConnection, report_id: str, state: State, roster: Roster) -> Proven:
+    """Return only if it is proven that a report ended in a state.
+
+    Raises:
+        NotFoundError: there is no such report.
+        UnprovenError: it is not.
+        ConflictError: its sealed files or the decisions on it are not those that the log recorded.
+    """
+    proven = await _proven(connection, report_id, roster)
+    if proven.state is not state:
+        raise UnprovenError(state)
+    return proven
+
+
+async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -> Proven:
+    stood = await sealed.stood(connection, report_id, roster)
+    # Each of them is named by exactly one entry of the log.
+    signed = {
+        each.sha256: each.decision
+        for each in await decisions.every(connection, report_id, roster)
+        if each.decision.sealed_sha256 in stood
+    }
+    entries = await connection.execute(
+        select(log.c.event, log.c.details)
+        .where(log.c.subject == report_id, log.c.event.in_([*_BY_CUSTODIANS, *_BY_THE_WORKER]))
+        .order_by(log.c.seq)
+    )
+    proven, counted = Proven(), set[str]()
+    for entry in entries:
+        try:
+            told = json.loads(entry.details)
+            if entry.event in _BY_CUSTODIANS:
+                proven = _decided(entry.event, signed[told["decision_sha256"]])
+            elif (document := told[MEMBER]) in counted:
+                proven = Proven()
+            else:
+                counted.add(document)
+                said = ending.verify(document, roster)
+                proven = _ended(proven, entry.event, said) if said.report_id == report_id else Proven()
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, SignatureRequiredError):
+            # No Cordon wrote such an entry: what it says is not proven, nor what it came after.
+            proven = Proven()
+    return proven
+
+
+def _decided(event: str, decision: Decision) -> Proven:
+    if decision.action not in _BY_CUSTODIANS[event]:
+        return Proven()
+    return Proven(_ENDED_BY_CUSTODIANS.get(event), decision.decided_at)
+
+
+def _ended(before: Proven, event: str, said: Ending) -> Proven:
+    state = _BY_THE_WORKER[event]
+    if said.state != state.value:
+        return Proven()
+    return Proven(state, before.decided_at, said.at if state is State.FILED else None)
