@@ -253,7 +253,8 @@ class CustodySettings(_Stage):
     dual_control: bool = Field(
         False,
         description="File only what two different custodians approved: the very same document. Two must also "
-        "reject a report, or order that it is destroyed.",
+        "reject a report, say that it was filed by hand or is to be filed afresh, or order that it is "
+        "destroyed.",
     )
 
 

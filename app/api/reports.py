@@ -354,7 +354,8 @@ async def annotate(request: Request, at: InServices, key: ReportKey, report_id: 
     "/v1/reports/{report_id}/filed",
     name="report_filed",
     responses=_PROBLEMS_OF_DECISION,
-    response_description="The report: `filed_manually`.",
+    response_description="The report: `filed_manually`, or where it was if another custodian must say so "
+    "too.",
     openapi_extra=_SIGNED_BODY,
     summary="Record that a report was filed by hand, with a custodian's signed document",
 )

@@ -36,6 +36,8 @@ FIRST_ORDER_EVENT: Final = "report.first_order_to_destroy"
 """The first of two orders to destroy it: the report stays until the second."""
 FIRST_AFRESH_EVENT: Final = "report.first_afresh"
 """The first of two words that it is opened anew: it stays parked until the second."""
+FIRST_FILED_EVENT: Final = "report.first_filed"
+"""The first of two words that it was filed by hand: it goes on as if nothing were said until the second."""
 ANNOTATED_EVENT: Final = "report.annotated"
 DESTROYED_EVENT: Final = "report.destroyed"
 PURGED_EVENT: Final = "report.purged"
@@ -52,6 +54,7 @@ _DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
     *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
+    FIRST_FILED_EVENT,
 )
 
 
@@ -100,8 +103,9 @@ async def take(
         roster: the pinned.
         report_id: the report that is meant.
         actions: what is expected of ``approve``, ``reject``, ``annotate``, ``afresh`` and ``filed``.
-        dual_control: whether two different custodians must approve the very same XML, reject the report, or
-            have it filed afresh. What the first of them decides leaves the report where it is.
+        dual_control: whether two different custodians must approve the very same XML, reject the report, say
+            that it was filed by hand, or have it filed afresh. What the first of them decides leaves it where
+            it is.
         by: id of the key that hands it in, or ``cli``.
 
     Raises:
@@ -120,26 +124,19 @@ async def take(
         for entry_id in sorted({*decision.disabled_entries} & {*first.decision.disabled_entries}):
             await _disable(connection, entry_id, report_id=report_id, by=by)
     await record(connection, signed)
-    details = _told(signed, by)
+    details, is_first = _told(signed, by), first is None
     if decision.action is Action.ANNOTATE:
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
-    elif decision.action is Action.REJECT and first is None:
-        if State.REJECTED not in TRANSITIONS[report.state] and report.state is not State.SUBMITTED:
-            raise ConflictError(f"The report is {report.state.value}, and cannot become rejected from there.")
-        await audit.append(connection, FIRST_REJECTION_EVENT, report_id, details)
     elif decision.action is Action.REJECT:
-        if not await filings.withdraw(connection, report_id, now=datetime.now(UTC)):
-            return await reports.move(connection, report_id, to=State.REJECTED, details=details)
-        await reports.decided(connection, report_id)
-        await audit.append(connection, filings.WITHDRAWN_EVENT, report_id, details)
+        await _reject(connection, report, details, is_first=is_first)
     elif decision.action is Action.AFRESH:
-        await _file_afresh(connection, report_id, details, is_first=first is None)
+        await _file_afresh(connection, report_id, details, is_first=is_first)
     elif decision.action is Action.FILED:
-        return await reports.move(connection, report_id, to=State.FILED_MANUALLY, details=details)
-    elif first is None:
+        await _filed_by_hand(connection, report, details, is_first=is_first)
+    elif is_first:
         await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
     else:
-        return await reports.move(connection, report_id, to=State.APPROVED, details=details)
+        await reports.move(connection, report_id, to=State.APPROVED, details=details)
     return await reports.get(connection, report_id)
 
 
@@ -439,7 +436,8 @@ def standing(signed: Sequence[Signed]) -> list[Signed]:
 def waiting(signed: Sequence[Signed], action: Action) -> list[Signed]:
     """The decisions of a kind that a second one of it, by another custodian, would put in force.
 
-    An approval is overtaken by a rejection, and a rejection by an approval; an order to destroy by nothing.
+    An approval is overtaken by a rejection, and a rejection by an approval; an order to destroy, and that it
+    was filed by hand, by nothing.
     """
     if action is Action.APPROVE:
         return standing(signed)
@@ -457,7 +455,7 @@ async def first_of_two(connection: AsyncConnection, decision: Decision, roster: 
 
     Args:
         connection: within ``Database.begin``; the report's row is locked.
-        decision: to approve, reject, destroy or file afresh, not stored yet.
+        decision: to approve, reject, destroy or file afresh, or of filing by hand; not stored yet.
         roster: the pinned.
     """
     if decision.action is Action.AFRESH:
@@ -495,6 +493,32 @@ async def _not_carried_out(connection: AsyncConnection, report_id: str, roster: 
     return found
 
 
+async def _reject(
+    connection: AsyncConnection, report: Report, details: audit.Details, *, is_first: bool
+) -> None:
+    """Reject a report, or have it withdrawn where it is open; or note the first of the two words for that."""
+    if is_first:
+        if report.state is not State.SUBMITTED:
+            _check_can_become(report, State.REJECTED)
+        await audit.append(connection, FIRST_REJECTION_EVENT, report.id, details)
+    elif await filings.withdraw(connection, report.id, now=datetime.now(UTC)):
+        await reports.decided(connection, report.id)
+        await audit.append(connection, filings.WITHDRAWN_EVENT, report.id, details)
+    else:
+        await reports.move(connection, report.id, to=State.REJECTED, details=details)
+
+
+async def _filed_by_hand(
+    connection: AsyncConnection, report: Report, details: audit.Details, *, is_first: bool
+) -> None:
+    """End a report that was filed by hand, or note the first of the two words for that."""
+    if is_first:
+        _check_can_become(report, State.FILED_MANUALLY)
+        await audit.append(connection, FIRST_FILED_EVENT, report.id, details)
+    else:
+        await reports.move(connection, report.id, to=State.FILED_MANUALLY, details=details)
+
+
 async def _file_afresh(
     connection: AsyncConnection, report_id: str, details: audit.Details, *, is_first: bool
 ) -> None:
@@ -506,6 +530,13 @@ async def _file_afresh(
     await reports.decided(connection, report_id)
     await audit.append(connection, filings.AFRESH_EVENT, report_id, details)
     await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
+
+
+def _check_can_become(report: Report, state: State) -> None:
+    if state not in TRANSITIONS[report.state]:
+        raise ConflictError(
+            f"The report is {report.state.value}, and cannot become {state.value} from there."
+        )
 
 
 def _is_of_worker(decision: Decision, roster: Roster) -> bool:

@@ -238,6 +238,21 @@ def test_a_report_filed_by_hand_is_so_for_good_and_only_custodians_read_its_refe
     assert (rejected.code, _state(own, report_id)) == (1, "filed_manually")
 
 
+def test_two_must_say_that_it_was_filed_by_hand_where_that_is_set(own: Cordon, report_id: str) -> None:
+    """The first is told what comes next, and the second what the first said."""
+    given = {"CORDON_DUAL_CONTROL": "true"}
+    said = ("report", "filed", report_id, YES)
+    for _ in range(2):
+        first = own(*said, *ADA, "--reference", "CyberTip 123", given=given)
+        assert (first.code, f"stays {_state(own, report_id)}, though one says" in first.err) == (0, True)
+        assert f"cordon report filed {report_id} --identity THEIR.key --reference" in first.err
+    assert _state(own, report_id) == "queued"
+    second = own(*said, *GRACE, "--reference", "CyberTip 123", given=given)
+    assert "ada said so first: CyberTip 123" in second.err
+    assert (second.code, _state(own, report_id)) == (0, "filed_manually")
+    assert own("audit", "verify").code == 0
+
+
 def test_a_destroyed_report_leaves_nothing_in_the_files(own: Cordon, report_id: str) -> None:
     """On hold it stays, and without a yes too."""
     own("report", "export", report_id, "--out", "sealed.age")

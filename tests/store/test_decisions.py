@@ -73,6 +73,11 @@ class Office:
         document = deciding(Action.REJECT, self.report_id, await self.seen(), identity)
         return await self.take(document, dual_control=dual_control)
 
+    async def filed(self, identity: Identity, *, dual_control: bool = False) -> Report:
+        """Let a custodian say that it was filed by hand."""
+        document = deciding(Action.FILED, self.report_id, await self.seen(), identity)
+        return await self.take(document, dual_control=dual_control, actions=(Action.FILED,))
+
     async def approval(self, *, dual_control: bool = False) -> Approval:
         """What the worker may file."""
         async with self.database.connect() as connection:
@@ -176,6 +181,25 @@ async def test_a_first_rejection_counts_no_more_after_another_sighting_or_once_i
     assert (await office.reject(office.grace, dual_control=True)).state is State.QUEUED
     await remove_custodian(office.database, office.pins, "grace")
     assert (await office.reject(office.ada, dual_control=True)).state is State.QUEUED
+
+
+async def test_under_dual_control_one_custodian_alone_buries_nothing_as_filed_by_hand(office: Office) -> None:
+    """Until a second says so too the report goes on; a note of the second's, or another sighting, is none."""
+    for _ in range(2):
+        assert (await office.filed(office.ada, dual_control=True)).state is State.QUEUED
+    note = deciding(Action.ANNOTATE, office.report_id, await office.seen(), office.grace)
+    assert (await office.take(note, dual_control=True)).state is State.QUEUED
+    assert (await office.outbox.commit(stub())).joined
+    assert (await office.filed(office.grace, dual_control=True)).state is State.QUEUED
+    await office.approve(office.ada)
+    assert (await office.approval()).signed
+    assert (await office.filed(office.ada, dual_control=True)).state is State.FILED_MANUALLY
+    with pytest.raises(NotApprovedError):
+        await office.approval()
+    events = await office.events()
+    assert (events.count("report.first_filed"), events.count("report.filed_manually")) == (3, 1)
+    with pytest.raises(ConflictError, match="cannot become filed_manually"):
+        await office.filed(office.grace, dual_control=True)
 
 
 async def test_what_was_rejected_by_one_stays_so_when_two_must_from_then_on(office: Office) -> None:

@@ -22,7 +22,7 @@ from app.cli.report.writing import write_new
 if TYPE_CHECKING:
     from app.custody.decision import Action, Decision
     from app.custody.identity import Identity
-    from app.custody.roster import Roster, WorkerKeys
+    from app.custody.roster import Pinned, Roster, WorkerKeys
     from app.filing.cybertip.document import Said
 
 IdentityFile = Annotated[
@@ -234,20 +234,29 @@ def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, 
 def _named_first(opened: Opened, identity: "Identity") -> tuple[int, ...]:
     """The entries that another custodian named, who rejected it first; that and why is told."""
     from app.custody.decision import Action
+
+    found = first_word(opened, identity, Action.REJECT)
+    if found is None:
+        return ()
+    first, decision = found
+    reason = words_of(decision, identity).get("reason", "it does not say why")
+    say(f"{first.name} rejected this first: {printable(str(reason))}")
+    entries = decision.disabled_entries
+    if entries:
+        say(f"{first.name} wants entries taken out of force: {', '.join(map(str, entries))}")
+    return entries
+
+
+def first_word(opened: Opened, identity: "Identity", action: "Action") -> "tuple[Pinned, Decision] | None":
+    """Who else decided so before, and what; None if nobody did."""
     from app.custody.identity import fingerprint
     from app.store.decisions import waiting
 
-    for each in reversed(waiting(opened.signed, Action.REJECT)):
+    for each in reversed(waiting(opened.signed, action)):
         first = opened.roster.custodian(each.decision.custodian)
-        if first is None or first.fingerprint == fingerprint(identity.public_key):
-            continue
-        entries = each.decision.disabled_entries
-        reason = words_of(each.decision, identity).get("reason", "it does not say why")
-        say(f"{first.name} rejected this first: {printable(str(reason))}")
-        if entries:
-            say(f"{first.name} wants entries taken out of force: {', '.join(map(str, entries))}")
-        return entries
-    return ()
+        if first is not None and first.fingerprint != fingerprint(identity.public_key):
+            return first, each.decision
+    return None
 
 
 def _approval(opened: Opened, identity: "Identity", xml: bytes, words: Mapping[str, Any]) -> "Decision":
@@ -322,16 +331,28 @@ def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[s
     from app.custody.decision import Action
 
     again = f"  cordon report {action.value} {report_id} --identity THEIR.key"
-    if action is Action.APPROVE and state != "approved":
-        return (f"report {report_id} has its first approval; it waits for a second custodian:", again)
-    if action is Action.AFRESH and state == "parked":
-        again = f"  cordon report retry {report_id} --afresh --identity THEIR.key --reason ..."
-        return (f"report {report_id} waits for a second custodian who says so, and stays parked:", again)
-    if action is not Action.REJECT or state == "rejected":
+    after_two, first, next_command = {
+        Action.APPROVE: ("approved", "has its first approval; it waits", again),
+        Action.FILED: (
+            "filed_manually",
+            f"stays {state}, though one says that it was filed by hand; it waits",
+            f"{again} --reference ...",
+        ),
+        Action.AFRESH: (
+            "submitted",
+            f"stays {state}, though one says that it is to be opened anew; it waits",
+            f"  cordon report retry {report_id} --afresh --identity THEIR.key --reason ...",
+        ),
+        Action.REJECT: (
+            "rejected",
+            f"has its first rejection, and stays {state}; it waits",
+            f"{again} --reason ...",
+        ),
+    }.get(action, (state, "", ""))
+    if state == after_two:
         return (f"report {report_id} is {done}",)
-    if state != "submitted":
-        first = f"report {report_id} has its first rejection, and stays {state}"
-        return (f"{first}; it waits for a second custodian:", f"{again} --reason ...")
+    if action is not Action.REJECT or state != "submitted":
+        return (f"report {report_id} {first} for a second custodian:", next_command)
     withdrawn = (
         f"the approval of report {report_id} is taken back; where it is open, the worker withdraws it",
         f"unless it is filed already; 'cordon report show {report_id}' tells what came of it",

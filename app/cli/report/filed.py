@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from app.cli.asking import confirmed
-from app.cli.console import FailedError, emit
-from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, hand_in, worded
-from app.cli.report.opening import open_stored, read_key
+from app.cli.console import FailedError, emit, printable, say
+from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, first_word, hand_in, worded
+from app.cli.report.opening import open_stored, read_key, words_of
 from app.cli.report.reading import ReportId, readable
 
 
@@ -23,7 +23,8 @@ def filed(
     """Record that you filed a report by hand, as with an authority's own form. Nothing is filed after that.
 
     You sign it; the reference is sealed to the custodians, and 'cordon report open' shows it. How long the
-    report is kept counts from now. 'cordon report export' writes what the form asks for.
+    report is kept counts from now. 'cordon report export' writes what the form asks for. Under
+    CORDON_DUAL_CONTROL two custodians must say so; until the second, it can be approved and filed as ever.
 
         cordon report filed 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reference 'CyberTip 123456789'
     """
@@ -32,6 +33,11 @@ def filed(
     words = {"reference": worded(reference, "--reference")}
     held = read_key(identity)
     opened = open_stored(report_id, held)
+    found = first_word(opened, held, Action.FILED)
+    if found is not None:
+        first, decision = found
+        said = words_of(decision, held).get("reference", "it does not say under which reference")
+        say(f"{first.name} said so first: {printable(str(said))}")
     for line in readable(words):
         emit(line)
     if not yes and not confirmed("Record that this report was filed by hand"):
