@@ -29,12 +29,12 @@ enum {
     WORD_BITS = 64,
     MAX_BANDS = MAX_WORDS * WORD_BITS,
     MAX_WIDTH = 32,         /* a key is a uint32_t */
-    AHEAD = 64,             /* how far to fetch: more than a core keeps in flight */
+    AHEAD = 40,             /* how far to fetch: more than a core keeps in flight */
     LINE_WORDS = 8,         /* of a line of the cache */
     GROUP_WORDS = 16,       /* of two lines side by side, which memory gives as fast as one */
     LANES = 16,             /* postings that one instruction looks at, where it can */
-    CANDIDATES = 1024,      /* gathered at once: their rows fit into the second-level cache */
-    POSTINGS_PER_ROW = 16,  /* of so many postings looked at, one may lead to a row: more are a crowd too */
+    POSTINGS_PER_GROUP = 16, /* of so many postings looked at, one may lead to a group: more are a crowd too */
+    FEW_CANDIDATES = 1024,  /* no crowd in an index of any size */
     MAX_PROBES = 1 << 26,   /* of one query; hamming.py plans fewer by far */
     FEW_VALUES = 1024       /* shuffled in some ten microseconds */
 };
@@ -92,8 +92,8 @@ typedef struct {
 
 /* Groups of which a row may be near a query. */
 typedef struct {
-    uint32_t groups[CANDIDATES + LANES]; /* a store of all lanes may go beyond the last */
-    size_t count;
+    uint32_t *groups;
+    size_t count, most; /* there is room for LANES more, since they are stored all at once */
 } Candidates;
 
 typedef struct {
@@ -110,7 +110,7 @@ typedef enum { FOUND, FULL, CROWDED, DAMAGED, NO_MEMORY } Outcome;
 
 /* What is innermost, for one kind of processor. */
 typedef struct {
-    /* Takes candidates from chunks until there are no more, or there may be no room. */
+    /* Takes candidates from chunks until there are no more, or too many. */
     Outcome (*gather)(const Index *, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
                       Candidates *);
     /* Tells those candidates that are near. */
@@ -214,15 +214,16 @@ INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, con
                       Candidates *found) {
     uint32_t group_mask = (uint32_t)(((uint64_t)1 << index->group_bits) - 1), furthest = 0;
     const Chunk *chunk = *next;
-    size_t count = found->count;
-    for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
+    uint32_t *candidates = found->groups;
+    size_t count = found->count, most = found->most;
+    for (; chunk < end && count <= most; chunk++) {
         fetch_chunk(chunk, last, AHEAD);
         for (uint32_t place = 0; place < chunk->size; place++) {
             uint32_t posting = once32(chunk->postings + place);
             uint32_t group = posting & group_mask;
             uint32_t differing = (uint32_t)((uint64_t)posting >> index->group_bits) ^ hint;
             furthest = group > furthest ? group : furthest;
-            found->groups[count] = group;
+            candidates[count] = group;
             /* Without a branch: which way it goes cannot be foreseen. */
             count += __builtin_popcountll(differing) <= chunk->spare;
         }
@@ -324,9 +325,10 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
     const __m512i hints = _mm512_set1_epi32((int)hint);
     const __m128i group_bits = _mm_cvtsi32_si128((int)index->group_bits);
     const Chunk *chunk = *next;
-    size_t count = found->count;
+    uint32_t *candidates = found->groups;
+    size_t count = found->count, most = found->most;
     __mmask16 astray = 0;
-    for (; chunk < end && count <= CANDIDATES - LANES; chunk++) {
+    for (; chunk < end && count <= most; chunk++) {
         fetch_chunk(chunk, last, AHEAD);
         __mmask16 there = (__mmask16)((1u << chunk->size) - 1);
         __m512i postings = _mm512_maskz_loadu_epi32(there, chunk->postings);
@@ -337,7 +339,7 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
                                                       _mm512_set1_epi32(chunk->spare));
         astray |= _mm512_mask_cmpgt_epu32_mask(there, groups, furthest);
         /* All lanes are stored: to store some of them is slow on some processors. */
-        _mm512_storeu_si512(found->groups + count, _mm512_maskz_compress_epi32(near, groups));
+        _mm512_storeu_si512(candidates + count, _mm512_maskz_compress_epi32(near, groups));
         count += (size_t)__builtin_popcountll(near);
     }
     *next = chunk;
@@ -451,6 +453,12 @@ INLINE Chunk *cut(Chunk *chunks, const uint32_t *postings, uint32_t size, int32_
 /* The most chunks that buckets of ``limit`` postings together make, and the one that cut writes in vain. */
 INLINE uint64_t most_chunks(const Index *index) { return index->probes + index->limit / LANES + 2; }
 
+/* The most candidates of a query that is not crowded. */
+INLINE size_t most_candidates(const Index *index) {
+    size_t most = (size_t)(index->limit / POSTINGS_PER_GROUP);
+    return most > FEW_CANDIDATES ? most : FEW_CANDIDATES;
+}
+
 /* The chunks of all buckets near a query, and where those of each band end; DAMAGED, or CROWDED if the
  * postings are more than the limit. */
 static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes, Chunk *chunks,
@@ -479,55 +487,52 @@ static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes,
     return FOUND;
 }
 
-static Outcome search_one(const Index *index, const Loops *loops, const uint64_t *query, uint32_t number,
-                          Probe *probes, Chunk *chunks, size_t *row, Hits *hits) {
-    const Chunk *ends[MAX_BANDS], *chunk = chunks;
-    Candidates found = {.count = 0};
-    size_t first = hits->count;
-    uint64_t counted = 0;
-    if (index->band_count == 0 || *row != 0)
-        return loops->scan(index, query, number, row, hits);
-    Outcome outcome = look_up(index, query, probes, chunks, ends);
-    /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
-    if (outcome == CROWDED)
-        return loops->scan(index, query, number, row, hits);
-    if (outcome != FOUND)
-        return outcome;
+/* The candidates of a query; CROWDED if they are too many. */
+static Outcome gather_all(const Index *index, const Loops *loops, const uint64_t *query, const Chunk *chunk,
+                          const Chunk *const *ends, Candidates *found) {
     const Chunk *last = ends[index->band_count - 1];
+    found->count = 0;
     for (ptrdiff_t further = 0; further < AHEAD; further++)
-        fetch_chunk(chunks, last, further);
+        fetch_chunk(chunk, last, further);
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
         uint32_t hint = key_of(query, index->bands[band->next].start, band->hint_width);
-        while (chunk < ends[which]) {
-            if (loops->gather(index, hint, &chunk, ends[which], last, &found) != FOUND)
-                return DAMAGED;
-            if (found.count <= CANDIDATES - LANES)
-                continue; /* the band is through, and there is room for the next */
-            if (loops->count(index, &found, query, number, hits) != FOUND)
-                return NO_MEMORY;
-            counted += found.count;
-            found.count = 0;
-            if (counted > index->limit / POSTINGS_PER_ROW) {
-                hits->count = first;
-                return loops->scan(index, query, number, row, hits);
-            }
-        }
+        if (loops->gather(index, hint, &chunk, ends[which], last, found) != FOUND)
+            return DAMAGED;
+        if (found->count > found->most)
+            return CROWDED;
     }
-    if (loops->count(index, &found, query, number, hits) != FOUND)
-        return NO_MEMORY;
-    settle(hits, first);
     return FOUND;
+}
+
+static Outcome search_one(const Index *index, const Loops *loops, const uint64_t *query, uint32_t number,
+                          Probe *probes, Chunk *chunks, Candidates *found, size_t *row, Hits *hits) {
+    const Chunk *ends[MAX_BANDS];
+    size_t first = hits->count;
+    if (index->band_count == 0 || *row != 0)
+        return loops->scan(index, query, number, row, hits);
+    Outcome outcome = look_up(index, query, probes, chunks, ends);
+    if (outcome == FOUND)
+        outcome = gather_all(index, loops, query, chunks, ends, found);
+    /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
+    if (outcome == CROWDED)
+        return loops->scan(index, query, number, row, hits);
+    if (outcome == FOUND)
+        outcome = loops->count(index, found, query, number, hits);
+    if (outcome == FOUND)
+        settle(hits, first);
+    return outcome;
 }
 
 /* Goes on from a row of a query, and says where it stopped. */
 static Outcome search_all(const Index *index, const Loops *loops, const uint64_t *queries, size_t count,
-                          Probe *probes, Chunk *chunks, size_t *number, size_t *row, Hits *hits) {
+                          Probe *probes, Chunk *chunks, Candidates *found, size_t *number, size_t *row,
+                          Hits *hits) {
     for (; *number < count; (*number)++, *row = 0) {
         if (hits->count >= index->most)
             return FULL;
         Outcome outcome = search_one(index, loops, queries + *number * index->words, (uint32_t)*number, probes,
-                                     chunks, row, hits);
+                                     chunks, found, row, hits);
         if (outcome != FOUND)
             return outcome;
     }
@@ -663,6 +668,7 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     Index *index = NULL;
     Probe *probes = NULL;
     Chunk *chunks = NULL;
+    Candidates found = {0};
     Hits hits = {0};
     if (!PyArg_ParseTuple(arguments, "y*iy*y*y*y*IKKKK", &rows, &words, &directory, &postings, &cuts, &queries,
                           &threshold, &limit, &most, &first_number, &first_row))
@@ -700,15 +706,17 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
         goto done;
     probes = malloc((index->probes + 1) * sizeof(Probe));
     chunks = malloc((size_t)most_chunks(index) * sizeof(Chunk));
-    if (probes == NULL || chunks == NULL) {
+    found.most = most_candidates(index);
+    found.groups = malloc((found.most + LANES) * sizeof(uint32_t));
+    if (probes == NULL || chunks == NULL || found.groups == NULL) {
         PyErr_NoMemory();
         goto done;
     }
     size_t number = (size_t)first_number, row = (size_t)first_row;
     Outcome outcome;
     Py_BEGIN_ALLOW_THREADS
-    outcome = search_all(index, loops, queries.buf, (size_t)query_count, probes, chunks, &number, &row,
-                         &hits);
+    outcome = search_all(index, loops, queries.buf, (size_t)query_count, probes, chunks, &found, &number,
+                         &row, &hits);
     Py_END_ALLOW_THREADS
     if (outcome == DAMAGED)
         PyErr_SetString(PyExc_ValueError, "the index is damaged: it points outside itself");
@@ -720,6 +728,7 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
                                (unsigned long long)row);
 done:
     free(hits.hits);
+    free(found.groups);
     free(chunks);
     free(probes);
     if (index != NULL)

@@ -166,6 +166,28 @@ def test_rows_that_share_all_their_bands_cost_a_scan_and_no_more() -> None:
     assert searched(index, far, 31) == set(), "no bucket of it is crowded, nor holds a row"
 
 
+def test_rows_that_share_two_bands_are_told_apart_however_many_they_are() -> None:
+    """A hint lets them all pass: more candidates than a look-up gathers, so that every row is looked at."""
+    values = random_values(70_000, seed=7)
+    first, second, *_ = bands_of(70_000, 4)
+    bits = np.zeros(256, np.uint8)
+    bits[first.start : second.start + second.width] = 1
+    shared = unpack(np.packbits(bits, bitorder="little").view("<u8")[np.newaxis])[0]
+    base = values[0]
+    values[::10] = values[::10] & ~shared | base & shared
+    values[-3:] = [flipped(base, distance, np.random.default_rng(8)) for distance in (3, 31, 32)]
+    index = HammingIndex.build(values)
+    queries = np.stack([base, values[10], random_values(1, seed=9)[0]])
+    assert searched(index, queries, 31) == counted(values, queries, 31)
+
+
+@pytest.mark.parametrize("rows", [8193, 8194, 8195, 8196])
+def test_the_last_rows_are_found_though_their_group_is_not_full(rows: int) -> None:
+    values = random_values(rows)
+    index = HammingIndex.build(values)
+    assert searched(index, values[-5:], 16) == counted(values, values[-5:], 16)
+
+
 def test_a_damaged_index_gives_an_error_and_no_answer(indexed: tuple[Values, HammingIndex]) -> None:
     """Fail closed: what points outside itself is not followed, nor taken for empty."""
     values, index = indexed
