@@ -79,6 +79,7 @@ async def work(settings: Settings) -> int:
                 if turn % PURGE_EVERY == 0:
                     await _purge(database, settings.retention, pins, witness)
                 await _keep(database, settings.retention)
+                await filer.seal_receipts()
                 if turn % SWEEP_EVERY == 0:
                     await banks_in_store.sweep(database)
                     status = banks.status()

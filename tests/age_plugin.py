@@ -36,6 +36,8 @@ class Oddity(StrEnum):
     ASKS = "asks"
     IS_PRIVATE = "is private"
     WRITES = "writes"
+    WAITS = "waits"
+    """Says that it is there by an empty file ``.started`` beside it, and waits for one called ``.go``."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ def main(oddity: str, name: str) -> None:
     if oddity == Oddity.BABBLES:
         sys.stdout.write("what is this\n")
         sys.exit()
+    if oddity == Oddity.WAITS:
+        Path(sys.argv[0]).with_suffix(".started").touch()
+        while not Path(sys.argv[0]).with_suffix(".go").exists():
+            time.sleep(0.01)
     if oddity == Oddity.WRITES:
         Path(sys.argv[0]).with_suffix(".written").write_text("a file key, perhaps")
     strangers = sorted(variable for variable in os.environ if variable.startswith(("CORDON_", "AGEDEBUG")))

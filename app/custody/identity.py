@@ -6,6 +6,7 @@ as well, under a passphrase or not; one of Ed25519 signs with itself. An identit
 the plugin's program; it has a signing key beside it if a person put one there.
 """
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -212,6 +213,17 @@ def encrypt(document: bytes, public_keys: Sequence[str]) -> bytes:
     except pyrage.EncryptError:
         raise InvalidRequestError("Sealing to these public keys failed.") from None
     return sealed
+
+
+async def encrypt_aside(document: bytes, public_keys: Sequence[str]) -> bytes:
+    """The same for an event loop, which goes on while a plugin works.
+
+    Raises:
+        InvalidRequestError, NotReadyError: as ``encrypt`` does.
+    """
+    if not programs_of(public_keys):
+        return encrypt(document, public_keys)
+    return await asyncio.to_thread(encrypt, document, public_keys)
 
 
 def checked_public_key(untrusted: str) -> str:

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from app import log
 from app.custody.decision import Action, Decision
-from app.custody.identity import encrypt
+from app.custody.identity import encrypt_aside
 from app.custody.roster import Roster, WorkerKeys
-from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.filing.cybertip.document import Reporter, Said, build, unguessable
 from app.filing.cybertip.reading import read
 from app.filing.filer import Desk, is_refusable
@@ -57,6 +57,17 @@ class _Opened:
     documents: tuple[dict[str, Any], ...] = field(repr=False)
 
 
+async def _sealed(xml: bytes, roster: Roster, keys: WorkerKeys) -> tuple[bytes, bytes]:
+    """The XML as it is signed, and what the worker says with it."""
+    words = json.dumps(dataclasses.asdict(SAID)).encode()
+    try:
+        sealed_xml = await encrypt_aside(xml, (keys.public_key, *roster.public_keys))
+        return sealed_xml, await encrypt_aside(words, roster.public_keys)
+    except NotReadyError as error:
+        log.event(logger, logging.WARNING, "custodian_plugin_failed", detail=str(error))
+        raise _LeftError("custodian_plugin_failed") from None
+
+
 class _LeftError(Exception):
     """The report waits for a person."""
 
@@ -93,6 +104,7 @@ class AutomaticApproval:
         try:
             opened = await self._open(report_id, roster, keys)
             xml = self._xml(opened.documents)
+            sealed_xml, sealed_words = await _sealed(xml, roster, keys)
         except _LeftError as left:
             self.left.add(report_id)
             log.event(logger, logging.WARNING, "left_to_a_person", report=report_id, cause=str(left))
@@ -106,8 +118,8 @@ class AutomaticApproval:
             decided_at=self.desk.now(),
             custodian=keys.fingerprint,
             xml_sha256=hashlib.sha256(xml).hexdigest(),
-            xml=encrypt(xml, (keys.public_key, *roster.public_keys)),
-            words=encrypt(json.dumps(dataclasses.asdict(SAID)).encode(), roster.public_keys),
+            xml=sealed_xml,
+            words=sealed_words,
         )
         try:
             async with self.desk.database.begin() as connection:

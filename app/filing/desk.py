@@ -17,6 +17,7 @@ from app import log
 from app.custody.identity import Identity, generate, read_identity, write_identity
 from app.custody.roster import RosterFile, WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.filing import receipts
 from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.answers import Call, Meaning, meaning
 from app.filing.cybertip.client import open_client
@@ -70,6 +71,15 @@ class Filer:
             await self._file(self.desk)
         except (AuditBrokenError, InvalidRequestError) as error:
             log.failure(logger, "nothing_is_filed", error, code=error.code)
+
+    async def seal_receipts(self) -> None:
+        """Seal to every custodian what could not be when it came, if filing is on.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        if self.desk is not None:
+            await receipts.seal_waiting(self.database, self.desk.pins, self.desk.identity)
 
     async def _file(self, desk: Desk) -> None:
         await desk.witness.follow(desk.database)

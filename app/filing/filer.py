@@ -29,16 +29,18 @@ from lxml import etree
 from app import log
 from app.custody import ending
 from app.custody.ending import Ending
-from app.custody.identity import Identity, encrypt, fingerprint
+from app.custody.identity import Identity, fingerprint
 from app.custody.roster import RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.filing import receipts
 from app.filing.cybertip import grammar
 from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
 from app.filing.cybertip.client import CyberTipline
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema
-from app.store import decisions, endings, filings
+from app.store import alarms, decisions, endings, filings, reports
+from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.filings import Step, Transaction, Turn
@@ -301,12 +303,12 @@ async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) 
 
 
 async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:
-    receipt = encrypt(answer.body, desk.pins.read().public_keys)
+    receipt, to_all = await receipts.seal(answer.body, desk.pins, desk.identity)
     state = State.FILED if desk.environment.counts else State.DRY_RUN
     details = _ended(desk, turn, state, _details(desk, authority_report_id))
 
     async def keep(connection: Transaction) -> bool:
-        return await filings.finished(
+        filed = await filings.finished(
             connection,
             turn,
             authority_report_id,
@@ -315,8 +317,12 @@ async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answe
             code=answer.code,
             request_id=answer.request_id,
             now=desk.now(),
-            details=details | {"receipt_sha256": hashlib.sha256(receipt).hexdigest()},
+            details=details,
         )
+        # Another worker may have kept its own. The report's row is locked, so that nobody else raises it.
+        if not to_all and await reports.receipt(connection, turn.report_id) == receipt:
+            await alarms.raise_alarm(connection, AlarmKind.RECEIPT_NOT_SEALED, turn.report_id)
+        return filed
 
     if not await desk.database.write(keep):
         return Outcome.OVERTAKEN

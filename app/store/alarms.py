@@ -35,6 +35,8 @@ class AlarmKind(StrEnum):
     """It was approved 72 hours ago and is not filed."""
     FILING_REFUSED = "filing_refused"
     """The authority takes no report from this Cordon at all; the subject is the environment."""
+    RECEIPT_NOT_SEALED = "receipt_not_sealed"
+    """It is filed, and the authority's receipt is not sealed to every custodian yet."""
     RETENTION_NEAR = "retention_near"
     """It may not be kept for much longer, and nothing may remove it yet."""
     CUSTODIAN_UNPROVEN = "custodian_unproven"
@@ -58,6 +60,7 @@ ADVICE: Final = {
     AlarmKind.REPORT_PARKED: "read its cause with 'cordon report show', mend it, then 'cordon report retry'",
     AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
     AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
+    AlarmKind.RECEIPT_NOT_SEALED: "mend the plugin that the worker's log names, or remove its custodian",
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at it with 'cordon bank entry show', then 'keep' or 'disable' it",

@@ -6,6 +6,7 @@ was ever attempted, or once the authority said that it withdrew it; whoever atte
 before. So of all the ids that a report may have been opened under, at most one is ever finished.
 """
 
+import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -45,6 +46,10 @@ AFRESH_EVENT: Final = "report.afresh"
 """It is opened anew, whatever came of an earlier finish: a person's word."""
 WITHDRAWN_EVENT: Final = "report.withdrawn"
 """Rejected while it is open at the authority: it stays where it is until that said what became of it."""
+
+_RECEIPT_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.DRY_RUN}", FILED_TOO_EVENT)
+RECEIPT_SEALED_EVENT: Final = "report.receipt_sealed"
+"""The receipt is sealed to every custodian now; it could not be when it came."""
 
 _STEP_EVENTS: Final = (
     *(f"report.{state}" for state in State if state is not State.QUEUED),
@@ -287,8 +292,9 @@ async def finished(
         code: of that answer.
         request_id: of that answer.
         now: when it came.
-        details: for the audit entry.
+        details: for the audit entry, which tells the receipt's SHA-256 too.
     """
+    details = {**details, "receipt_sha256": _digest(receipt)}
     state = await _lock(connection, turn.report_id)
     kept = await connection.execute(
         update(filings)
@@ -508,6 +514,42 @@ async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, s
         return "", ""
 
 
+async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> bytes | None:
+    """The authority's receipt, sealed; None if there is none.
+
+    Raises:
+        ConflictError: it is not the one that the audit log tells of.
+    """
+    receipt = await reports.receipt(connection, report_id)
+    if receipt is None:
+        return None
+    entries = await connection.execute(
+        select(audit_log.c.details)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([*_RECEIPT_EVENTS, RECEIPT_SEALED_EVENT]),
+        )
+        .order_by(audit_log.c.seq.desc())
+        .limit(1)
+    )
+    details = entries.scalar_one_or_none()
+    if details is None or json.loads(details).get("receipt_sha256") != _digest(receipt):
+        raise ConflictError("The receipt is not the one that the audit log tells of: somebody changed it.")
+    return receipt
+
+
+async def replace_receipt(connection: AsyncConnection, report_id: str, kept: bytes, anew: bytes) -> None:
+    """Put the same receipt, sealed anew, in the place of the one that was kept, if that is there still."""
+    replaced = await connection.execute(
+        update(filings)
+        .where(filings.c.report_id == report_id, filings.c.receipt == kept)
+        .values(receipt=anew)
+    )
+    if replaced.rowcount:
+        details = {"receipt_sha256": _digest(anew)}
+        await audit.append(connection, RECEIPT_SEALED_EVENT, report_id, details)
+
+
 async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:
     """Ids of the reports that were approved before some moment and are on their way still."""
     rows = await connection.execute(
@@ -607,3 +649,8 @@ async def _change(
     if valid_at is not None:
         wanted = wanted.where(filings.c.leased_until > valid_at, filings.c.leased_until <= valid_at + LEASE)
     return (await connection.execute(wanted.values(**values))).rowcount == 1
+
+
+def _digest(receipt: bytes) -> str:
+    """Of a sealed receipt, as the audit log tells it."""
+    return hashlib.sha256(receipt).hexdigest()

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from app.custody.decision import Action, Decision, sign
-from app.custody.identity import Identity, encrypt, generate
+from app.custody.identity import Identity, encrypt, generate, read_identity
 from app.custody.roster import WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, SignatureRequiredError
 from app.filing.automatic import AutomaticApproval, Terms
@@ -27,6 +29,8 @@ from app.store.decisions import NotApprovedError
 from app.store.report_states import State
 from app.store.schema import reports as report_table
 from app.store.shelf import ReportShelf
+from tests import age_plugin
+from tests.age_plugin import Oddity
 from tests.deciding import deciding, seen
 from tests.filing.office import REPORTER, Office, open_office
 from tests.pins import add_custodian
@@ -456,3 +460,25 @@ async def test_what_a_former_worker_approved_can_still_be_read(automatic: Automa
         assert len(await decisions.every(connection, report_id, after)) == 1
         with pytest.raises(NotApprovedError):
             await decisions.approval(connection, report_id, after, dual_control=False, automatic=True)
+
+
+async def test_what_a_plugin_does_not_seal_is_left_to_a_person_and_the_rest_is_filed(
+    automatic: Automatic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at once, so that the record does not fill up; a worker that is started anew looks again."""
+    office = automatic.office
+    plugin = age_plugin.install(tmp_path / "bin", "pia")
+    monkeypatch.setenv("PATH", f"{plugin.program.parent}{os.pathsep}{os.environ['PATH']}")
+    report_id, approved = (await automatic.found()).id, await office.approved()
+    identity = read_identity(plugin.write_identity(tmp_path / "pia.txt"), attended=True)
+    await add_custodian(office.database, office.pins, "pia", identity)
+    plugin.become(Oddity.CRASHES)
+    for _ in range(2):
+        await automatic.approval.turn()
+    told = [event for event, _ in await office.events(report_id)]
+    assert (await automatic.state(report_id), told) == (State.QUEUED, ["report.sealed", "report.opened"])
+    assert await automatic.file() is Outcome.DRY_RUN
+    assert await automatic.state(approved) is State.DRY_RUN
+    plugin.become(Oddity.NONE)
+    await AutomaticApproval(replace(office.desk, automatic=True), TERMS).turn()
+    assert await automatic.state(report_id) is State.APPROVED
