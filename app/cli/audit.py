@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,8 @@ from app.cli.report.opening import read_key
 if TYPE_CHECKING:
     from app.custody.checkpoint import Checkpoint
     from app.custody.identity import Identity
-    from app.custody.roster import Roster
     from app.store.audit import Examined
-    from app.store.filings import Transaction
-    from app.store.inspection import Discrepancy
+    from app.store.inspection import Discrepancy, Stored
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -53,13 +52,17 @@ def verify(
     files and decisions that stand in the database are held against the log too, and so are state, hold and
     times of each report: what is not as it was recorded is named with the entry that tells of it, and so is a
     report that is gone without an entry of its removal, or that nobody signed as ended.
+    Where the log was changed they are held against what remains of it: what was taken out may explain one
+    that differs then, and how many agree with entries that cannot be believed any more is said. A row of
+    something that no Cordon writes is named too, and the rest is read on.
 
         cordon audit verify --checkpoint /media/stick/checkpoints
     """
     from app.store.checkpoints import told
 
     kept = [line for path in checkpoint or () for line in _lines(path)]
-    examined, newest, bad, differ = asyncio.run(_verify(kept))
+    looked = asyncio.run(_verify(kept))
+    examined, newest, differ, stored = looked.examined, looked.newest, looked.differ, looked.stored
     finding = examined.finding
     if as_json:
         emit_json(
@@ -74,14 +77,20 @@ def verify(
                 "discrepancies": [
                     {"report": each.report_id, "entry": each.entry, "what": each.what} for each in differ
                 ],
+                "compared_reports": len(stored.ids),
+                "reports_not_vouched": list(stored.beyond),
             }
         )
-    if bad:
-        say(f"warning: {bad} checkpoints of the database are not signed by anybody who is or was pinned")
-    if finding is not None:
-        raise FailedError(f"the audit log was changed: {told(finding)}")
+    if looked.bad:
+        say(f"warning: {looked.bad} checkpoints of the database are signed by nobody who is or was pinned")
     for each in differ:
-        say(each.told())
+        say(printable(each.told()))
+    if finding is not None:
+        say(
+            f"reports compared with what remains of the log: {len(stored.ids)}, of which entries from "
+            f"{finding.first} on tell of {len(stored.beyond)}: that these agree proves nothing"
+        )
+        raise FailedError(f"the audit log was changed: {told(finding)}")
     if differ:
         raise FailedError("what is stored is not what the audit log recorded: somebody changed the database")
     if not as_json:
@@ -133,31 +142,36 @@ def _lines(path: Path) -> list[bytes]:
     return lines
 
 
-async def _verify(
-    kept: list[bytes],
-) -> "tuple[Examined, Checkpoint | None, int, list[Discrepancy]]":
+@dataclass(frozen=True)
+class _Looked:
+    """What an auditor's look at the database came to."""
+
+    examined: "Examined"
+    newest: "Checkpoint | None"
+    bad: int
+    differ: "tuple[Discrepancy, ...]"
+    stored: "Stored"
+
+
+async def _verify(kept: list[bytes]) -> _Looked:
     from app.cli.state import open_custody
     from app.custody.checkpoint import verify as verified
-    from app.store import audit, checkpoints
+    from app.store import audit, checkpoints, inspection
     from app.store.audit import Head
 
     async with open_custody() as (database, pins), database.connect() as connection:
         roster = pins.read_if_there()
         known = [verified(line, roster) for line in kept]
-        stored, bad = await checkpoints.stored(connection, roster)
-        known += stored
+        of_database, bad = await checkpoints.stored(connection, roster)
+        known += of_database
         examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
-        differ = [] if examined.finding is not None else await _discrepancies(connection, roster)
-    return examined, max(known, key=lambda each: each.seq, default=None), bad, differ
-
-
-async def _discrepancies(connection: "Transaction", roster: "Roster") -> "list[Discrepancy]":
-    from app.store import inspection, reports
-
-    found = [*await inspection.missing(connection), *await inspection.put_back(connection)]
-    for report_id in counted(await reports.every_id(connection), "comparing reports"):
-        found += await inspection.of_report(connection, report_id, roster)
-    return found
+        broken_at = examined.finding.first if examined.finding is not None else None
+        there = await inspection.stored(connection, broken_at)
+        found = list(await inspection.at_large(connection, there))
+        for report_id in counted(there.ids, "comparing reports"):
+            found += await inspection.of_report(connection, report_id, roster)
+    newest = max(known, key=lambda each: each.seq, default=None)
+    return _Looked(examined, newest, bad, tuple(found), there)
 
 
 async def _checkpoint(identity: "Identity") -> "Checkpoint":

@@ -26,6 +26,7 @@ PREFIX: Final = b"cordon decision v1\n"
 
 _HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
 _FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
+_LAST_ENTRY: Final = 2**63
 _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -184,7 +185,7 @@ def _decision(signed: str) -> Decision:
             and approves == (decision.xml_sha256 is not None) == (decision.xml is not None)
             and len(decision.resealed_sha256)
             == (len(decision.sealed_sha256) if decision.action is Action.RESEAL else 0)
-            and all(type(entry) is int for entry in decision.disabled_entries)
+            and all(type(entry) is int and 0 < entry < _LAST_ENTRY for entry in decision.disabled_entries)
             and (decision.action is Action.REJECT or not decision.disabled_entries)
         )
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError):

@@ -34,15 +34,14 @@ def open_text(untrusted: bytes) -> tuple[bytes, str]:
     Raises:
         ValueError: it is no such document.
     """
-    if len(untrusted) > MAX_BYTES:
-        message = "too large"
-        raise ValueError(message)
     try:
+        if len(untrusted) > MAX_BYTES:
+            raise TypeError  # noqa: TRY301 - one answer for all that is no such document
         document = json.loads(untrusted.decode("ascii"), object_pairs_hook=unique)
         if set(document) != {"signature", "signed"} or not isinstance(document["signed"], str):
-            raise TypeError  # noqa: TRY301 - one answer for all that is no such document
+            raise TypeError  # noqa: TRY301
         return base64.b64decode(document["signature"], validate=True), document["signed"]
-    except (TypeError, RecursionError, binascii.Error):
+    except (TypeError, AttributeError, RecursionError, binascii.Error):
         message = "no signed document"
         raise ValueError(message) from None
 

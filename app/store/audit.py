@@ -15,12 +15,17 @@ from typing import Any, Final
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.schema import audit
+from app.errors import NotReadyError
+from app.store.database import readable
+from app.store.schema import UnreadableRowError, audit
 
 BEFORE_THE_FIRST: Final = bytes(32)
 """What the first entry names as the digest before it."""
 
 _APPEND_LOCK: Final = 0x436F72646F6E02
+_LAST_SEQ: Final = 2**63 - 1
+
+_NOT_OURS: Final = "made into what no Cordon writes"
 
 Details = Mapping[str, str | int | list[str]]
 
@@ -84,10 +89,17 @@ async def append(connection: AsyncConnection, event: str, subject: str, details:
         event: what happened, like ``report.sealed``.
         subject: id of what it happened to.
         details: ids and digests of sealed files; never anything that a report holds sealed.
+
+    Raises:
+        NotReadyError: nothing can follow on the newest entry, since no Cordon wrote it.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPEND_LOCK})
     newest = await head(connection)
+    if newest is not None and not (_is_number(newest.seq) and isinstance(newest.digest, bytes)):
+        raise NotReadyError(
+            "the newest entry of the audit log is none that Cordon wrote; run 'cordon audit verify'"
+        )
     seq, previous = (newest.seq + 1, newest.digest) if newest is not None else (1, BEFORE_THE_FIRST)
     entry = {
         "seq": seq,
@@ -98,6 +110,17 @@ async def append(connection: AsyncConnection, event: str, subject: str, details:
         "previous": previous,
     }
     await connection.execute(insert(audit).values(**entry, digest=_digest(entry)))
+
+
+def said(untrusted_details: object) -> dict[str, Any]:
+    """What the details of an entry say; nothing where no Cordon wrote them."""
+    if not isinstance(untrusted_details, str):
+        return {}
+    try:
+        told = json.loads(untrusted_details)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 async def verify_chain(connection: AsyncConnection) -> int | None:
@@ -130,24 +153,55 @@ async def examine(
         see: called with each entry that follows on those before it.
     """
     start = after or Head(0, BEFORE_THE_FIRST)
-    walk = _Walk(start.seq, start.digest, start.seq, {each.seq: each for each in known})
+    walk = _Walk(start.seq, start.digest, start.seq, {each.seq: each for each in known}, see)
     contradicted = [each.seq for each in known if walk.known[each.seq] != each]
     if contradicted:
         contradiction = Finding(1, contradicted[0], "written anew: two checkpoints contradict each other")
         return Examined(0, 0, contradiction)
-    wanted = select(audit).where(audit.c.seq > start.seq) if after is not None else select(audit)
-    async with connection.stream(wanted.order_by(audit.c.seq)) as entries:
-        async for row in entries.mappings():
-            finding = walk.step(dict(row))
-            if finding is not None:
-                return Examined(walk.seq, walk.vouched, finding)
-            if see is not None:
-                see(Entry(walk.seq, row["event"], row["subject"], walk.digest))
+    try:
+        with readable():
+            finding = await _read(connection, walk, after=after)
+    except UnreadableRowError:
+        finding = await _read_one_by_one(connection, walk)
+    if finding is not None:
+        return Examined(walk.seq, walk.vouched, finding)
     newest_known = max(walk.known, default=0)
     if newest_known > walk.seq:
         cut_off = Finding(walk.seq + 1, newest_known, "cut off the end")
         return Examined(walk.seq, walk.vouched, cut_off)
     return Examined(walk.seq, walk.vouched, None)
+
+
+async def _read(connection: AsyncConnection, walk: "_Walk", *, after: Head | None) -> Finding | None:
+    """Walk along the entries; the first change."""
+    wanted = select(audit).where(audit.c.seq > after.seq) if after is not None else select(audit)
+    async with connection.stream(wanted.order_by(audit.c.seq)) as entries:
+        async for row in entries.mappings():
+            finding = walk.step(dict(row))
+            if finding is not None:
+                return finding
+    return None
+
+
+async def _read_one_by_one(connection: AsyncConnection, walk: "_Walk") -> Finding | None:
+    """Go on from where the walk is to the entry that cannot be read: drivers tell only that there is one."""
+    numbers = select(audit.c.seq).where(audit.c.seq > walk.seq).order_by(audit.c.seq)
+    try:
+        with readable():
+            found = (await connection.execute(numbers)).scalars().all()
+    except UnreadableRowError:
+        return walk.not_ours(None)
+    for seq in found:
+        try:
+            with readable():
+                row = (await connection.execute(select(audit).where(audit.c.seq == seq))).mappings().first()
+        except UnreadableRowError:
+            return walk.not_ours(seq)
+        finding = walk.step(dict(row)) if row is not None else None
+        if finding is not None:
+            return finding
+    # Not after where the walk is: an entry without a number, or under one that was there.
+    return walk.not_ours(None)
 
 
 async def since(
@@ -174,10 +228,17 @@ async def since(
 
 
 async def digests_of(connection: AsyncConnection, subject: str) -> tuple[bytes, ...]:
-    """The digests that the entries of a subject have by what they say now, oldest first."""
-    rows = await connection.execute(select(audit).where(audit.c.subject == subject).order_by(audit.c.seq))
-    entries = [dict(row) for row in rows.mappings()]
-    return tuple(_digest({name: entry[name] for name in entry if name != "digest"}) for entry in entries)
+    """The digests that the entries of a subject have by what they say now, oldest first.
+
+    What no Cordon wrote has the digest of nothing.
+
+    Raises:
+        UnreadableRowError: an entry cannot even be read.
+    """
+    wanted = select(audit).where(audit.c.subject == subject).order_by(audit.c.seq)
+    with readable():
+        entries = [dict(row) for row in (await connection.execute(wanted)).mappings()]
+    return tuple(_digest(entry) if _is_ours(entry) else b"" for entry in entries)
 
 
 @dataclass
@@ -188,10 +249,21 @@ class _Walk:
     digest: bytes
     vouched: int
     known: Mapping[int, Head]
+    see: Callable[[Entry], None] | None = None
 
     def step(self, entry: dict[str, Any]) -> Finding | None:
-        """Go on to the next entry; what is wrong with it."""
-        seq, written = entry["seq"], entry.pop("digest")
+        """Go on to the next entry, and show it if it follows on; what is wrong with it."""
+        finding = self._wrong_with(entry) if _is_ours(entry) else self.not_ours(entry["seq"])
+        if finding is None:
+            self.seq, self.digest = entry["seq"], entry["digest"]
+            if self.seq in self.known:
+                self.vouched = self.seq
+            if self.see is not None:
+                self.see(Entry(self.seq, entry["event"], entry["subject"], self.digest))
+        return finding
+
+    def _wrong_with(self, entry: Mapping[str, Any]) -> Finding | None:
+        seq, written = entry["seq"], entry["digest"]
         if seq <= self.seq:
             return Finding(seq, seq, "inserted")
         if seq != self.seq + 1:
@@ -200,18 +272,35 @@ class _Walk:
             return Finding(seq, seq, "edited, or put in the place of another")
         if entry["previous"] != self.digest:
             return Finding(max(seq - 1, 1), seq, "changed: they do not follow on each other")
-        if seq in self.known:
-            if self.known[seq].digest != written:
-                return Finding(self.vouched + 1, seq, "written anew, from some entry among them on")
-            self.vouched = seq
-        self.seq, self.digest = seq, written
+        if seq in self.known and self.known[seq].digest != written:
+            return Finding(self.vouched + 1, seq, "written anew, from some entry among them on")
         return None
+
+    def not_ours(self, untrusted_seq: object) -> Finding:
+        """That an entry was found that no Cordon wrote: under its number, or where the next one should be."""
+        seq = untrusted_seq if isinstance(untrusted_seq, int) else self.seq + 1
+        return Finding(seq, seq, _NOT_OURS)
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    """Whether each column holds what it is for; SQLite keeps anything anywhere."""
+    return (
+        _is_number(entry["seq"])
+        and isinstance(entry["at"], datetime)
+        and all(isinstance(entry[name], str) for name in ("event", "subject", "details"))
+        and all(isinstance(entry[name], bytes) for name in ("previous", "digest"))
+    )
+
+
+def _is_number(untrusted: object) -> bool:
+    return isinstance(untrusted, int) and untrusted < _LAST_SEQ
 
 
 def _digest(entry: Mapping[str, Any]) -> bytes:
     """SHA-256 over the entry, the digest before it included, written in one way only."""
+    covered = {name: entry[name] for name in entry if name != "digest"}
     readable = {
-        **entry,
+        **covered,
         "at": entry["at"].astimezone(UTC).isoformat(timespec="microseconds"),
         "previous": entry["previous"].hex(),
     }

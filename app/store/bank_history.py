@@ -1,6 +1,5 @@
 """What became of a bank: who did what to it, when, and to how many entries. Read from the audit log."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -9,6 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotFoundError
+from app.store.audit import said
+from app.store.database import readable
 from app.store.schema import audit
 
 MAX_LISTED: Final = 1000
@@ -51,11 +52,14 @@ async def history(
 
     Raises:
         NotFoundError: there never was such a bank.
+        UnreadableRowError: an entry cannot be read.
     """
     of_name = select(audit).where(audit.c.subject == name, audit.c.event.startswith(_PREFIX))
     page = of_name.order_by(audit.c.seq.desc()).limit(min(limit, MAX_LISTED))
-    rows = (await connection.execute(page if before is None else page.where(audit.c.seq < before))).mappings()
-    told = tuple(_change(row["seq"], row["at"], row["event"], json.loads(row["details"])) for row in rows)
+    with readable():
+        found = await connection.execute(page if before is None else page.where(audit.c.seq < before))
+        rows = found.mappings().all()
+    told = tuple(_change(row["seq"], row["at"], row["event"], said(row["details"])) for row in rows)
     if not told and (await connection.execute(of_name.limit(1))).first() is None:
         raise NotFoundError("There is no such bank.")
     return told
@@ -67,7 +71,11 @@ def _change(seq: int, at: datetime, event: str, details: dict[str, Any]) -> Bank
         at=at,
         what=event.removeprefix(_PREFIX),
         by=str(details.pop("by", "")),
-        entries=details.pop("entries", None),
-        entry_id=details.pop("entry_id", None),
+        entries=_number(details.pop("entries", None)),
+        entry_id=_number(details.pop("entry_id", None)),
         details=details,
     )
+
+
+def _number(untrusted: object) -> int | None:
+    return untrusted if isinstance(untrusted, int) else None

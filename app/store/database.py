@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.errors import NotReadyError
 from app.settings import SettingsError, StoreSettings
+from app.store.schema import UnreadableRowError
 
 DATABASE_NAME: Final = "cordon.db"
 
@@ -262,12 +263,36 @@ def describe(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Rows are read within: one that holds what no Cordon wrote is an ``UnreadableRowError``.
+
+    SQLite keeps anything in any column, bytes that are no text in one of text too, and PostgreSQL times of
+    other ages than Python has. Whatever stumbles over that says so in one of these ways.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise UnreadableRowError from None
+    except DBAPIError as error:
+        if not _is_unreadable(error):
+            raise
+        raise UnreadableRowError from None
+
+
+def _is_unreadable(error: DBAPIError) -> bool:
+    """Whether it is Python's driver that found text to be no UTF-8, and not SQLite that failed."""
+    return isinstance(error.orig, sqlite3.OperationalError) and not hasattr(error.orig, "sqlite_errorname")
+
+
+@contextlib.contextmanager
 def _told_as_not_ready(*, conflicts: bool = False) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
         if isinstance(error, IntegrityError) and not conflicts:
             raise
+        if isinstance(error, DBAPIError) and _is_unreadable(error):
+            raise UnreadableRowError from None
         raise NotReadyError(f"database ({describe(error)})") from None
 
 

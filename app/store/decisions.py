@@ -4,7 +4,7 @@ The state of a report is a convenience for lists. What may be filed is read from
 audit log, so that whoever can write to the database alone makes nothing approved.
 """
 
-import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,11 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import audit, bank_entries, entry_marks, filings, reports, sealed
-from app.store.database import Database
+from app.store.database import Database, readable
 from app.store.report_states import TRANSITIONS, State
 from app.store.reports import Report
+from app.store.schema import UnreadableRowError, decisions, entries
 from app.store.schema import audit as audit_log
-from app.store.schema import decisions, entries
 
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 """How far ahead of the database's clock a custodian's may be."""
@@ -50,7 +50,7 @@ _OVER_EVENTS: Final = (
     *REMOVED_EVENTS,
 )
 """After these nothing is filed, whatever was approved before."""
-_DECISION_EVENTS: Final = (
+DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
     *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
@@ -334,15 +334,15 @@ async def _recorded(
     documents = {row.id: row.document for row in rows}
     recorded = await connection.execute(
         select(audit_log.c.event, audit_log.c.details)
-        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_DECISION_EVENTS))
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(DECISION_EVENTS))
         .order_by(audit_log.c.seq)
     )
     try:
-        named = [(entry.event, str(json.loads(entry.details)["decision_sha256"])) for entry in recorded]
-    except (LookupError, ValueError, TypeError):
+        named = [(entry.event, str(audit.said(entry.details)["decision_sha256"])) for entry in recorded]
+    except LookupError:
         # An entry that no Cordon wrote names no decision.
         named = [("", "")]
-    if sorted(name for _, name in named) != sorted(documents):
+    if Counter(name for _, name in named) != Counter(documents.keys()):
         raise NotApprovedError("The decisions on this report are not those that the audit log recorded.")
     found = []
     for event, name in named:
@@ -357,12 +357,20 @@ async def _recorded(
 
 
 async def listed(connection: AsyncConnection, report_id: str) -> Listed:
-    """What was decided, oldest first, as the database says it: nothing is checked."""
-    rows = await connection.execute(
+    """What was decided, oldest first, as the database says it: nothing is checked.
+
+    Raises:
+        UnreadableRowError: it says nothing that a Cordon wrote.
+    """
+    wanted = (
         select(decisions.c.at, decisions.c.action, decisions.c.custodian)
         .where(decisions.c.report_id == report_id)
         .order_by(decisions.c.at)
     )
+    with readable():
+        rows = (await connection.execute(wanted)).all()
+    if not all(isinstance(row.action, str) and isinstance(row.custodian, str) for row in rows):
+        raise UnreadableRowError
     return tuple((row.at, row.action, row.custodian) for row in rows)
 
 

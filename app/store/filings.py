@@ -7,7 +7,6 @@ before. So of all the ids that a report may have been opened under, at most one 
 """
 
 import hashlib
-import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, reports
+from app.store.database import readable
 from app.store.report_states import TRANSITIONS, State
 from app.store.schema import audit as audit_log
 from app.store.schema import filings
@@ -202,12 +202,18 @@ async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
 
 
 async def steps(connection: AsyncConnection, report_id: str) -> tuple[LoggedStep, ...]:
-    """Every step of a report on its way to the authority, oldest first, as the log says it: not checked."""
-    rows = await connection.execute(
+    """Every step of a report on its way to the authority, oldest first, as the log says it: not checked.
+
+    Raises:
+        UnreadableRowError: an entry of one cannot be read.
+    """
+    wanted = (
         select(audit_log.c.at, audit_log.c.event, audit_log.c.details)
         .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_STEP_EVENTS))
         .order_by(audit_log.c.seq)
     )
+    with readable():
+        rows = (await connection.execute(wanted)).all()
     return tuple(_logged(row.at, row.event, row.details) for row in rows)
 
 
@@ -507,9 +513,9 @@ async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, s
     if newest is None or newest.event != FINISHING_EVENT:
         return None
     try:
-        told = json.loads(newest.details)
+        told = audit.said(newest.details)
         return str(told["environment"]), str(told["authority_report_id"])
-    except (LookupError, ValueError, TypeError):
+    except LookupError:
         # Not written by a filer: then nobody knows under which.
         return "", ""
 
@@ -533,7 +539,7 @@ async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> by
         .limit(1)
     )
     details = entries.scalar_one_or_none()
-    if details is None or json.loads(details).get("receipt_sha256") != _digest(receipt):
+    if audit.said(details).get("receipt_sha256") != _digest(receipt):
         raise ConflictError("The receipt is not the one that the audit log tells of: somebody changed it.")
     return receipt
 
@@ -598,13 +604,8 @@ def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
 
 
 def _logged(at: datetime, event: str, details: str) -> LoggedStep:
-    try:
-        said = json.loads(details)
-        told = {
-            name: str(said[name]) for name in ("cause", "environment", "authority_report_id") if name in said
-        }
-    except (ValueError, TypeError):
-        told = {}
+    said = audit.said(details)
+    told = {name: str(said[name]) for name in ("cause", "environment", "authority_report_id") if name in said}
     return LoggedStep(
         at,
         event.removeprefix("report."),

@@ -1,20 +1,28 @@
 """What is stored of reports, held against the audit log: an auditor's look, which changes nothing."""
 
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, cast, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
-from app.store import decisions, endings, reports, sealed
+from app.store import decisions, endings, filings, reports, sealed
+from app.store.database import readable
 from app.store.recorded import recorded
 from app.store.report_states import ENDED
 from app.store.schema import audit as log
 from app.store.schema import reports as table
 
 _EARLIER: Final = log.alias("earlier")
+_IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
+_ID_LENGTH: Final = 26
+_ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
+_COMPARED_EVENTS: Final = (*sealed.RECORDING_EVENTS, *decisions.DECISION_EVENTS, *decisions.REMOVED_EVENTS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,55 @@ class Discrepancy:
     def told(self) -> str:
         """It in one line."""
         where = f" (entry {self.entry})" if self.entry is not None else ""
-        return f"report {self.report_id}{where}: {self.what}"
+        return f"report {self.report_id[:_ID_LENGTH]}{where}: {self.what}"
+
+
+_Found = tuple[Discrepancy, ...]
+_Look = Callable[[AsyncConnection, str, Roster], Awaitable[_Found]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Which reports are stored.
+
+    Attributes:
+        ids: of all of them, oldest first.
+        nameless: what stands in the place of an id, and is none.
+        beyond: ids of those that entries from the log's first change on tell of: that such a report agrees
+            with them proves nothing, that it differs is worth a look all the same.
+    """
+
+    ids: tuple[str, ...]
+    nameless: tuple[str, ...]
+    beyond: tuple[str, ...]
+
+
+async def stored(connection: AsyncConnection, broken_at: int | None) -> Stored:
+    """Which reports are stored.
+
+    Args:
+        connection: to read with.
+        broken_at: number of the first entry that cannot be believed; None if the log is whole.
+    """
+    found = await _ids(connection, select(table.c.id))
+    ids = tuple(each for each in found if _ULID.fullmatch(each))
+    nameless = tuple(each[:_ID_LENGTH] for each in found if not _ULID.fullmatch(each))
+    if broken_at is None:
+        return Stored(ids, nameless, ())
+    told_of = exists().where(
+        log.c.subject == table.c.id, log.c.event.in_(_COMPARED_EVENTS), log.c.seq >= broken_at
+    )
+    beyond = set(await _ids(connection, select(table.c.id).where(told_of)))
+    return Stored(ids, nameless, tuple(each for each in ids if each in beyond))
+
+
+async def at_large(connection: AsyncConnection, found: Stored) -> tuple[Discrepancy, ...]:
+    """What is wrong with the reports as a whole: one is gone, was put back, or has no id."""
+    return (
+        *(Discrepancy(each, None, "this is no id that a Cordon gave to a report") for each in found.nameless),
+        *await missing(connection),
+        *await put_back(connection),
+    )
 
 
 async def missing(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
@@ -42,46 +98,77 @@ async def missing(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     removed = exists().where(
         _EARLIER.c.subject == log.c.subject, _EARLIER.c.event.in_(decisions.REMOVED_EVENTS)
     )
-    rows = await connection.execute(
-        select(log.c.seq, log.c.subject)
-        .where(log.c.event == sealed.SEALED_EVENT, log.c.subject.not_in(select(table.c.id)), ~removed)
-        .order_by(log.c.seq)
-    )
-    what = "it is gone, and no entry says that it was removed"
-    return tuple(Discrepancy(row.subject, row.seq, what) for row in rows)
+    wanted = log.c.event == sealed.SEALED_EVENT, log.c.subject.not_in(_IDS), ~removed
+    return await _told_by(connection, wanted, "it is gone, and no entry says that it was removed")
 
 
 async def put_back(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     """Reports that the log says were removed, and that are there."""
-    rows = await connection.execute(
-        select(log.c.seq, log.c.subject)
-        .where(log.c.event.in_(decisions.REMOVED_EVENTS), log.c.subject.in_(select(table.c.id)))
-        .order_by(log.c.seq)
+    wanted = log.c.event.in_(decisions.REMOVED_EVENTS), log.c.subject.in_(_IDS)
+    return await _told_by(connection, wanted, "it was removed, and is there")
+
+
+async def _told_by(
+    connection: AsyncConnection, wanted: tuple[ColumnElement[bool], ...], what: str
+) -> tuple[Discrepancy, ...]:
+    """What such entries are about, where their numbers and subjects can be told."""
+    subject: ColumnElement[Any] = log.c.subject
+    if connection.dialect.name == "sqlite":
+        subject = cast(subject, LargeBinary)
+    rows = await connection.execute(select(log.c.seq, subject).where(*wanted).order_by(log.c.seq))
+    return tuple(
+        Discrepancy(_text(named), seq if isinstance(seq, int) else None, what) for seq, named in rows
     )
-    return tuple(Discrepancy(row.subject, row.seq, "it was removed, and is there") for row in rows)
 
 
 async def of_report(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[Discrepancy, ...]:
     """What is wrong with a report: its sealed files, the decisions, its row; nothing of one that is gone."""
+    found: list[Discrepancy] = []
     try:
-        found = [
-            Discrepancy(report_id, each.entry, each.what)
-            for each in await sealed.differences(connection, report_id, roster)
-        ]
-        try:
-            await decisions.every(connection, report_id, roster)
-        except ConflictError as error:
-            found.append(Discrepancy(report_id, None, str(error)))
+        for look in (_of_files, _of_decisions, _of_rows):
+            found += await _told(look, connection, report_id, roster)
         # Where these are not as recorded, nothing proves how it ended either: that says it once.
-        found += await _standing(connection, report_id, roster, proves=not found)
+        found += await _told(partial(_standing, proves=not found), connection, report_id, roster)
     except NotFoundError:
         return ()
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
-async def _standing(
-    connection: AsyncConnection, report_id: str, roster: Roster, *, proves: bool
-) -> tuple[Discrepancy, ...]:
+async def _told(look: _Look, connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
+    """What a look finds, or that it comes to no end, for what no Cordon wrote."""
+    try:
+        with readable():
+            return await look(connection, report_id, roster)
+    except ConflictError as error:
+        return (Discrepancy(report_id, None, str(error)),)
+
+
+async def _of_files(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
+    differ = await sealed.differences(connection, report_id, roster)
+    return tuple(Discrepancy(report_id, each.entry, each.what) for each in differ)
+
+
+async def _of_decisions(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
+    await decisions.every(connection, report_id, roster)
+    await decisions.listed(connection, report_id)
+    return ()
+
+
+async def _of_rows(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
+    """Whether its rows can be read, and tell the digests of the very files that were recorded."""
+    report = await reports.get(connection, report_id)
+    await filings.get(connection, report_id)
+    told = {report_id: report.sealed_sha256} | {
+        each.id: each.sealed_sha256 for each in await reports.list_sightings(connection, report_id)
+    }
+    stands = sealed.digests(await sealed.files(connection, report_id))
+    differs = await sealed.differences(connection, report_id, roster)
+    if told != stands and not differs:
+        return (Discrepancy(report_id, None, "the digest beside a sealed file is not that file's"),)
+    return ()
+
+
+async def _standing(connection: AsyncConnection, report_id: str, roster: Roster, *, proves: bool) -> _Found:
     """What is wrong with the row of a report, and if asked, with what proves how it ended."""
     report, logged = await reports.get(connection, report_id), await recorded(connection, report_id)
     contradiction = logged.contradicts(report)
@@ -96,3 +183,16 @@ async def _standing(
         except ConflictError as error:
             return (Discrepancy(report_id, logged.entry, str(error)),)
     return ()
+
+
+async def _ids(connection: AsyncConnection, wanted: Select[Any]) -> tuple[str, ...]:
+    """Ids in order, also such as are no text."""
+    if connection.dialect.name == "sqlite":
+        wanted = wanted.with_only_columns(cast(table.c.id, LargeBinary))
+    rows = await connection.execute(wanted.order_by(table.c.id))
+    return tuple(_text(each) for each in rows.scalars())
+
+
+def _text(untrusted: object) -> str:
+    """What should be text: SQLite keeps anything in any column, and is asked for its bytes."""
+    return untrusted.decode("utf-8", "backslashreplace") if isinstance(untrusted, bytes) else str(untrusted)

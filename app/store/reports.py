@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, notices
+from app.store.database import readable
 from app.store.report_states import DECIDED, TRANSITIONS, State
 from app.store.schema import filings, idempotency, reports, sightings
 
@@ -143,14 +144,16 @@ async def get_some(connection: AsyncConnection, report_ids: Collection[str]) -> 
 
 async def list_sightings(connection: AsyncConnection, report_id: str) -> tuple[Sighting, ...]:
     """The later sightings of a report, oldest first; none if there is no such report."""
-    rows = await connection.execute(
+    wanted = (
         select(sightings.c.id, sightings.c.seen_at, sightings.c.custodians, sightings.c.sealed_sha256)
         .where(sightings.c.report_id == report_id)
         .order_by(sightings.c.id)
     )
-    return tuple(
-        Sighting(row.id, row.seen_at, tuple(row.custodians), row.sealed_sha256.hex()) for row in rows
-    )
+    with readable():
+        return tuple(
+            Sighting(row.id, row.seen_at, tuple(row.custodians), row.sealed_sha256.hex())
+            for row in await connection.execute(wanted)
+        )
 
 
 async def move(
@@ -212,7 +215,8 @@ async def lock(connection: AsyncConnection, report_id: str) -> State:
     state = row.scalar_one_or_none()
     if state is None:
         raise NotFoundError("There is no such report.")
-    return State(state)
+    with readable():
+        return State(state)
 
 
 async def decided(connection: AsyncConnection, report_id: str) -> None:
@@ -279,20 +283,21 @@ async def prune(connection: AsyncConnection) -> None:
 
 
 async def _read(connection: AsyncConnection, wanted: Select[Any]) -> tuple[Report, ...]:
-    return tuple(
-        Report(
-            id=row.id,
-            created_at=row.created_at,
-            state=State(row.state),
-            changed_at=row.changed_at,
-            cause=row.cause,
-            decided_at=row.decided_at,
-            receipt_at=row.receipt_at,
-            on_hold=row.on_hold,
-            bank_kind=BankKind(row.bank_kind),
-            custodians=tuple(row.custodians),
-            sealed_sha256=row.sealed_sha256.hex(),
-            later_sightings=row.later_sightings,
+    with readable():
+        return tuple(
+            Report(
+                id=row.id,
+                created_at=row.created_at,
+                state=State(row.state),
+                changed_at=row.changed_at,
+                cause=row.cause,
+                decided_at=row.decided_at,
+                receipt_at=row.receipt_at,
+                on_hold=row.on_hold,
+                bank_kind=BankKind(row.bank_kind),
+                custodians=tuple(row.custodians),
+                sealed_sha256=row.sealed_sha256.hex(),
+                later_sightings=row.later_sightings,
+            )
+            for row in await connection.execute(wanted)
         )
-        for row in await connection.execute(wanted)
-    )

@@ -5,7 +5,10 @@ keyed hashes and fingerprints, beside the banks themselves. Context, URLs and ha
 inside the sealed columns.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -28,9 +31,26 @@ from sqlalchemy import (
     text,
 )
 
+from app.errors import ConflictError
+
+_Processor = Callable[[Any], datetime | None]
+
+
+class UnreadableRowError(ConflictError):
+    """A row holds what no Cordon wrote there, and what its column cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database holds what no Cordon wrote: somebody changed it. 'cordon audit verify' says where, "
+            "as far as the audit log tells."
+        )
+
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, timezone-aware on both databases; naive values are refused."""
+    """A moment in UTC, timezone-aware on both databases; naive values are refused.
+
+    What stands there and is no moment is an ``UnreadableRowError``.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -48,7 +68,22 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Give back aware times; SQLite forgets the zone, which is always UTC here."""
         if value is None:
             return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except (AttributeError, OverflowError):
+            raise UnreadableRowError from None
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> _Processor | None:
+        """As above, with what the column's own type makes of it before."""
+        process = super().result_processor(dialect, coltype)
+        return None if process is None else partial(_moment, process)
+
+
+def _moment(process: _Processor, value: Any) -> datetime | None:  # noqa: ANN401 - SQLite holds anything
+    try:
+        return process(value)
+    except (ValueError, TypeError):
+        raise UnreadableRowError from None
 
 
 # SQLite only counts up by itself on INTEGER PRIMARY KEY.

@@ -1,7 +1,7 @@
 """The sealed files of reports: read as they stand, checked against the audit log, sealed anew, destroyed."""
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +13,7 @@ from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankKind
+from app.store.audit import said
 from app.store.report_states import State
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, reports, sightings
@@ -20,7 +21,10 @@ from app.store.schema import decisions, reports, sightings
 SEALED_EVENT: Final = "report.sealed"
 SIGHTED_EVENT: Final = "report.sighted"
 RESEALED_EVENT: Final = "report.resealed"
-_RECORDING_EVENTS: Final = (SEALED_EVENT, SIGHTED_EVENT, RESEALED_EVENT)
+RECORDING_EVENTS: Final = (SEALED_EVENT, SIGHTED_EVENT, RESEALED_EVENT)
+
+_ID_LENGTH: Final = 26
+_HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 OPENED_EVENT: Final = "report.opened"
 
@@ -59,12 +63,13 @@ async def sealed(connection: AsyncConnection, report_id: str) -> bytes:
 
     Raises:
         NotFoundError: there is none of this id.
+        TamperedError: what stands there is no file.
     """
     file = await connection.execute(select(reports.c.sealed).where(reports.c.id == report_id))
-    stands: bytes | None = file.scalar_one_or_none()
-    if stands is None:
+    row = file.one_or_none()
+    if row is None:
         raise NotFoundError("There is no such report.")
-    return stands
+    return _as_file(row.sealed, report_id)
 
 
 async def sealed_sighting(connection: AsyncConnection, report_id: str, sighting_id: str) -> bytes:
@@ -72,14 +77,15 @@ async def sealed_sighting(connection: AsyncConnection, report_id: str, sighting_
 
     Raises:
         NotFoundError: there is none of these ids.
+        TamperedError: what stands there is no file.
     """
     file = await connection.execute(
         select(sightings.c.sealed).where(sightings.c.id == sighting_id, sightings.c.report_id == report_id)
     )
-    stands: bytes | None = file.scalar_one_or_none()
-    if stands is None:
+    row = file.one_or_none()
+    if row is None:
         raise NotFoundError("There is no such sighting.")
-    return stands
+    return _as_file(row.sealed, report_id)
 
 
 async def files(connection: AsyncConnection, report_id: str) -> Files:
@@ -87,10 +93,22 @@ async def files(connection: AsyncConnection, report_id: str) -> Files:
 
     Raises:
         NotFoundError: there is no report of this id.
+        TamperedError: something that stands there is no file, or has no id.
     """
     found = {report_id: await sealed(connection, report_id)}
     later = select(sightings.c.id, sightings.c.sealed).where(sightings.c.report_id == report_id)
-    return found | {row.id: row.sealed for row in await connection.execute(later.order_by(sightings.c.id))}
+    for row in await connection.execute(later.order_by(sightings.c.id)):
+        if not isinstance(row.id, str):
+            raise TamperedError(report_id)
+        found[row.id] = _as_file(row.sealed, report_id)
+    return found
+
+
+def _as_file(untrusted: object, report_id: str) -> bytes:
+    if not isinstance(untrusted, bytes):
+        # SQLite keeps anything in any column.
+        raise TamperedError(report_id)
+    return untrusted
 
 
 async def authentic(connection: AsyncConnection, report_id: str, roster: Roster) -> Files:
@@ -114,28 +132,31 @@ async def differences(connection: AsyncConnection, report_id: str, roster: Roste
     Raises:
         NotFoundError: there is no report of this id.
     """
-    found = digests(await files(connection, report_id))
+    try:
+        found = digests(await files(connection, report_id))
+    except TamperedError:
+        return (Difference(None, "what is stored as its sealed files are none"),)
     entries = await connection.execute(
         select(audit_log.c.seq, audit_log.c.event, audit_log.c.details)
-        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_RECORDING_EVENTS))
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(RECORDING_EVENTS))
         .order_by(audit_log.c.seq)
     )
     recorded_by: dict[str, int] = {}
     newest = None
     for entry in entries:
         newest = entry.seq
-        details = json.loads(entry.details)
         if entry.event == RESEALED_EVENT:
             recorded_by = dict.fromkeys(recorded_by, entry.seq)
         else:
-            recorded_by[report_id if entry.event == SEALED_EVENT else details["sighting"]] = entry.seq
+            sealed_as = report_id if entry.event == SEALED_EVENT else said(entry.details).get("sighting")
+            recorded_by[str(sealed_as)] = entry.seq
     try:
         (recorded,) = await _recorded(connection, report_id, roster)
     except TamperedError:
         return (Difference(newest, "the entries of its sealed files do not follow on from each other"),)
     wrong = []
     for name in sorted(recorded.keys() | found.keys()):
-        what = "its sealed file" if name == report_id else f"the sealed file of sighting {name}"
+        what = "its sealed file" if name == report_id else f"the sealed file of sighting {name[:_ID_LENGTH]}"
         if name not in found:
             wrong.append(Difference(recorded_by[name], f"{what} is gone"))
         elif name not in recorded:
@@ -186,20 +207,20 @@ async def _recorded(
         select(audit_log.c.event, audit_log.c.details)
         .where(
             audit_log.c.subject == report_id,
-            audit_log.c.event.in_(_RECORDING_EVENTS),
+            audit_log.c.event.in_(RECORDING_EVENTS),
         )
         .order_by(audit_log.c.seq)
     )
     recorded: list[dict[str, str]] = [{}]
     for entry in entries:
         try:
-            details = json.loads(entry.details)
+            details = said(entry.details)
             if entry.event == RESEALED_EVENT:
                 recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], details))
                 continue
             sealed_as = report_id if entry.event == SEALED_EVENT else str(details["sighting"])
             sealed_sha256 = str(details["sealed_sha256"])
-        except (LookupError, ValueError, TypeError):
+        except LookupError:
             # No Cordon wrote such an entry.
             raise TamperedError(report_id) from None
         if sealed_as in recorded[-1]:
@@ -248,9 +269,10 @@ async def _after_resealing(
     details: Mapping[str, Any],
 ) -> dict[str, str]:
     """The digests as a resealing left them, if what its audit entry says is what a custodian signed."""
-    row = await connection.execute(
-        select(decisions.c.document).where(decisions.c.id == details["decision_sha256"])
-    )
+    name = str(details["decision_sha256"])
+    if not _HEX_SHA256.fullmatch(name):
+        raise TamperedError(report_id)
+    row = await connection.execute(select(decisions.c.document).where(decisions.c.id == name))
     document = row.scalar_one_or_none()
     if document is None:
         raise TamperedError(report_id)
@@ -260,7 +282,7 @@ async def _after_resealing(
         raise TamperedError(report_id) from None
     decision = signed.decision
     if (
-        signed.sha256 != details["decision_sha256"]
+        signed.sha256 != name
         or (decision.action, decision.report_id) != (Action.RESEAL, report_id)
         or decision.sealed_sha256 != _ordered(recorded, report_id)
     ):

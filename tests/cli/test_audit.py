@@ -82,9 +82,28 @@ def test_an_edited_entry_is_named_and_a_swapped_file_is_told_of_its_report(offic
     found = office("audit", "verify", "--json")
     assert (found.code, "entry 3 was edited" in found.err) == (1, True)
     assert (found.document["first"], found.document["last"]) == (3, 3)
+    # Held against what remains of the log, which can be believed no more.
+    assert found.document["discrepancies"] == [{"report": report_id, "entry": entry, "what": what}]
+    assert found.document["reports_not_vouched"] == [report_id]
+    assert "of which entries from 3 on tell of 1: that these agree proves nothing" in found.err
     refused = office("audit", "checkpoint", *ADA)
     assert (refused.code, "Nothing was signed" in refused.err) == (1, True)
     assert "audit_broken" in office("report", "alarms").out.decode()
+
+
+def test_garbage_is_named_and_the_rest_is_read_on(office: Cordon) -> None:
+    """An entry so deep that no reader of JSON gets to its end, and times that are none; exit 1."""
+    report_id = report_of(office)
+    tamper(office, "UPDATE reports SET created_at = 'never', sealed = x'00'")
+    found = office("audit", "verify", "--json")
+    assert (found.code, found.document["tampered_reports"]) == (1, [report_id])
+    assert (found.document["what"], len(found.document["discrepancies"])) == (None, 2)
+    deep = "[" * 20_000
+    tamper(office, f"UPDATE audit SET details = '{deep}', at = x'ff' WHERE seq = 2")  # noqa: S608
+    deeper = office("audit", "verify", "--json")
+    assert (deeper.code, deeper.document["first"], deeper.document["last"]) == (1, 2, 2)
+    assert deeper.document["discrepancies"] == found.document["discrepancies"]
+    assert "Traceback" not in found.err + deeper.err
 
 
 def sealed_by(office: Cordon) -> int:

@@ -1,0 +1,212 @@
+"""An auditor's look at a database in which somebody wrote garbage: it is named, and nothing falls over.
+
+Here the tables hold no constraint any more, as whoever owns the database can have it: each column of what an
+auditor reads takes each kind of garbage in turn, which is rolled back afterwards.
+"""
+
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.custody.decision import Action
+from app.custody.identity import Identity
+from app.custody.roster import Roster, RosterFile
+from app.errors import ConflictError, NotFoundError
+from app.report.outbox import SealedOutbox
+from app.settings import StoreSettings
+from app.store import audit, bank_history, checkpoints, decisions, filings, inspection, reports
+from app.store.audit import Head
+from app.store.database import Database, readable
+from app.store.schema import metadata
+from app.store.shelf import ReportShelf
+from tests.deciding import deciding, seen
+from tests.pins import add_custodian, pins_of
+from tests.stubs import stub
+
+TABLES: Final = ("audit", "reports", "sightings", "decisions", "audit_checkpoints")
+
+DEEP: Final = "'" + "[" * 20_000 + "'"
+NUMERAL: Final = '\'{"sealed_sha256": ' + "9" * 6000 + "}'"
+OTHERWISE: Final = (
+    '\'{"decision_sha256": ["x"], "sighting": {"a": 1}, "sealed_sha256": null}\'',
+    '\'{"decision_sha256": "\\u0000", "sighting": "\\ud800", "sealed_sha256": "\\u0000"}\'',
+    "'[]'",
+    "''",
+    DEEP,
+    NUMERAL,
+    "'2026-02-31 00:00:00'",
+)
+NUMBERS: Final = ("-1", "9223372036854775807")
+ANYTHING: Final = (
+    *("NULL", "1.5", "x'fffe'", "CAST(x'fffe' AS TEXT)", "1e400", "'9999-12-31 23:59:59.999999'"),
+    *NUMBERS,
+    *OTHERWISE,
+)
+"""What SQLite keeps in any column."""
+
+OF_TYPE: Final = {
+    "text": (*OTHERWISE, "NULL", "repeat('x', 100000)"),
+    "bytea": ("NULL", "''", "'\\xfffe'", "convert_to(repeat('x', 100000), 'UTF8')"),
+    "timestamp with time zone": (
+        *("NULL", "'infinity'", "'-infinity'", "'4713-01-01 BC'", "'294276-01-01'"),
+        *("'0001-01-01 00:00:00+00'", "'9999-12-31 23:59:59+00'"),
+    ),
+    "json": ("NULL", "'5'", "'null'", "'{\"a\": 1}'", "'[[], 1]'"),
+    "bigint": ("NULL", *NUMBERS),
+    "boolean": ("NULL",),
+}
+
+NAMED: Final = {
+    "audit": ("seq", "at", "event", "subject", "details", "previous", "digest"),
+    "reports": ("id", "sealed", "sealed_sha256"),
+    "sightings": ("id", "report_id", "sealed", "sealed_sha256"),
+    "decisions": ("id", "report_id", "document"),
+    "audit_checkpoints": ("document",),
+}
+"""Where no garbage at all goes without a word. Elsewhere that is so of what cannot be read."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Reports that were seen twice, sealed anew and decided on, and a checkpoint."""
+
+    database: Database
+    pins: RosterFile
+    ada: Identity
+    report_id: str
+
+    @property
+    def roster(self) -> Roster:
+        """The pinned."""
+        return self.pins.read()
+
+
+@pytest.fixture
+async def archive(database: Database, store: StoreSettings) -> Archive:
+    pins = pins_of(store)
+    ada = await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    report_id = (await outbox.commit(stub("a"))).id
+    await outbox.commit(stub("a"))
+    await outbox.commit(stub("b"))
+    await add_custodian(database, pins, "grace")
+    await decisions.reseal(database, report_id, ada, pins.read(), by="cli")
+    signed = deciding(Action.ANNOTATE, report_id, await seen(database, report_id, pins.read()), ada)
+    async with database.begin() as connection:
+        await decisions.take(
+            connection, signed, pins.read(), report_id=report_id, actions=(Action.ANNOTATE,), by="cli"
+        )
+    await checkpoints.take(database, ada, pins.read())
+    await free_of_constraints(database)
+    return Archive(database, pins, ada, report_id)
+
+
+async def free_of_constraints(database: Database) -> None:
+    """As whoever owns the tables can make them."""
+    if database.file is not None:
+        await database.close()
+        with contextlib.closing(sqlite3.connect(database.file, isolation_level=None)) as connection:
+            for name in TABLES:
+                connection.execute(f"CREATE TABLE free AS SELECT * FROM {name}")  # noqa: S608 - one of those above
+                connection.execute(f"DROP TABLE {name}")
+                connection.execute(f"ALTER TABLE free RENAME TO {name}")
+            # What points to it wants that.
+            connection.execute("CREATE UNIQUE INDEX free_id ON reports (id)")
+        return
+    async with database.begin() as connection:
+        for name in TABLES:
+            await connection.execute(text(f"CREATE TABLE free AS SELECT * FROM {name}"))  # noqa: S608
+            await connection.execute(text(f"DROP TABLE {name} CASCADE"))
+            await connection.execute(text(f"ALTER TABLE free RENAME TO {name}"))
+
+
+async def kinds(connection: AsyncConnection, table: str) -> dict[str, tuple[str, ...]]:
+    """The garbage that each column of a table takes."""
+    if connection.dialect.name == "sqlite":
+        return {column.name: ANYTHING for column in metadata.tables[table].columns}
+    found = await connection.execute(
+        text("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = :name"),
+        {"name": table},
+    )
+    return {row.column_name: OF_TYPE[row.data_type] for row in found}
+
+
+async def look(connection: AsyncConnection, roster: Roster) -> list[str]:
+    """All that an auditor finds, as ``cordon audit verify`` does."""
+    known, bad = await checkpoints.stored(connection, roster)
+    examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
+    finding = examined.finding
+    found = ["bad checkpoint"] * bad + ([checkpoints.told(finding)] if finding is not None else [])
+    broken_at = finding.first if finding is not None else None
+    stored = await inspection.stored(connection, broken_at)
+    found += [each.told() for each in await inspection.at_large(connection, stored)]
+    for report_id in stored.ids:
+        found += [each.told() for each in await inspection.of_report(connection, report_id, roster)]
+    return found
+
+
+async def use(connection: AsyncConnection, archive: Archive) -> None:
+    """All else that reads these rows: it answers, or says what it cannot."""
+    report_id, roster = archive.report_id, archive.roster
+    for read in (
+        partial(reports.list_reports),
+        partial(reports.get, report_id=report_id),
+        partial(reports.list_sightings, report_id=report_id),
+        partial(decisions.listed, report_id=report_id),
+        partial(decisions.approval, report_id=report_id, roster=roster, dual_control=False),
+        partial(filings.steps, report_id=report_id),
+        partial(filings.attempted, report_id=report_id),
+        partial(bank_history.history, name=report_id),
+        partial(audit.digests_of, subject=report_id),
+    ):
+        try:
+            with readable():
+                await read(connection)
+        except (ConflictError, NotFoundError):
+            pass
+
+
+@contextlib.asynccontextmanager
+async def garbage(database: Database, table: str, column: str, value: str, where: str) -> AsyncIterator[Any]:
+    """Garbage in a row, for as long as the block goes on."""
+
+    class UndoneError(Exception):
+        pass
+
+    with contextlib.suppress(UndoneError):
+        async with database.begin() as connection:
+            changing = f"UPDATE {table} SET {column} = {value} {where}"  # noqa: S608 - garbage of ours
+            await connection.execute(text(changing.replace(":", "\\:")))
+            yield connection
+            raise UndoneError
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_garbage_in_any_column_is_named_and_fells_nobody(archive: Archive, table: str) -> None:
+    """In the log: in an entry in the middle, and in the last."""
+    async with archive.database.connect() as connection:
+        assert await look(connection, archive.roster) == []
+        columns = await kinds(connection, table)
+        newest = (await connection.execute(text("SELECT max(seq) FROM audit"))).scalar_one()
+    wheres = {
+        "audit": [f"WHERE seq = {seq}" for seq in (4, newest)],
+        "reports": [f"WHERE id = '{archive.report_id}'"],
+    }.get(table, [""])
+    for number, (column, every) in enumerate(columns.items()):
+        # Where it may go without a word, each kind of garbage meets some of the columns.
+        values = every if column in NAMED[table] else every[number % 3 :: 3]
+        for value, where in zip(values, itertools.cycle(wheres), strict=False):
+            async with garbage(archive.database, table, column, value, where) as connection:
+                found = await look(connection, archive.roster)
+                what = f"{table}.{column} = {value[:60]} {where}"
+                assert found or column not in NAMED[table], what
+                assert all(len(each) < 1000 for each in found), what
+                await use(connection, archive)
