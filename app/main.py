@@ -331,12 +331,16 @@ async def _settled(settle: Callable[[], Awaitable[None]]) -> AsyncIterator[None]
 
 @contextlib.asynccontextmanager
 async def repeating(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
-    """Do something every few seconds; what fails for now is tried again."""
+    """Do something every few seconds; what fails is tried again."""
 
     async def repeat() -> None:
         while True:
-            with contextlib.suppress(NotReadyError):
+            try:
                 await work()
+            except NotReadyError:
+                pass
+            except Exception as error:  # noqa: BLE001 - an edge of its own: nobody would see this task end
+                log.failure(logger, "turn_failed", error)
             await asyncio.sleep(seconds)
 
     task = asyncio.create_task(repeat())

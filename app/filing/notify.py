@@ -188,7 +188,8 @@ class Webhook:
                 client.stream("POST", self._url, content=body, headers=headers) as answer,
             ):
                 status, taken = answer.status_code, answer.is_success
-        except (httpx.HTTPError, TimeoutError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+            # TimeoutError is an OSError, and a host that has no IDNA form is a ValueError.
             raise NotToldError(type(error).__name__) from None
         if not taken:
             raise NotToldError(f"HTTP {status}")
@@ -214,10 +215,9 @@ class Email:
 
     async def tell(self, told: Sequence[Notice]) -> None:
         """Send one message; the server must take it for every recipient."""
-        message = self._message(told)
         try:
-            await asyncio.to_thread(self._send, message)
-        except (smtplib.SMTPException, OSError) as error:
+            await asyncio.to_thread(self._send, self._message(told))
+        except (smtplib.SMTPException, ValueError, OSError) as error:
             raise NotToldError(type(error).__name__) from None
 
     def _send(self, message: EmailMessage) -> None:
@@ -280,10 +280,9 @@ def _text(told: Sequence[Notice]) -> list[str]:
         elif notice.event == ALARM_CLEARED:
             lines.append(f"{at}over: {notice.state} of {notice.subject}")
         else:
-            lines += [
-                f"{at}alarm: {notice.state} of {notice.subject}",
-                f"    {ADVICE[AlarmKind(notice.state)]}",
-            ]
+            lines.append(f"{at}alarm: {notice.state} of {notice.subject}")
+            # A newer Cordon, or somebody else, may have written another kind.
+            lines += [f"    {advice}" for kind, advice in ADVICE.items() if kind.value == notice.state]
     return [
         *lines,
         "",

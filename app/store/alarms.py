@@ -73,6 +73,9 @@ ADVICE: Final = {
 """What to do about each kind, for people."""
 
 
+_STANDS: Final = alarms.c.cleared_at.is_(None) & alarms.c.kind.in_([kind.value for kind in AlarmKind])
+
+
 @dataclass(frozen=True)
 class Alarm:
     """An alarm that stands."""
@@ -156,10 +159,10 @@ async def reports_stuck_in(
 
 
 async def standing(connection: AsyncConnection, limit: int = MAX_LISTED) -> tuple[Alarm, ...]:
-    """The alarms that stand, oldest first."""
+    """The alarms that stand, oldest first; none of a kind that this Cordon does not know."""
     rows = await connection.execute(
         select(alarms.c.kind, alarms.c.subject, alarms.c.raised_at)
-        .where(alarms.c.cleared_at.is_(None))
+        .where(_STANDS)
         .order_by(alarms.c.raised_at, alarms.c.id)
         .limit(limit)
     )
@@ -169,6 +172,6 @@ async def standing(connection: AsyncConnection, limit: int = MAX_LISTED) -> tupl
 async def count_standing(connection: AsyncConnection) -> dict[AlarmKind, int]:
     """How many alarms of each kind stand; every kind is named."""
     rows = await connection.execute(
-        select(alarms.c.kind, func.count()).where(alarms.c.cleared_at.is_(None)).group_by(alarms.c.kind)
+        select(alarms.c.kind, func.count()).where(_STANDS).group_by(alarms.c.kind)
     )
     return dict.fromkeys(AlarmKind, 0) | {AlarmKind(kind): count for kind, count in rows}

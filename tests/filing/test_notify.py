@@ -308,6 +308,40 @@ async def test_a_receiver_that_is_away_for_a_day_raises_an_alarm_and_after_a_wee
         assert list((await connection.execute(select(table.c.event))).scalars()).count(REPORT_CHANGED) == 0
 
 
+async def test_a_webhook_that_cannot_be_dialled_at_all_raises_the_alarm_too_and_mail_goes_on(
+    database: Database,
+) -> None:
+    """The host has no IDNA form, which no network error tells: one channel's trouble is never all silence."""
+    await _post(database)
+    async with _mail_server(None) as (box, port):
+        broken = (*_webhook("https://xn--a.example/"), *_email(port, notify_smtp_tls="none"))
+        await notify.tell(database, broken)
+        assert (len(box.taken), await _left(database)) == (1, 1)
+        await _shift(database, timedelta(days=1, minutes=1))
+        await notify.tell(database, broken)
+    assert await _alarms(database) == [(AlarmKind.NOTICES_FAILING, "webhook")]
+
+
+async def test_an_alarm_of_a_kind_that_nobody_knows_holds_no_mail_up(database: Database) -> None:
+    """Whoever can write to the database, or a newer worker, cannot end the telling with one row."""
+    await _post(database, ALARM_RAISED, "nobody_knows_it")
+    await _post(database)
+    async with _mail_server(None) as (box, port):
+        await notify.tell(database, _email(port, notify_smtp_tls="none"))
+    ((envelope, _),) = box.taken
+    assert isinstance(envelope.content, bytes)
+    assert f"report {REPORT} waits".encode() in envelope.content
+    async with database.begin() as connection:
+        await alarms.raise_alarm(connection, AlarmKind.REPORT_PARKED, REPORT)
+        await connection.exec_driver_sql(
+            "INSERT INTO alarms (kind, subject, raised_at) "
+            "SELECT 'nobody_knows_it', subject, raised_at FROM alarms"
+        )
+        assert [alarm.kind for alarm in await alarms.standing(connection)] == [AlarmKind.REPORT_PARKED]
+        counted = await alarms.count_standing(connection)
+    assert {kind: number for kind, number in counted.items() if number} == {AlarmKind.REPORT_PARKED: 1}
+
+
 async def test_two_workers_tell_each_notice_once(database: Database) -> None:
     with _hook() as hook:
         for _ in range(10):
@@ -351,6 +385,10 @@ def test_whole_settings_are_taken() -> None:
         ({"CORDON_NOTIFY_WEBHOOK_URL": "https://hook.example/x"}, "set both"),
         ({"CORDON_NOTIFY_SMTP_HOST": "mail.example"}, "CORDON_NOTIFY_EMAIL_TO"),
         (MAIL | {"CORDON_NOTIFY_SMTP_USER": "canary"}, "CORDON_NOTIFY_SMTP_PASSWORD"),
+        (
+            MAIL | {"CORDON_NOTIFY_SMTP_USER": "canary", "CORDON_NOTIFY_SMTP_PASSWORD": "canary-ß"},
+            "ASCII alone",
+        ),
         (MAIL | {"CORDON_NOTIFY_SMTP_TLS": "none"}, "on this machine"),
         (MAIL | {"CORDON_NOTIFY_EMAIL_TO": "ada@lab.example\r\nBcc: eve@canary.example"}, "name@host"),
     ],
