@@ -25,6 +25,9 @@ from app.store.reports import Report
 from app.store.schema import UnreadableRowError, decisions, entries
 from app.store.schema import audit as audit_log
 
+RESEALINGS: Final = 3
+"""How often a report is sealed anew at most: again if it was seen, or decided on, meanwhile."""
+
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 """How far ahead of the database's clock a custodian's may be."""
 
@@ -184,19 +187,27 @@ async def reseal(database: Database, report_id: str, identity: Identity, roster:
         NotFoundError: there is no such report.
         InvalidRequestError: the identity does not open it.
         SignatureRequiredError: the identity is no pinned custodian's.
-        ConflictError: the database was changed, or the report was seen again meanwhile.
+        ConflictError: the database was changed, or the report was seen again each time.
         NotReadyError: the program of a custodian's plugin is missing, or did not seal.
     """
-    async with database.connect() as connection:
-        report = await reports.get(connection, report_id)
-        later = await reports.list_sightings(connection, report_id)
-        if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
-            return False
-        found = await sealed.authentic(connection, report_id, roster)
-    # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
-    document, resealed = sealed_anew(report_id, found, identity, roster)
-    async with database.begin() as connection:
-        await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
+    for left in reversed(range(RESEALINGS)):
+        async with database.connect() as connection:
+            report = await reports.get(connection, report_id)
+            later = await reports.list_sightings(connection, report_id)
+            if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
+                return False
+            found = await sealed.authentic(connection, report_id, roster)
+        # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
+        document, resealed = sealed_anew(report_id, found, identity, roster)
+        try:
+            async with database.begin() as connection:
+                await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
+        except ConflictError:
+            # Seen again meanwhile, or decided on: what was sealed is not all of it.
+            if not left:
+                raise
+        else:
+            break
     return True
 
 

@@ -28,7 +28,7 @@ BLOCKED_EVENT: Final = "match.blocked"
 
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
 SEALINGS: Final = 5
-"""How often a sighting is sealed at most: again if the report that it joins came or went meanwhile."""
+"""How often a sighting is sealed at most: again if the report that it joins, or a custodian, came or went."""
 
 Place = tuple[tuple[str, str], ...]
 Seal = Callable[[str, Sequence[str], str | None], Awaitable[bytes]]
@@ -43,15 +43,15 @@ class _Arrival:
     place_hash: bytes | None
     retry_hash: bytes | None
     parked_cause: str | None
-    roster: Roster
-    worker: WorkerKeys | None
 
 
 @dataclass(frozen=True)
 class _Sealed:
-    """A sighting sealed as one of a report; it holds that report's id."""
+    """A sighting sealed as one of a report, whose id it holds, to the pinned of then."""
 
     report_id: str
+    roster: Roster
+    worker: WorkerKeys | None
     file: bytes = field(repr=False)
 
 
@@ -108,7 +108,8 @@ class ReportShelf:
             key_id: of the token that handed it in.
             idempotency_key: the caller's, if any.
             seal: called before the transaction, since it may take seconds, with the report's id, the pinned
-                custodians' public keys, and the worker's or None; again if it is another report's by then.
+                custodians' public keys, and the worker's or None; again if it is another report's by then,
+                or others are pinned: ``report reseal`` would not see what is committed after it ran.
             parked_cause: why it is stored as ``parked`` instead of ``queued``; such a report is joined to
                 none, and none to it.
             to_worker: whether to seal to the pinned worker too, if there is one; the audit entry names it.
@@ -117,9 +118,6 @@ class ReportShelf:
             NotReadyError: the database failed, or the file of the pinned is none.
             ReportNotStoredError: no custodian is pinned, or sealing failed.
         """
-        roster = self._pinned.read_if_there()
-        if not roster.custodians:
-            raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
         key = await self._key()
         seen = [sha256.hex(), *place]
         arrival = _Arrival(
@@ -133,17 +131,19 @@ class ReportShelf:
             if idempotency_key is not None and parked_cause is None
             else None,
             parked_cause=parked_cause,
-            roster=roster,
-            worker=roster.worker if to_worker else None,
         )
-        worker = arrival.worker.public_key if arrival.worker is not None else None
         for _ in range(SEALINGS):
+            roster = self._pinned.read_if_there()
+            if not roster.custodians:
+                raise ReportNotStoredError("no custodian is pinned to seal to; see 'cordon custodian add'")
+            worker = roster.worker if to_worker else None
             report_id = await self._report_of(arrival)
-            sealed = _Sealed(report_id, await seal(report_id, roster.public_keys, worker))
-            stored = await self._database.write(partial(_put, arrival, sealed))
+            file = await seal(report_id, roster.public_keys, worker.public_key if worker else None)
+            sealed = _Sealed(report_id, roster, worker, file)
+            stored = await self._database.write(partial(_put, arrival, sealed, self._pinned))
             if stored is not None:
                 return stored
-        raise ReportNotStoredError("the report of this medium and place came and went while it was sealed")
+        raise ReportNotStoredError("its report, or a custodian, came and went while it was sealed")
 
     async def _report_of(self, arrival: _Arrival) -> str:
         """The id of the report that a sighting would be one of now."""
@@ -180,8 +180,13 @@ class ReportShelf:
         return self._hash_key
 
 
-async def _put(arrival: _Arrival, sealed: _Sealed, connection: AsyncConnection) -> ReportReference | None:
-    """Commit a sighting; run again, it finds what it did before. None if it was sealed for another report."""
+async def _put(
+    arrival: _Arrival, sealed: _Sealed, pinned: RosterFile, connection: AsyncConnection
+) -> ReportReference | None:
+    """Commit a sighting; run again, it finds what it did before.
+
+    None if it was sealed for another report, or to others than those who are pinned by now.
+    """
     now = datetime.now(UTC)
     done = await _committed_as(arrival.id, connection)
     if done is not None:
@@ -196,10 +201,10 @@ async def _put(arrival: _Arrival, sealed: _Sealed, connection: AsyncConnection) 
             return ReportReference(repeated, joined=True)
     waiting = await _queued_at(arrival.place_hash, connection)
     report_id = waiting or arrival.id
-    if report_id != sealed.report_id:
+    if report_id != sealed.report_id or pinned.read_if_there() != sealed.roster:
         return None
     sealed_sha256 = hashlib.sha256(sealed.file).digest()
-    fingerprints = list(arrival.roster.fingerprints)
+    fingerprints = list(sealed.roster.fingerprints)
     row = {
         "id": arrival.id,
         "custodians": fingerprints,
@@ -207,8 +212,8 @@ async def _put(arrival: _Arrival, sealed: _Sealed, connection: AsyncConnection) 
         "sealed_sha256": sealed_sha256,
     }
     details: dict[str, Any] = {"sealed_sha256": sealed_sha256.hex(), "custodians": fingerprints}
-    if arrival.worker is not None:
-        details[WORKER] = arrival.worker.fingerprint
+    if sealed.worker is not None:
+        details[WORKER] = sealed.worker.fingerprint
     if waiting is not None:
         await connection.execute(insert(sightings).values(**row, report_id=waiting, seen_at=now))
         details["sighting"] = arrival.id

@@ -1,6 +1,9 @@
 """A custodian with a hardware key, played by a plugin's program: added, opens, decides and seals anew."""
 
+import contextlib
 import os
+import sqlite3
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 from tests import age_plugin
 from tests.age_plugin import Oddity, Plugin
 from tests.cli.conftest import Cordon
+from tests.gates import CORDON, wait_for
+from tests.worlds import MediaHost
 
 
 @pytest.fixture
@@ -109,3 +114,61 @@ def test_the_worker_is_pinned_with_no_key_of_a_plugin(own: Cordon, pia: Plugin) 
     assert refused.code == 2
     assert "nobody is there" in refused.err
     assert (own.home / "state" / "custodians").read_bytes() == pinned
+
+
+def test_a_report_that_is_seen_again_while_it_is_sealed_anew_is_sealed_with_all_that_joined_it(
+    own: Cordon, pia: Plugin, given: Mapping[str, str], host: MediaHost
+) -> None:
+    """One that goes meanwhile is no error.
+
+    Pia's key has to be touched to open the first; meanwhile it is seen again, and another is destroyed.
+    """
+    made = own("custodian", "keygen", "--out", "pia.key", "--plugin", "hardware.txt")
+    signing = ("--signing-key", made.err.split("--signing-key ")[1].strip())
+    assert own("custodian", "add", "pia", pia.recipient, *signing, given=given).code == 0
+    seen, goes = (_ingested(own, host, path, given) for path in ("/edited.jpg", "/banked.png"))
+    made = own("custodian", "keygen", "--out", "joan.key")
+    assert own("custodian", "add", "joan", made.out.decode().strip(), given=given).code == 0
+    pia.become(Oddity.WAITS)
+    resealing = subprocess.Popen(
+        [CORDON, "report", "reseal", "--identity", "pia.key"],
+        cwd=own.home, env={**own.environment, **given}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(pia.program.with_suffix(".started").exists)
+        # A program that runs already has read its file.
+        pia.become(Oddity.NONE)
+        assert _ingested(own, host, "/edited.jpg", given) == seen
+        order = ("report", "destroy", goes, "--identity", "ada.key", "--reason", "order 12", "--yes")
+        assert own(*order, given=given).code == 0
+        pia.program.with_suffix(".go").touch()
+        _, told = resealing.communicate(timeout=60)
+    finally:
+        resealing.kill()
+        resealing.wait()
+    assert (resealing.returncode, "sealed anew: 1 reports" in told) == (0, True), told
+    opened = own("report", "open", seen, "--identity", "joan.key", "--json")
+    assert len(opened.documents) == 2, opened.err
+    assert [each["id"] for each in own("report", "list", "--json").documents] == [seen]
+    assert own("audit", "verify").code == 0
+
+
+def test_a_report_that_cannot_be_sealed_anew_keeps_no_other_from_being(
+    own: Cordon, pia: Plugin, given: Mapping[str, str], host: MediaHost
+) -> None:
+    """It is named, and the command fails."""
+    changed, whole = (_ingested(own, host, path) for path in ("/edited.jpg", "/banked.png"))
+    assert own("custodian", "add", "pia", pia.recipient, given=given).code == 0
+    own("custodian", "keygen", "--out", "pia.key", "--plugin", "hardware.txt")
+    with contextlib.closing(sqlite3.connect(own.home / "state" / "cordon.db")) as database, database:
+        database.execute("UPDATE reports SET sealed = x'00' WHERE id = ?", (changed,))
+    ran = own("report", "reseal", "--identity", "ada.key", given=given)
+    assert (ran.code, f"not sealed anew: {changed}" in ran.err) == (1, True)
+    assert "sealed anew: 1 reports" in ran.err
+    assert own("report", "open", whole, "--identity", "pia.key", "--json", given=given).code == 0
+
+
+def _ingested(own: Cordon, host: MediaHost, path: str, given: Mapping[str, str] | None = None) -> str:
+    """The id of the report of a match that was fetched."""
+    report: dict[str, str] = own("ingest", host.url(path), "--json", given=given).document["report"]
+    return report["id"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from app.context import Context
-from app.custody.identity import Identity, fingerprint, generate
+from app.custody.identity import Identity, fingerprint, generate, read_identity
 from app.custody.roster import Roster, RosterFile
 from app.errors import InvalidRequestError, NotFoundError, NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
@@ -28,6 +29,8 @@ from app.store.schema import custodians as rows
 from app.store.schema import reports as table
 from app.store.sealed import TamperedError
 from app.store.shelf import ReportShelf
+from tests import age_plugin
+from tests.age_plugin import Oddity
 from tests.conftest import run_on_postgres
 from tests.pins import add_custodian, pins_of, remove_custodian
 from tests.stubs import stub
@@ -482,3 +485,31 @@ async def test_a_report_that_was_tampered_with_is_not_taken_for_authentic(
     async with database.connect() as connection:
         with pytest.raises(TamperedError, match="Somebody changed the database"):
             await sealed.authentic(connection, report_id, pins.read())
+
+
+async def test_a_report_that_is_being_sealed_when_a_custodian_comes_is_sealed_to_them_too(
+    database: Database,
+    pins: RosterFile,
+    outbox: SealedOutbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who seals the old reports anew right after that would not see this one: nobody would do it again."""
+    plugin = age_plugin.install(tmp_path / "bin", "pia")
+    monkeypatch.setenv("PATH", f"{plugin.program.parent}{os.pathsep}{os.environ['PATH']}")
+    pia = read_identity(plugin.write_identity(tmp_path / "pia.txt"), attended=True)
+    await add_custodian(database, pins, "pia", pia)
+    plugin.become(Oddity.WAITS)
+    committing = asyncio.create_task(outbox.commit(stub()))
+    while not plugin.program.with_suffix(".started").exists():
+        assert not committing.done()
+        await asyncio.sleep(0.01)
+    later = await add_custodian(database, pins, "joan")
+    plugin.program.with_suffix(".go").touch()
+    report_id = (await committing).id
+    async with database.connect() as connection:
+        (file,) = (await sealed.authentic(connection, report_id, pins.read())).values()
+        report = await reports.get(connection, report_id)
+    assert open_report(file, later)["report_id"] == report_id
+    assert report.custodians == pins.read().fingerprints
+    assert await _counts(database) == (1, 0)

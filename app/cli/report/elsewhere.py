@@ -49,7 +49,8 @@ class Server:
         """A report, with its sealed files and those of its later sightings, oldest first.
 
         Raises:
-            FailedError: the gate refuses, or a file is not the one that it lists.
+            NotFoundError, ConflictError, FailedError: the gate refuses.
+            FailedError: a file is not the one that it lists.
         """
 
         async def read(client: "httpx.AsyncClient") -> "tuple[Report, dict[str, bytes]]":
@@ -177,10 +178,18 @@ async def _asked(
 ) -> "httpx.Response":
     headers = {"Content-Type": "application/json"} if document is not None else {}
     answer = await client.request(method, path, content=document, headers=headers)
+    import httpx
+
+    from app.errors import ConflictError, NotFoundError
+
     if answer.is_success:
         return answer
     try:
         detail = str(answer.json()["detail"])
     except (LookupError, ValueError, TypeError):
         detail = "no reason was given"
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise NotFoundError(detail)
+    if answer.status_code == httpx.codes.CONFLICT:
+        raise ConflictError(detail)
     raise FailedError(f"the gate answers {answer.status_code}: {detail}")

@@ -1,7 +1,8 @@
 """``cordon report reseal``: sealed anew where a custodian's key is, so that a later one can read it too."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,54 +41,102 @@ def reseal(
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     work = _here(held, report_ids or []) if at is None else _elsewhere(held, report_ids or [], at)
-    done, closed = asyncio.run(work)
-    say(f"sealed anew: {done} reports")
-    if closed:
-        say(f"not opened by this key, and left as they are: {closed} reports")
+    tally = asyncio.run(work)
+    say(f"sealed anew: {tally.done} reports")
+    if tally.closed:
+        say(f"not opened by this key, and left as they are: {tally.closed} reports")
+    if tally.refused:
+        raise FailedError(f"not sealed anew: {', '.join(tally.refused)}")
 
 
-async def _here(identity: "Identity", report_ids: Sequence[str]) -> tuple[int, int]:
-    """Seal anew what the identity opens; how many were, and how many it does not open."""
+@dataclass
+class _Tally:
+    """What came of all reports.
+
+    Attributes:
+        done: how many were sealed anew.
+        closed: how many the identity does not open.
+        refused: ids of those that could not be, as was said of each.
+    """
+
+    done: int = 0
+    closed: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+async def _here(identity: "Identity", report_ids: Sequence[str]) -> _Tally:
+    """Seal anew what the identity opens."""
     from app.cli.state import BY, open_custody
-    from app.errors import InvalidRequestError
     from app.store import decisions, reports
 
-    done = closed = 0
     async with open_custody() as (database, pins):
         roster = pins.read()
         _check_pinned(identity, roster)
-        async with database.connect() as connection:
-            listed = report_ids or await reports.every_id(connection)
-        for report_id in counted(listed, _DOING):
-            try:
-                done += await decisions.reseal(database, report_id, identity, roster, by=BY)
-            except InvalidRequestError:
-                closed += 1
-    return done, closed
+
+        async def listed() -> Sequence[str]:
+            async with database.connect() as connection:
+                return await reports.every_id(connection)
+
+        async def seal(report_id: str) -> bool:
+            return await decisions.reseal(database, report_id, identity, roster, by=BY)
+
+        return await _each(report_ids, listed, seal)
 
 
-async def _elsewhere(identity: "Identity", report_ids: Sequence[str], at: Server) -> tuple[int, int]:
+async def _elsewhere(identity: "Identity", report_ids: Sequence[str], at: Server) -> _Tally:
     """The same, of a gate's reports; nothing that they say leaves this machine."""
     from app.cli.state import read_settings
     from app.custody.roster import RosterFile
-    from app.errors import InvalidRequestError
-    from app.store.decisions import sealed_anew
+    from app.errors import ConflictError
+    from app.store.decisions import RESEALINGS, sealed_anew
 
     roster = RosterFile(read_settings().roster_path).read()
     _check_pinned(identity, roster)
-    done = closed = 0
-    for report_id in counted(report_ids or await at.every_id(), _DOING):
-        if await at.is_sealed_to(report_id, roster.fingerprints):
-            continue
-        _, files = await at.sealed(report_id)
-        try:
+
+    async def seal(report_id: str) -> bool:
+        for left in reversed(range(RESEALINGS)):
+            if await at.is_sealed_to(report_id, roster.fingerprints):
+                return False
+            _, files = await at.sealed(report_id)
             document, resealed = sealed_anew(report_id, files, identity, roster)
-        except InvalidRequestError:
-            closed += 1
-            continue
-        await at.hand_in_resealed(report_id, document, resealed, roster.fingerprints)
-        done += 1
-    return done, closed
+            try:
+                await at.hand_in_resealed(report_id, document, resealed, roster.fingerprints)
+            except ConflictError:
+                if not left:
+                    raise
+            else:
+                break
+        return True
+
+    return await _each(report_ids, at.every_id, seal)
+
+
+async def _each(
+    report_ids: Sequence[str],
+    listed: Callable[[], Awaitable[Sequence[str]]],
+    seal: Callable[[str], Awaitable[bool]],
+) -> _Tally:
+    """Go through the reports that are named, or through all, those that come meanwhile too.
+
+    One that is gone by its turn is no error, and one that cannot be sealed keeps none after it from being.
+    """
+    from app.errors import ConflictError, InvalidRequestError, NotFoundError
+
+    tally, seen = _Tally(), set[str]()
+    while new := [each for each in report_ids or await listed() if each not in seen]:
+        for report_id in counted(new, _DOING):
+            seen.add(report_id)
+            try:
+                tally.done += await seal(report_id)
+            except InvalidRequestError:
+                tally.closed += 1
+            except NotFoundError:
+                if report_ids:
+                    raise
+            except ConflictError as error:
+                say(f"report {report_id}: {error.detail}")
+                tally.refused.append(report_id)
+    return tally
 
 
 def _check_pinned(identity: "Identity", roster: "Roster") -> None:
