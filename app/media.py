@@ -200,6 +200,13 @@ class Variant(NamedTuple):
         return f"<Variant {self.symmetry} negative={self.negative} region={self.region}>"
 
 
+SPARE_BITS: Final = 5
+"""How many bits of a quick look's hash may be wrong beside those that it doubts.
+
+Three were at most, of 3,201 (``docs/decisions/0010-a-quick-look-first.md``).
+"""
+
+
 @dataclass(frozen=True)
 class Rendering:
     """The perceptual hashes of one frame or page, upright, as seen on one background.
@@ -211,8 +218,9 @@ class Rendering:
         quality: PDQ quality, 0 to 100.
         phash: 8 bytes, imagehash's 64-bit pHash; none after a quick look.
         variants: further hashes to search by; the whole, upright, positive picture is not among them.
-        doubtful_bits: how many bits of each hash of the whole picture a canonical look may give otherwise; 0
-            after one.
+        doubts: after a quick look, which bits a canonical one may give otherwise, beside ``SPARE_BITS``
+            others: 32 bytes for each symmetry of the whole picture, positive or negative, in the order of
+            ``Symmetry``. Empty after a canonical look.
     """
 
     frame: int
@@ -221,7 +229,7 @@ class Rendering:
     quality: int
     phash: bytes = field(repr=False)
     variants: tuple[Variant, ...] = field(default=(), repr=False)
-    doubtful_bits: int = 0
+    doubts: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

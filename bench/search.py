@@ -360,6 +360,7 @@ def timed_scan(search: HammingIndex, query: Values) -> float:
         nothing,
         cuts,
         rows,
+        np.empty((0, PDQ_BYTES // 8), np.uint64),
         PDQ_DEFAULT_THRESHOLD,
         0,
         len(search.rows),

@@ -447,7 +447,6 @@ static PyObject *forms_of(PyObject *Py_UNUSED(module), PyObject *arguments) {
     }
     const double *given = coefficients.buf;
     double signs[2][2][BITS], lower[2][2], upper[2][2];
-    size_t near = 0;
     for (size_t across = 0; across < 2; across++)
         for (size_t down = 0; down < 2; down++) {
             double *values = signs[across][down], ranked[BITS];
@@ -457,19 +456,13 @@ static PyObject *forms_of(PyObject *Py_UNUSED(module), PyObject *arguments) {
             }
             memcpy(ranked, values, sizeof(ranked));
             medians(ranked, &lower[across][down], &upper[across][down]);
-            size_t near_lower = 0, near_upper = 0;
-            for (size_t place = 0; place < BITS; place++) {
-                near_lower += fabs(values[place] - lower[across][down]) <= doubt;
-                near_upper += fabs(values[place] - upper[across][down]) <= doubt;
-            }
-            near = near_lower > near ? near_lower : near;
-            near = near_upper > near ? near_upper : near;
         }
     enum { FORMS = sizeof(SYMMETRIES) / sizeof(SYMMETRIES[0]) };
-    uint8_t hashes[2 * FORMS][BITS / 8] = {{0}};
+    uint8_t hashes[2 * FORMS][BITS / 8] = {{0}}, near[FORMS][BITS / 8] = {{0}};
     for (size_t form = 0; form < FORMS; form++) {
         size_t across = SYMMETRIES[form].across, down = SYMMETRIES[form].down;
         const double *values = signs[across][down];
+        double least = lower[across][down] - doubt, most = upper[across][down] + doubt;
         for (size_t bit = 0; bit < BITS; bit++) { /* the last coefficient is the first bit */
             size_t place = SYMMETRIES[form].transposed ? bit % SIDE * SIDE + bit / SIDE : bit;
             uint8_t mask = (uint8_t)(1 << bit % 8);
@@ -477,9 +470,13 @@ static PyObject *forms_of(PyObject *Py_UNUSED(module), PyObject *arguments) {
                 hashes[form][(BITS - 1 - bit) / 8] |= mask;
             if (values[place] < upper[across][down])
                 hashes[FORMS + form][(BITS - 1 - bit) / 8] |= mask;
+            /* Between the medians there is nothing. */
+            if (values[place] >= least && values[place] <= most)
+                near[form][(BITS - 1 - bit) / 8] |= mask;
         }
     }
-    result = Py_BuildValue("(y#n)", (const char *)hashes, (Py_ssize_t)sizeof(hashes), (Py_ssize_t)near);
+    result = Py_BuildValue("(y#y#)", (const char *)hashes, (Py_ssize_t)sizeof(hashes), (const char *)near,
+                           (Py_ssize_t)sizeof(near));
 done:
     PyBuffer_Release(&coefficients);
     return result;

@@ -79,7 +79,7 @@ class Engine(Protocol):
             The sum that is the least for such noise, the one without any, and the most.
         """
 
-    def forms_of(self, coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, int]:
+    def forms_of(self, coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, bytes]:
         """What PDQ makes of 16 by 16 coefficients, in all 16 forms.
 
         Args:
@@ -87,7 +87,8 @@ class Engine(Protocol):
             doubt: how far from the median, on either side, a coefficient is near to it.
 
         Returns:
-            The hashes, 32 bytes each, and how many coefficients of any form are near its median.
+            The hashes, 32 bytes each; and of each of the eight symmetries, the bits whose coefficients are
+            near its median, which are those of its negative too.
         """
 
     def grey_of(self, pixels: NDArray[np.uint8], grey: NDArray[np.uint8], /) -> None:

@@ -95,16 +95,17 @@ def step_sums(reduced: NDArray[np.float64], noise: float, /) -> tuple[int, int, 
     return int(np.trunc(least).sum()), int(np.trunc(steps).sum()), int(np.trunc(most).sum())
 
 
-def forms_of(coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, int]:
-    """What PDQ makes of 16 by 16 coefficients, in all 16 forms; how many are near the median in any."""
+def forms_of(coefficients: NDArray[np.float64], doubt: float, /) -> tuple[bytes, bytes]:
+    """What PDQ makes of 16 by 16 coefficients, in all 16 forms; and which are near each symmetry's median."""
     forms = symmetries(coefficients)
     middle = forms.shape[1] // 2
     ranked = np.partition(forms, (middle - 1, middle), axis=1)
     # The lower median, of the coefficients and of their negatives.
     lower, upper = ranked[:, middle - 1 : middle], ranked[:, middle : middle + 1]
     bits = np.concatenate([forms > lower, forms < upper])
-    near = [np.count_nonzero(np.abs(forms - median) <= doubt, axis=1) for median in (lower, upper)]
-    return np.packbits(bits[:, ::-1], axis=1).tobytes(), int(np.max(near))
+    near = (forms >= lower - doubt) & (forms <= upper + doubt)
+    hashes, doubts = (np.packbits(each[:, ::-1], axis=1).tobytes() for each in (bits, near))
+    return hashes, doubts
 
 
 def symmetries(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,12 +63,11 @@ _REFERENCE_PIXELS: Final = 1_000_000
 
 _REFERENCE_ROWS: Final = 256
 
-_DOUBT: Final = 0.25
-_SPARE_BITS: Final = 7
-"""Coefficients this near to the median, and so many more, may lie on its other side in a canonical look.
+_DOUBT: Final = 2.0
+"""Coefficients this near to the median may lie on its other side in a canonical look.
 
-In 2,054 quick looks at JPEGs, at a short side of 370 pixels or more, that left at least 4 bits to spare in
-each form. See ``docs/decisions/0010-a-quick-look-first.md``.
+Of 3,201 quick looks at JPEGs, at a short side of 370 pixels or more, three further coefficients did at most.
+See ``docs/decisions/0010-a-quick-look-first.md``.
 """
 
 _REDUCERS: Final = 64
@@ -118,12 +117,15 @@ class Spectrum:
         return self._told[0]
 
     @property
-    def doubtful_bits(self) -> int:
-        """How many bits of any form may be others in a canonical look, if this is of a quick one."""
-        return self._told[1] + _SPARE_BITS
+    def doubts(self) -> bytes:
+        """Which bits may well be others in a canonical look, if this is of a quick one.
+
+        32 bytes for each of the eight symmetries; they are the same for its negative.
+        """
+        return self._told[1]
 
     @cached_property
-    def _told(self) -> tuple[bytes, int]:
+    def _told(self) -> tuple[bytes, bytes]:
         return engine.ENGINE.forms_of(self.coefficients, _DOUBT)
 
 

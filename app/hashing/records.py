@@ -28,8 +28,8 @@ from app.media import (
 )
 
 MAX_QUALITY: Final = 100
-MAX_DOUBTFUL_BITS: Final = 16
-"""Most bits that may be in doubt after a quick look; with more, searching wider costs more than decoding."""
+MAX_DOUBTFUL_BITS: Final = 40
+"""Most bits of a hash that may be in doubt after a quick look; with more, searching costs too much."""
 
 MAX_REGIONS: Final = 16
 """Most parts of one rendering that are hashed on their own."""
@@ -142,7 +142,7 @@ _LOCK: Final = struct.Struct("<BQB??")
 _REFUSAL: Final = struct.Struct("<BBI")
 _SHAPE: Final = struct.Struct("<BIBIII")
 _NEED: Final = struct.Struct("<BIQ")
-_RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB?{PHASH_BYTES}sB")
+_RENDERING: Final = struct.Struct(f"<BIIB{PDQ_BYTES}sB?{PHASH_BYTES}s{len(Symmetry) * PDQ_BYTES}s")
 _FORMS: Final = struct.Struct(f"<BI4IB{len(FORMS) * PDQ_BYTES}s")
 _END: Final = struct.Struct("<BIB?")
 
@@ -184,6 +184,7 @@ GO: Final = b"\x01"
 SEQUENCE_NUMBERS: Final = 1 << 32
 
 FORMATS: Final = formats.IMAGES + formats.VIDEOS
+_NO_DOUBTS: Final = bytes(len(Symmetry) * PDQ_BYTES)
 _WHOLE: Final = Region(0, 0, 0, 0)
 _BACKGROUNDS: Final = (Background.NONE, Background.WHITE, Background.BLACK)
 _REASONS: Final = (
@@ -243,7 +244,7 @@ def pack(sequence: int, found: Shape | Need | Rendering | Forms | End) -> bytes:
                 found.quality,
                 bool(found.phash),
                 found.phash,
-                found.doubtful_bits,
+                found.doubts or _NO_DOUBTS,
             )
         case Forms():
             return _FORMS.pack(_Kind.FORMS, sequence, *(found.region or _WHOLE), found.quality, found.hashes)
@@ -280,6 +281,14 @@ def split(untrusted: bytes) -> Iterator[bytes]:
             raise MisbehaviourError("no known record")
         yield untrusted[begin : begin + layout.size]
         begin += layout.size
+
+
+def most_doubted(doubts: bytes) -> int:
+    """How many bits of a hash are in doubt, in the symmetry in which they are most."""
+    return max(
+        int.from_bytes(doubts[begin : begin + PDQ_BYTES]).bit_count()
+        for begin in range(0, len(doubts), PDQ_BYTES)
+    )
 
 
 class Answers:
@@ -369,7 +378,7 @@ class Answers:
         untrusted_quality: int,
         untrusted_is_canonical: bool,  # noqa: FBT001 - as unpacked
         untrusted_phash: bytes,
-        untrusted_doubtful_bits: int,
+        untrusted_doubts: bytes,
     ) -> Rendering:
         if self.shape is None or not self._needs_told:
             raise MisbehaviourError("a rendering out of turn")
@@ -381,7 +390,7 @@ class Answers:
             may_doubt = MAX_DOUBTFUL_BITS
         else:
             raise MisbehaviourError("a quick look where a canonical one was due")
-        if untrusted_doubtful_bits > may_doubt:
+        if most_doubted(untrusted_doubts) > may_doubt:
             raise MisbehaviourError("more doubt than there may be")
         place = (untrusted_frame, untrusted_background)
         if untrusted_frame >= self.shape.frames or place <= self._last_place:
@@ -398,7 +407,7 @@ class Answers:
             untrusted_pdq,
             untrusted_quality,
             untrusted_phash if untrusted_is_canonical else b"",
-            doubtful_bits=untrusted_doubtful_bits,
+            doubts=b"" if untrusted_is_canonical else untrusted_doubts,
         )
         self.renderings.append(rendering)
         return rendering

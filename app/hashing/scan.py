@@ -3,7 +3,7 @@
 ``scan`` is a generator: the process around it forwards what it yields, and resumes it after ``Need`` only
 when the memory it asks for was granted.
 
-A quick look decodes a JPEG's luma alone, smaller, and says how many bits of its hashes are in doubt. It is
+A quick look decodes a JPEG's luma alone, smaller, and says which bits of its hashes are in doubt. It is
 enough to see that nothing is near. What it cannot answer for gets the canonical look in its stead, unasked.
 The parts of a JPEG are hashed by the small copy in both, so that they come out the same.
 """
@@ -23,7 +23,7 @@ from app import formats
 from app.hashing import parts, pdq, perceptual, samples
 from app.hashing.decode import Medium, Size, UndecodableError, open_medium
 from app.hashing.picture import Picture, Small
-from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Limits, Look, Need
+from app.hashing.records import MAX_DOUBTFUL_BITS, Forms, Limits, Look, Need, most_doubted
 from app.media import PDQ_BYTES, PDQ_MINIMUM_QUALITY, Background, Reason, Rendering, Shape
 
 _Finder = Callable[[NDArray[np.uint8]], Iterable[Forms]]
@@ -118,13 +118,10 @@ def _look_quickly(small: Small) -> list[Rendering | Forms]:
         return []
     reduced = pdq.downsample(small.luma, small.height, small.width, small.scale, small.from_end)
     spectrum = pdq.analyse(reduced, small.width * small.height)
-    doubtful_bits = spectrum.doubtful_bits
-    if spectrum.quality < PDQ_MINIMUM_QUALITY + _DOUBTFUL_QUALITY or doubtful_bits > MAX_DOUBTFUL_BITS:
+    hashes, doubts = spectrum.forms, spectrum.doubts
+    if spectrum.quality < PDQ_MINIMUM_QUALITY + _DOUBTFUL_QUALITY or most_doubted(doubts) > MAX_DOUBTFUL_BITS:
         return []
-    hashes = spectrum.forms
-    whole = Rendering(
-        0, Background.NONE, hashes[:PDQ_BYTES], spectrum.quality, b"", doubtful_bits=doubtful_bits
-    )
+    whole = Rendering(0, Background.NONE, hashes[:PDQ_BYTES], spectrum.quality, b"", doubts=doubts)
     return [whole, Forms(None, spectrum.quality, hashes)]
 
 

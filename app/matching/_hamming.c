@@ -36,6 +36,8 @@ enum {
     POSTINGS_PER_GROUP = 16, /* of so many postings looked at, one may lead to a group: more are a crowd too */
     FEW_CANDIDATES = 1024,  /* no crowd in an index of any size */
     MAX_PROBES = 1 << 26,   /* of one query; hamming.py plans fewer by far */
+    PLANNED_PROBES = 1 << 18, /* of one query with bits in doubt, at most; beyond, all rows are scanned */
+    PROBE_COST = 12,          /* in rows of a scan */
     FEW_VALUES = 1024       /* shuffled in some ten microseconds */
 };
 
@@ -49,6 +51,13 @@ typedef struct {
     int32_t weight;
 } Mask;
 
+/* What is searched for: a row, and which of its bits count. */
+typedef struct {
+    const uint64_t *value;
+    uint64_t counted[MAX_WORDS];
+    uint32_t number;
+} Query;
+
 typedef struct {
     unsigned start, width;
     int radius;
@@ -56,8 +65,8 @@ typedef struct {
     int together;              /* the most that both can differ: see gather */
     size_t slots;              /* where its part of the directory begins */
     const uint32_t *postings;
-    const Mask *masks;         /* for each key within the radius */
-    size_t mask_count;
+    const Mask *masks;         /* for each key within the radius; none where each query has bits in doubt */
+    size_t probes;             /* keys to be looked up */
 } Band;
 
 typedef struct {
@@ -70,12 +79,17 @@ typedef struct {
     unsigned group_bits; /* of a posting; what is above them is the hint */
     Band bands[MAX_BANDS];
     size_t band_count;
-    size_t probes; /* of all bands together */
+    size_t probes; /* of all bands together, at most */
     Mask *masks;
     unsigned threshold;
     uint64_t limit; /* of postings of one query */
     size_t most;    /* hits, after which the search stops between two rows or queries */
 } Index;
+
+/* What a posting's hint is compared with, and which of its bits count. */
+typedef struct {
+    uint32_t value, counted;
+} Hint;
 
 /* A bucket to look up in the directory. */
 typedef struct {
@@ -111,12 +125,11 @@ typedef enum { FOUND, FULL, CROWDED, DAMAGED, NO_MEMORY } Outcome;
 /* What is innermost, for one kind of processor. */
 typedef struct {
     /* Takes candidates from chunks until there are no more, or too many. */
-    Outcome (*gather)(const Index *, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
-                      Candidates *);
+    Outcome (*gather)(const Index *, Hint, const Chunk **next, const Chunk *end, const Chunk *last, Candidates *);
     /* Tells those candidates that are near. */
-    Outcome (*count)(const Index *, const Candidates *, const uint64_t *query, uint32_t number, Hits *);
+    Outcome (*count)(const Index *, const Candidates *, const Query *, Hits *);
     /* Looks at every row from ``*row`` on, which says where it stopped. */
-    Outcome (*scan)(const Index *, const uint64_t *query, uint32_t number, size_t *row, Hits *);
+    Outcome (*scan)(const Index *, const Query *, size_t *row, Hits *);
 } Loops;
 
 /* A compiler may load a plain variable twice, and a mapped file may change in between. */
@@ -156,10 +169,10 @@ INLINE unsigned hint_width_of(unsigned group_bits, unsigned next_width) {
     return 32 - group_bits < next_width ? 32 - group_bits : next_width;
 }
 
-INLINE unsigned distance_of(const uint64_t *row, const uint64_t *query, unsigned words) {
+INLINE unsigned distance_of(const uint64_t *row, const Query *query, unsigned words) {
     unsigned distance = 0;
     for (unsigned word = 0; word < words; word++)
-        distance += (unsigned)__builtin_popcountll(row[word] ^ query[word]);
+        distance += (unsigned)__builtin_popcountll((row[word] ^ query->value[word]) & query->counted[word]);
     return distance;
 }
 
@@ -210,7 +223,7 @@ INLINE void fetch_first_rows(const Index *index, const Candidates *found) {
  * last greatest sum from the beginning (the cycle lemma). Of these partial sums the first says d <= r of that
  * band, which is what is looked up; the second, d + d' <= r + r' + 1 with the next, sets most rows aside before
  * they are fetched. A hint is part of the next key, and so differs in d' bits at most. */
-INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end, const Chunk *last,
+INLINE Outcome gather(const Index *index, Hint hint, const Chunk **next, const Chunk *end, const Chunk *last,
                       Candidates *found) {
     uint32_t group_mask = (uint32_t)(((uint64_t)1 << index->group_bits) - 1), furthest = 0;
     const Chunk *chunk = *next;
@@ -221,7 +234,7 @@ INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, con
         for (uint32_t place = 0; place < chunk->size; place++) {
             uint32_t posting = once32(chunk->postings + place);
             uint32_t group = posting & group_mask;
-            uint32_t differing = (uint32_t)((uint64_t)posting >> index->group_bits) ^ hint;
+            uint32_t differing = ((uint32_t)((uint64_t)posting >> index->group_bits) ^ hint.value) & hint.counted;
             furthest = group > furthest ? group : furthest;
             candidates[count] = group;
             /* Without a branch: which way it goes cannot be foreseen. */
@@ -234,37 +247,36 @@ INLINE Outcome gather(const Index *index, uint32_t hint, const Chunk **next, con
 }
 
 /* Tells those rows of a group that are near; the last group may be cut short. */
-INLINE Outcome count_group(const Index *index, size_t entry, const uint64_t *query, uint32_t number, Hits *hits,
-                           unsigned words) {
+INLINE Outcome count_group(const Index *index, size_t entry, const Query *query, Hits *hits, unsigned words) {
     size_t end = entry + ((size_t)1 << shift_of(words));
     for (end = end < index->count ? end : index->count; entry < end; entry++) {
         unsigned distance = distance_of(index->rows + entry * words, query, words);
-        if (distance <= index->threshold && append(hits, number, (uint32_t)entry, distance) != FOUND)
+        if (distance <= index->threshold && append(hits, query->number, (uint32_t)entry, distance) != FOUND)
             return NO_MEMORY;
     }
     return FOUND;
 }
 
-INLINE Outcome count_words(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
-                           Hits *hits, unsigned words) {
+INLINE Outcome count_words(const Index *index, const Candidates *found, const Query *query, Hits *hits,
+                           unsigned words) {
     unsigned shift = shift_of(words);
     fetch_first_rows(index, found);
     for (size_t which = 0; which < found->count; which++) {
         fetch_rows(index, found, which + AHEAD);
         size_t entry = (size_t)found->groups[which] << shift;
-        if (count_group(index, entry, query, number, hits, words) != FOUND)
+        if (count_group(index, entry, query, hits, words) != FOUND)
             return NO_MEMORY;
     }
     return FOUND;
 }
 
-INLINE Outcome scan_words(const Index *index, const uint64_t *query, uint32_t number, size_t *row, size_t end,
-                          Hits *hits, unsigned words) {
+INLINE Outcome scan_words(const Index *index, const Query *query, size_t *row, size_t end, Hits *hits,
+                          unsigned words) {
     for (size_t entry = *row; entry < end; entry++) {
         unsigned distance = distance_of(index->rows + entry * words, query, words);
         if (distance > index->threshold)
             continue;
-        if (append(hits, number, (uint32_t)entry, distance) != FOUND)
+        if (append(hits, query->number, (uint32_t)entry, distance) != FOUND)
             return NO_MEMORY;
         if (hits->count >= index->most) {
             *row = entry + 1;
@@ -275,36 +287,34 @@ INLINE Outcome scan_words(const Index *index, const uint64_t *query, uint32_t nu
 }
 
 /* The number of words as a constant lets the compiler unroll what is innermost. */
-INLINE Outcome count(const Index *index, const Candidates *found, const uint64_t *query, uint32_t number,
-                     Hits *hits) {
+INLINE Outcome count(const Index *index, const Candidates *found, const Query *query, Hits *hits) {
     switch (index->words) {
-    case 1: return count_words(index, found, query, number, hits, 1);
-    case 4: return count_words(index, found, query, number, hits, 4);
-    default: return count_words(index, found, query, number, hits, index->words);
+    case 1: return count_words(index, found, query, hits, 1);
+    case 4: return count_words(index, found, query, hits, 4);
+    default: return count_words(index, found, query, hits, index->words);
     }
 }
 
-INLINE Outcome scan(const Index *index, const uint64_t *query, uint32_t number, size_t *row, Hits *hits) {
+INLINE Outcome scan(const Index *index, const Query *query, size_t *row, Hits *hits) {
     switch (index->words) {
-    case 1: return scan_words(index, query, number, row, index->count, hits, 1);
-    case 4: return scan_words(index, query, number, row, index->count, hits, 4);
-    default: return scan_words(index, query, number, row, index->count, hits, index->words);
+    case 1: return scan_words(index, query, row, index->count, hits, 1);
+    case 4: return scan_words(index, query, row, index->count, hits, 4);
+    default: return scan_words(index, query, row, index->count, hits, index->words);
     }
 }
 
 /* The loops above, compiled for one kind of processor. */
 #define LOOPS_FOR(name, attributes)                                                                              \
-    attributes static Outcome gather_##name(const Index *index, uint32_t hint, const Chunk **next,               \
-                                            const Chunk *end, const Chunk *last, Candidates *found) {            \
+    attributes static Outcome gather_##name(const Index *index, Hint hint, const Chunk **next, const Chunk *end, \
+                                            const Chunk *last, Candidates *found) {                              \
         return gather(index, hint, next, end, last, found);                                                      \
     }                                                                                                            \
-    attributes static Outcome count_##name(const Index *index, const Candidates *found, const uint64_t *query,   \
-                                           uint32_t number, Hits *hits) {                                        \
-        return count(index, found, query, number, hits);                                                         \
+    attributes static Outcome count_##name(const Index *index, const Candidates *found, const Query *query,      \
+                                           Hits *hits) {                                                         \
+        return count(index, found, query, hits);                                                                 \
     }                                                                                                            \
-    attributes static Outcome scan_##name(const Index *index, const uint64_t *query, uint32_t number,            \
-                                          size_t *row, Hits *hits) {                                             \
-        return scan(index, query, number, row, hits);                                                            \
+    attributes static Outcome scan_##name(const Index *index, const Query *query, size_t *row, Hits *hits) {     \
+        return scan(index, query, row, hits);                                                                    \
     }
 
 LOOPS_FOR(portable, )
@@ -318,11 +328,11 @@ static const Loops popcnt = {gather_popcnt, count_popcnt, scan_popcnt};
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")))
 
 /* As gather, a chunk at a time. */
-AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chunk **next, const Chunk *end,
+AVX512 static Outcome gather_avx512(const Index *index, Hint hint, const Chunk **next, const Chunk *end,
                                     const Chunk *last, Candidates *found) {
     const __m512i group_mask = _mm512_set1_epi32((int)(uint32_t)(((uint64_t)1 << index->group_bits) - 1));
     const __m512i furthest = _mm512_set1_epi32((int)(uint32_t)(index->groups - 1));
-    const __m512i hints = _mm512_set1_epi32((int)hint);
+    const __m512i hints = _mm512_set1_epi32((int)hint.value), counted = _mm512_set1_epi32((int)hint.counted);
     const __m128i group_bits = _mm_cvtsi32_si128((int)index->group_bits);
     const Chunk *chunk = *next;
     uint32_t *candidates = found->groups;
@@ -334,7 +344,8 @@ AVX512 static Outcome gather_avx512(const Index *index, uint32_t hint, const Chu
         __m512i postings = _mm512_maskz_loadu_epi32(there, chunk->postings);
         __asm__("" : "+v"(postings)); /* loaded once: see once32 */
         __m512i groups = _mm512_and_si512(postings, group_mask);
-        __m512i differing = _mm512_xor_si512(_mm512_srl_epi32(postings, group_bits), hints);
+        __m512i differing =
+            _mm512_and_si512(_mm512_xor_si512(_mm512_srl_epi32(postings, group_bits), hints), counted);
         __mmask16 near = _mm512_mask_cmple_epi32_mask(there, _mm512_popcnt_epi32(differing),
                                                       _mm512_set1_epi32(chunk->spare));
         astray |= _mm512_mask_cmpgt_epu32_mask(there, groups, furthest);
@@ -353,11 +364,11 @@ AVX512 static inline __m512i halves_of(__m512i one, __m512i other) {
 }
 
 /* As count; rows of four words, the four of a group at a time. */
-AVX512 static Outcome count_avx512(const Index *index, const Candidates *found, const uint64_t *query,
-                                   uint32_t number, Hits *hits) {
+AVX512 static Outcome count_avx512(const Index *index, const Candidates *found, const Query *query, Hits *hits) {
     if (index->words != MAX_WORDS)
-        return count(index, found, query, number, hits);
-    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query));
+        return count(index, found, query, hits);
+    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query->value));
+    const __m512i counted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query->counted));
     const __m512i threshold = _mm512_set1_epi64((long long)index->threshold);
     fetch_first_rows(index, found);
     for (size_t which = 0; which < found->count; which++) {
@@ -365,58 +376,128 @@ AVX512 static Outcome count_avx512(const Index *index, const Candidates *found, 
         size_t entry = (size_t)found->groups[which] << index->shift, end = entry + 4;
         if (end <= index->count) {
             const uint64_t *rows = index->rows + entry * MAX_WORDS;
-            __m512i halves = halves_of(_mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows), wanted)),
-                                       _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows + 8), wanted)));
+            __m512i first = _mm512_and_si512(_mm512_xor_si512(_mm512_loadu_si512(rows), wanted), counted);
+            __m512i last = _mm512_and_si512(_mm512_xor_si512(_mm512_loadu_si512(rows + 8), wanted), counted);
+            __m512i halves = halves_of(_mm512_popcnt_epi64(first), _mm512_popcnt_epi64(last));
             __m512i distances = _mm512_add_epi64(halves, _mm512_shuffle_i64x2(halves, halves, 0xB1));
             if (_mm512_cmple_epu64_mask(distances, threshold) == 0)
                 continue;
         }
-        if (count_group(index, entry, query, number, hits, MAX_WORDS) != FOUND)
+        if (count_group(index, entry, query, hits, MAX_WORDS) != FOUND)
             return NO_MEMORY;
     }
     return FOUND;
 }
 
 /* As scan; rows of four words, eight at a time. */
-AVX512 static Outcome scan_avx512(const Index *index, const uint64_t *query, uint32_t number, size_t *row,
-                              Hits *hits) {
+AVX512 static Outcome scan_avx512(const Index *index, const Query *query, size_t *row, Hits *hits) {
     if (index->words != MAX_WORDS)
-        return scan(index, query, number, row, hits);
-    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query));
+        return scan(index, query, row, hits);
+    const __m512i wanted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query->value));
+    const __m512i counted = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query->counted));
     const __m512i threshold = _mm512_set1_epi64((long long)index->threshold);
     for (; index->count - *row >= 8; *row += 8) {
         const uint64_t *rows = index->rows + *row * MAX_WORDS;
         __m512i bits[4]; /* of two rows each */
         for (int pair = 0; pair < 4; pair++)
-            bits[pair] = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(rows + 8 * pair), wanted));
+            bits[pair] = _mm512_popcnt_epi64(
+                _mm512_and_si512(_mm512_xor_si512(_mm512_loadu_si512(rows + 8 * pair), wanted), counted));
         __m512i low = halves_of(bits[0], bits[1]), high = halves_of(bits[2], bits[3]);
         __m512i distances = /* of the eight rows, in some order */
             _mm512_add_epi64(_mm512_shuffle_i64x2(low, high, 0x88), _mm512_shuffle_i64x2(low, high, 0xDD));
         if (_mm512_cmple_epu64_mask(distances, threshold) == 0)
             continue;
         size_t end = *row + 8, at = *row;
-        Outcome outcome = scan_words(index, query, number, &at, end, hits, MAX_WORDS);
+        Outcome outcome = scan_words(index, query, &at, end, hits, MAX_WORDS);
         if (outcome != FOUND) {
             *row = at;
             return outcome;
         }
     }
-    return scan(index, query, number, row, hits);
+    return scan(index, query, row, hits);
 }
 
 static const Loops avx512 = {gather_avx512, count_avx512, scan_avx512};
 #endif
 
-/* All keys within each band's radius of the query's. Writes no more than planned_probes counted. */
+/* All keys within each band's radius of the query's. Writes no more than read_cuts counted. */
 static void find_slots(const Index *index, const uint64_t *query, Probe *probes) {
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
         const uint32_t *slots = index->directory + band->slots;
         uint32_t key = key_of(query, band->start, band->width);
-        for (size_t mask = 0; mask < band->mask_count; mask++)
+        for (size_t mask = 0; mask < band->probes; mask++)
             /* The key stays below 2^width, so there is one more slot after this one. */
             *probes++ = (Probe){.slot = slots + (key ^ band->masks[mask].bits),
                                 .spare = band->together - band->masks[mask].weight};
+    }
+}
+
+/* Bits in doubt never differ: of a band, only the others do, and each value of those in doubt is looked up. The
+ * fewest look-ups that find all rows within the threshold are made of the cheapest steps, each of which raises
+ * one band's radius by one: up to the middle of a band, each step costs more than the one before. False if a scan
+ * is cheaper. */
+static int plan(Index *index, const uint64_t *doubts) {
+    uint64_t costs[MAX_BANDS], total = 0; /* of each band's next step */
+    unsigned sure[MAX_BANDS];
+    for (size_t which = 0; which < index->band_count; which++) {
+        Band *band = &index->bands[which];
+        unsigned doubted = (unsigned)__builtin_popcountll(key_of(doubts, band->start, band->width));
+        sure[which] = band->width - doubted;
+        costs[which] = (uint64_t)1 << doubted;
+        band->radius = -1;
+        band->probes = 0;
+    }
+    for (unsigned step = 0; step <= index->threshold; step++) {
+        size_t cheapest = 0;
+        for (size_t which = 1; which < index->band_count; which++)
+            cheapest = costs[which] < costs[cheapest] ? which : cheapest;
+        Band *band = &index->bands[cheapest];
+        if (costs[cheapest] > index->probes - total)
+            return 0;
+        total += costs[cheapest];
+        band->probes += costs[cheapest];
+        band->radius++;
+        /* Below 2^32 times 2^6. At last there are none, and no scan is dearer. */
+        costs[cheapest] = costs[cheapest] * (sure[cheapest] - (unsigned)band->radius) / ((unsigned)band->radius + 1);
+        if (costs[cheapest] == 0)
+            costs[cheapest] = UINT64_MAX;
+    }
+    for (size_t which = 0; which < index->band_count; which++)
+        index->bands[which].together = index->bands[which].radius + index->bands[index->bands[which].next].radius + 1;
+    return 1;
+}
+
+/* The keys with up to so many of these bits turned over, each of them once. */
+static Probe *turn_over(Probe *probes, const uint32_t *slots, uint32_t key, const uint32_t *bits, unsigned count,
+                        int radius, int spare) {
+    *probes++ = (Probe){slots + key, spare};
+    if (radius == 1) /* nearly all of them */
+        for (unsigned bit = 0; bit < count; bit++)
+            *probes++ = (Probe){slots + (key ^ bits[bit]), spare - 1};
+    else if (radius > 1)
+        for (unsigned bit = 0; bit < count; bit++)
+            probes = turn_over(probes, slots, key ^ bits[bit], bits + bit + 1, count - bit - 1, radius - 1, spare - 1);
+    return probes;
+}
+
+/* As find_slots, with each value of the bits in doubt; no more than were planned. */
+static void find_doubted_slots(const Index *index, const uint64_t *query, const uint64_t *doubts, Probe *probes) {
+    for (size_t which = 0; which < index->band_count; which++) {
+        const Band *band = &index->bands[which];
+        if (band->radius < 0)
+            continue;
+        uint32_t doubted = key_of(doubts, band->start, band->width), bits[MAX_WIDTH], some = 0;
+        unsigned sure = 0;
+        for (unsigned bit = 0; bit < band->width; bit++) {
+            bits[sure] = (uint32_t)1 << bit;
+            sure += !(doubted >> bit & 1);
+        }
+        uint32_t key = key_of(query, band->start, band->width) & ~doubted;
+        do
+            probes = turn_over(probes, index->directory + band->slots, key | some, bits, sure, band->radius,
+                               band->together);
+        while ((some = (some - doubted) & doubted) != 0); /* all that is a part of it */
     }
 }
 
@@ -461,18 +542,18 @@ INLINE size_t most_candidates(const Index *index) {
 
 /* The chunks of all buckets near a query, and where those of each band end; DAMAGED, or CROWDED if the
  * postings are more than the limit. */
-static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes, Chunk *chunks,
-                       const Chunk **ends) {
+static Outcome look_up(const Index *index, const Probe *probes, Chunk *chunks, const Chunk **ends) {
     uint64_t total = 0;
-    size_t at = 0;
-    find_slots(index, query, probes);
-    for (; at < AHEAD && at < index->probes; at++)
+    size_t at = 0, all = 0;
+    for (size_t which = 0; which < index->band_count; which++)
+        all += index->bands[which].probes;
+    for (; at < AHEAD && at < all; at++)
         fetch(probes[at].slot);
     at = 0;
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
-        for (size_t end = at + band->mask_count; at < end; at++) {
-            if (at + AHEAD < index->probes)
+        for (size_t end = at + band->probes; at < end; at++) {
+            if (at + AHEAD < all)
                 fetch(probes[at + AHEAD].slot);
             uint32_t first = once32(probes[at].slot), behind = once32(probes[at].slot + 1);
             if (first > behind || behind > index->count)
@@ -488,7 +569,7 @@ static Outcome look_up(const Index *index, const uint64_t *query, Probe *probes,
 }
 
 /* The candidates of a query; CROWDED if they are too many. */
-static Outcome gather_all(const Index *index, const Loops *loops, const uint64_t *query, const Chunk *chunk,
+static Outcome gather_all(const Index *index, const Loops *loops, const Query *query, const Chunk *chunk,
                           const Chunk *const *ends, Candidates *found) {
     const Chunk *last = ends[index->band_count - 1];
     found->count = 0;
@@ -496,7 +577,8 @@ static Outcome gather_all(const Index *index, const Loops *loops, const uint64_t
         fetch_chunk(chunk, last, further);
     for (size_t which = 0; which < index->band_count; which++) {
         const Band *band = &index->bands[which];
-        uint32_t hint = key_of(query, index->bands[band->next].start, band->hint_width);
+        unsigned next = index->bands[band->next].start;
+        Hint hint = {key_of(query->value, next, band->hint_width), key_of(query->counted, next, band->hint_width)};
         if (loops->gather(index, hint, &chunk, ends[which], last, found) != FOUND)
             return DAMAGED;
         if (found->count > found->most)
@@ -505,34 +587,42 @@ static Outcome gather_all(const Index *index, const Loops *loops, const uint64_t
     return FOUND;
 }
 
-static Outcome search_one(const Index *index, const Loops *loops, const uint64_t *query, uint32_t number,
+static Outcome search_one(Index *index, const Loops *loops, const Query *query, const uint64_t *doubts,
                           Probe *probes, Chunk *chunks, Candidates *found, size_t *row, Hits *hits) {
     const Chunk *ends[MAX_BANDS];
     size_t first = hits->count;
-    if (index->band_count == 0 || *row != 0)
-        return loops->scan(index, query, number, row, hits);
-    Outcome outcome = look_up(index, query, probes, chunks, ends);
+    if (index->band_count == 0 || *row != 0 || (doubts != NULL && !plan(index, doubts)))
+        return loops->scan(index, query, row, hits);
+    if (doubts != NULL)
+        find_doubted_slots(index, query->value, doubts, probes);
+    else
+        find_slots(index, query->value, probes);
+    Outcome outcome = look_up(index, probes, chunks, ends);
     if (outcome == FOUND)
         outcome = gather_all(index, loops, query, chunks, ends, found);
     /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
     if (outcome == CROWDED)
-        return loops->scan(index, query, number, row, hits);
+        return loops->scan(index, query, row, hits);
     if (outcome == FOUND)
-        outcome = loops->count(index, found, query, number, hits);
+        outcome = loops->count(index, found, query, hits);
     if (outcome == FOUND)
         settle(hits, first);
     return outcome;
 }
 
 /* Goes on from a row of a query, and says where it stopped. */
-static Outcome search_all(const Index *index, const Loops *loops, const uint64_t *queries, size_t count,
-                          Probe *probes, Chunk *chunks, Candidates *found, size_t *number, size_t *row,
+static Outcome search_all(Index *index, const Loops *loops, const uint64_t *queries, const uint64_t *doubts,
+                          size_t count, Probe *probes, Chunk *chunks, Candidates *found, size_t *number, size_t *row,
                           Hits *hits) {
     for (; *number < count; (*number)++, *row = 0) {
         if (hits->count >= index->most)
             return FULL;
-        Outcome outcome = search_one(index, loops, queries + *number * index->words, (uint32_t)*number, probes,
-                                     chunks, found, row, hits);
+        size_t place = *number * index->words;
+        Query query = {.value = queries + place, .number = (uint32_t)*number};
+        for (unsigned word = 0; word < index->words; word++)
+            query.counted[word] = doubts != NULL ? ~doubts[place + word] : UINT64_MAX;
+        Outcome outcome = search_one(index, loops, &query, doubts != NULL ? doubts + place : NULL, probes, chunks,
+                                     found, row, hits);
         if (outcome != FOUND)
             return outcome;
     }
@@ -584,7 +674,7 @@ static int make_masks(Index *index) {
         if (band->masks == NULL) {
             band->masks = index->masks + made;
             fill_masks(index->masks + made, band->width, band->radius);
-            made += band->mask_count;
+            made += band->probes;
         }
     }
     return 0;
@@ -610,13 +700,13 @@ static int read_cuts(Index *index, const Py_buffer *cuts, const Py_buffer *direc
             .radius = cut.radius,
             .slots = slots,
             .postings = (const uint32_t *)postings->buf + which * index->count,
-            .mask_count = planned_probes((unsigned)cut.width, cut.radius),
+            .probes = planned_probes((unsigned)cut.width, cut.radius),
         };
         slots += slots_of(band.width); /* at most 256 times 2^32 + 1 */
         if (slots > (size_t)directory->len / sizeof(uint32_t))
             goto refuse;
         index->bands[which] = band;
-        index->probes += band.mask_count;
+        index->probes += band.probes;
         if (index->probes > MAX_PROBES) {
             wrong = "the radii ask for too many look-ups";
             goto refuse;
@@ -656,11 +746,12 @@ static int words_are_wrong(int words) {
     return 1;
 }
 
-PyDoc_STRVAR(search_doc, "search(rows, words, directory, postings, cuts, queries, threshold, limit, most, number, row) "
+PyDoc_STRVAR(search_doc, "search(rows, words, directory, postings, cuts, queries, doubts, threshold, limit, most, number, "
+                         "row) "
                          "-> (bytes, number, row)");
 
 static PyObject *search_with(const Loops *loops, PyObject *arguments) {
-    Py_buffer rows = {0}, directory = {0}, postings = {0}, cuts = {0}, queries = {0};
+    Py_buffer rows = {0}, directory = {0}, postings = {0}, cuts = {0}, queries = {0}, doubts = {0};
     int words;
     unsigned int threshold;
     unsigned long long limit, most, first_number, first_row;
@@ -670,8 +761,8 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     Chunk *chunks = NULL;
     Candidates found = {0};
     Hits hits = {0};
-    if (!PyArg_ParseTuple(arguments, "y*iy*y*y*y*IKKKK", &rows, &words, &directory, &postings, &cuts, &queries,
-                          &threshold, &limit, &most, &first_number, &first_row))
+    if (!PyArg_ParseTuple(arguments, "y*iy*y*y*y*y*IKKKK", &rows, &words, &directory, &postings, &cuts, &queries,
+                          &doubts, &threshold, &limit, &most, &first_number, &first_row))
         return NULL;
     if (words_are_wrong(words))
         goto done;
@@ -679,6 +770,10 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     int64_t query_count = items(&queries, (size_t)words * sizeof(uint64_t), sizeof(uint64_t));
     if (row_count < 0 || query_count < 0)
         goto done;
+    if (doubts.len != 0 && (doubts.len != queries.len || (uintptr_t)doubts.buf % sizeof(uint64_t) != 0)) {
+        PyErr_SetString(PyExc_ValueError, "each query has bits in doubt, or none has");
+        goto done;
+    }
     if ((uintptr_t)directory.buf % sizeof(uint32_t) != 0 || (uintptr_t)postings.buf % sizeof(uint32_t) != 0) {
         PyErr_SetString(PyExc_ValueError, "the directory and the postings must be aligned");
         goto done;
@@ -702,7 +797,11 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     index->threshold = threshold;
     index->limit = limit < (uint64_t)row_count ? limit : (uint64_t)row_count;
     index->most = most < SIZE_MAX ? (size_t)most : SIZE_MAX;
-    if (read_cuts(index, &cuts, &directory, &postings) != 0 || make_masks(index) != 0)
+    if (read_cuts(index, &cuts, &directory, &postings) != 0)
+        goto done;
+    if (doubts.len != 0) /* planned for each query */
+        index->probes = index->count / PROBE_COST < PLANNED_PROBES ? index->count / PROBE_COST : PLANNED_PROBES;
+    else if (make_masks(index) != 0)
         goto done;
     probes = malloc((index->probes + 1) * sizeof(Probe));
     chunks = malloc((size_t)most_chunks(index) * sizeof(Chunk));
@@ -715,8 +814,8 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
     size_t number = (size_t)first_number, row = (size_t)first_row;
     Outcome outcome;
     Py_BEGIN_ALLOW_THREADS
-    outcome = search_all(index, loops, queries.buf, (size_t)query_count, probes, chunks, &found, &number,
-                         &row, &hits);
+    outcome = search_all(index, loops, queries.buf, doubts.len != 0 ? doubts.buf : NULL, (size_t)query_count, probes,
+                         chunks, &found, &number, &row, &hits);
     Py_END_ALLOW_THREADS
     if (outcome == DAMAGED)
         PyErr_SetString(PyExc_ValueError, "the index is damaged: it points outside itself");
@@ -739,6 +838,7 @@ done:
     PyBuffer_Release(&postings);
     PyBuffer_Release(&cuts);
     PyBuffer_Release(&queries);
+    PyBuffer_Release(&doubts);
     return result;
 }
 

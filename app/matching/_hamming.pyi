@@ -8,6 +8,7 @@ def search(
     postings: NDArray[np.uint32],
     cuts: NDArray[np.int32],
     queries: NDArray[np.uint64],
+    doubts: NDArray[np.uint64],
     threshold: int,
     limit: int,
     most: int,

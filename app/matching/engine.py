@@ -25,6 +25,7 @@ class Engine(Protocol):
         postings: NDArray[np.uint32],
         cuts: NDArray[np.int32],
         queries: NDArray[np.uint64],
+        doubts: NDArray[np.uint64],
         threshold: int,
         limit: int,
         most: int,
@@ -39,8 +40,10 @@ class Engine(Protocol):
             words: 1 to 4.
             directory: shape (slots,), and ``postings``, shape (bands, n): as ``HammingIndex`` holds them.
             postings: see there.
-            cuts: start, width and radius of each band; none to look at every row.
+            cuts: start, width and radius of each band; none to look at every row. Where bits are in doubt,
+                the radii are planned for each query instead.
             queries: shape (queries, words).
+            doubts: the bits of each query that do not count, shaped as ``queries``; of length 0 if all do.
             threshold: in bits.
             limit: the most postings of one query; with more, every row is looked at instead.
             most: stop where so many pairs were found; a few more may be told, of a look-up that was begun.

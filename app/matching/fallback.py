@@ -7,6 +7,7 @@ What the arguments are is told by ``app.matching.engine.Engine``, and what a dir
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, pairwise
+from math import comb
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,6 +22,12 @@ _ROWS_AT_ONCE: Final = 16384
 _PROBES_AT_ONCE: Final = 1 << 18
 _CANDIDATES_AT_ONCE: Final = 1 << 20
 
+_PLANNED_PROBES: Final = 1 << 18
+_PROBE_COST: Final = 12
+"""As in ``_hamming.c``: what may be looked up for one query with bits in doubt, and what that is worth."""
+
+_ALL_BITS: Final = (1 << _WORD_BITS) - 1
+
 _Rows = NDArray[np.uint64]
 
 
@@ -31,6 +38,7 @@ def search(  # noqa: PLR0917 - as the compiled one takes them
     postings: NDArray[np.uint32],
     cuts: NDArray[np.int32],
     queries: _Rows,
+    doubts: _Rows,
     threshold: int,
     limit: int,
     most: int,
@@ -40,16 +48,22 @@ def search(  # noqa: PLR0917 - as the compiled one takes them
 ) -> tuple[bytes, int, int]:
     """All pairs of a query and a row within the threshold, each once: uint32 triples, by query."""
     index = _Index(rows, directory, postings, threshold)
+    certain = ~doubts if len(doubts) else np.full_like(queries, _ALL_BITS)
     found: list[_Triples] = []
     room = most
     while number < len(queries) and room > 0:
         crowded = row > 0 or not len(cuts)
         if not crowded:
-            triples, number, crowded = _look_up(index, cuts, queries, number, limit)
-            found += triples
-            room -= sum(len(some.entries) for some in triples)
+            probes = _planned(index, cuts, doubts[number]) if len(doubts) else _probes(cuts.tobytes())
+            crowded = probes is None
+            if probes is not None:
+                at_once = 1 if len(doubts) else max(1, _PROBES_AT_ONCE // len(probes.masks))
+                asked = slice(number, number + at_once)
+                triples, number, crowded = _look_up(index, cuts, probes, queries, certain, asked, limit)
+                found += triples
+                room -= sum(len(some.entries) for some in triples)
         if crowded and room > 0:
-            scanned, row = index.scanned(number, queries[number], row, room)
+            scanned, row = index.scanned(number, queries[number], certain[number], row, room)
             found.append(scanned)
             room -= len(scanned.entries)
             if row == len(rows):
@@ -109,11 +123,11 @@ class _Index(NamedTuple):
     postings: NDArray[np.uint32]
     threshold: int
 
-    def scanned(self, number: int, query: _Rows, row: int, room: int) -> tuple[_Triples, int]:
+    def scanned(self, number: int, query: _Rows, certain: _Rows, row: int, room: int) -> tuple[_Triples, int]:
         """The rows near one query from a row on, by counting every distance; and where that stopped."""
         entries, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         while row < len(self.rows) and room > 0:
-            counted = _distances(self.rows[row : row + _ROWS_AT_ONCE], query)
+            counted = _distances(self.rows[row : row + _ROWS_AT_ONCE], query, certain)
             near = np.flatnonzero(counted <= self.threshold)[:room]
             entries.append(near + row)
             distances.append(counted[near].astype(np.int64))
@@ -152,6 +166,51 @@ def _probes(cuts: bytes) -> _Probes:
     return _Probes(*(np.concatenate(column) for column in (bands, masks, slots, spare)))
 
 
+def _planned(index: _Index, cuts: NDArray[np.int32], doubts: _Rows) -> _Probes | None:
+    """What to look up for a query of which these bits do not count; None if a scan is cheaper.
+
+    Why the steps that are cheapest make the fewest look-ups is told at ``plan`` in ``_hamming.c``.
+    """
+    doubted = [int(_keys(doubts[np.newaxis], start, width)[0]) for start, width, _ in cuts.tolist()]
+    widths = cuts[:, 1].tolist()
+    sure = [width - some.bit_count() for width, some in zip(widths, doubted, strict=True)]
+    radii = [-1] * len(doubted)
+    left = min(_PLANNED_PROBES, len(index.rows) // _PROBE_COST)
+    for _ in range(index.threshold + 1):
+        costs = [
+            comb(bits, radius + 1) << some.bit_count() if radius < bits else left + 1
+            for bits, radius, some in zip(sure, radii, doubted, strict=True)
+        ]
+        cheapest = costs.index(min(costs))
+        left -= costs[cheapest]
+        if left < 0:
+            return None
+        radii[cheapest] += 1
+    bands, masks, slots, spare = [], [], [], []
+    slot = 0
+    for number, width in enumerate(widths):
+        near = _spread(_masks(sure[number], radii[number]), ~doubted[number], width)
+        together = radii[number] + radii[(number + 1) % len(radii)] + 1
+        some = _spread(np.arange(1 << doubted[number].bit_count()), doubted[number], width)
+        masks.append((near[:, np.newaxis] | some).ravel())
+        spare.append(np.repeat(together - np.bitwise_count(near).astype(np.int64), len(some)))
+        bands.append(np.full(len(masks[-1]), number, np.int64))
+        slots.append(np.full(len(masks[-1]), slot, np.int64))
+        slot += (1 << width) + 1
+    return _Probes(*(np.concatenate(column) for column in (bands, masks, slots, spare)))
+
+
+def _spread(numbers: NDArray[np.int64], places: int, width: int) -> NDArray[np.int64]:
+    """Numbers with their bits moved, the lowest first, to the places that are set, of so many."""
+    spread = np.zeros_like(numbers)
+    taken = 0
+    for place in range(width):
+        if places >> place & 1:
+            spread |= (numbers >> taken & 1) << place
+            taken += 1
+    return spread
+
+
 @lru_cache(maxsize=64)
 def _masks(width: int, radius: int) -> NDArray[np.int64]:
     """All numbers of ``width`` bits with at most ``radius`` set; none for a radius of -1."""
@@ -165,26 +224,34 @@ def _masks(width: int, radius: int) -> NDArray[np.int64]:
     )
 
 
-def _look_up(
-    index: _Index, cuts: NDArray[np.int32], queries: _Rows, first: int, limit: int
+def _look_up(  # noqa: PLR0917 - one search, cut where queries have probes of their own
+    index: _Index,
+    cuts: NDArray[np.int32],
+    probes: _Probes,
+    queries: _Rows,
+    certain: _Rows,
+    asked: slice,
+    limit: int,
 ) -> tuple[list[_Triples], int, bool]:
     """Search some queries by their bands, up to the first that meets crowded bands.
 
     Returns:
         What was found; the first query that was not searched; and whether that is a crowded one.
     """
-    probes = _probes(cuts.tobytes())
-    some = queries[first : first + max(1, _PROBES_AT_ONCE // len(probes.masks))]
+    some, counting, first = queries[asked], certain[asked], asked.start
     keys = np.stack([_keys(some, start, width) for start, width, _ in cuts.tolist()], axis=1)
     begins, sizes = _buckets(index, probes.slots + (keys.astype(np.int64)[:, probes.bands] ^ probes.masks))
     crowded = np.flatnonzero(sizes.sum(axis=1) > limit)
     quiet = np.arange(crowded[0] if len(crowded) else len(some))
     begins += probes.bands * len(index.rows)
-    hints = np.stack([_hints(index, cuts, some, number) for number in range(len(cuts))], axis=1)
+    hints, hinting = (
+        np.stack([_hints(index, cuts, of, number) for number in range(len(cuts))], axis=1)
+        for of in (some, counting)
+    )
     found = [
         counted._replace(queries=counted.queries + first)
         for group in _groups(sizes[quiet].sum(axis=1), _CANDIDATES_AT_ONCE)
-        for counted in [_count(index, probes, quiet[group], begins, sizes, some, hints)]
+        for counted in [_count(index, probes, quiet[group], begins, sizes, some, counting, hints, hinting)]
     ]
     return found, first + len(quiet), len(crowded) > 0
 
@@ -210,7 +277,9 @@ def _count(  # noqa: PLR0917 - one search, cut where its memory is bounded
     begins: NDArray[np.int64],
     sizes: NDArray[np.int64],
     queries: _Rows,
+    certain: _Rows,
     hints: NDArray[np.uint32],
+    hinting: NDArray[np.uint32],
 ) -> _Triples:
     """Count the distances of the rows that share a near band value with these queries, and whose hint does.
 
@@ -231,12 +300,13 @@ def _count(  # noqa: PLR0917 - one search, cut where its memory is bounded
     asked, probed = np.divmod(np.repeat(filled, lengths), len(probes.masks))
     asked = asking[asked]
     told = (postings.astype(np.uint64) >> np.uint64(above)).astype(np.uint32)
-    differing = np.bitwise_count(told ^ hints[asked, probes.bands[probed]])
+    bands = probes.bands[probed]
+    differing = np.bitwise_count((told ^ hints[asked, bands]) & hinting[asked, bands])
     may_be_near = np.flatnonzero(differing <= probes.spare[probed])
     candidates = (firsts[may_be_near, np.newaxis] + np.arange(1 << shift)).ravel()
     asked = np.repeat(asked[may_be_near], 1 << shift)[candidates < len(index.rows)]
     candidates = candidates[candidates < len(index.rows)]
-    distances = _distances(index.rows[candidates], queries[asked])
+    distances = _distances(index.rows[candidates], queries[asked], certain[asked])
     near = np.flatnonzero(distances <= index.threshold)
     # A row turns up once for each band that it shares.
     pairs, first_seen = np.unique(asked[near] * len(index.rows) + candidates[near], return_index=True)
@@ -264,9 +334,9 @@ def _keys(rows: _Rows, start: int, width: int) -> NDArray[np.uint64]:
     return keys & np.uint64((1 << width) - 1)
 
 
-def _distances(rows: _Rows, wanted: _Rows) -> NDArray[np.uint16]:
-    """Differing bits of each row and a query, or of each pair of rows."""
-    differing = np.bitwise_count(rows ^ wanted)
+def _distances(rows: _Rows, wanted: _Rows, certain: _Rows) -> NDArray[np.uint16]:
+    """Differing bits, of those that count, of each row and a query, or of each pair of rows."""
+    differing = np.bitwise_count((rows ^ wanted) & certain)
     # Summing a short axis is slow in NumPy; its columns one by one are not.
     total: NDArray[np.uint16] = differing[:, 0].astype(np.uint16)
     for word in range(1, differing.shape[1]):

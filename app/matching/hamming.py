@@ -4,7 +4,8 @@ Multi-index hashing (Norouzi, Punjani, Fleet, 'Fast exact search in Hamming spac
 2014). The bits of each row, shuffled once by a fixed permutation so that bits that go together spread out,
 are cut into bands. Each band has a directory from its value to the rows that hold it. If a row is within T
 bits of a query, then for any radii r with sum(r + 1) >= T + 1 it is within r of the query in at least one
-band, so looking up all band values that near finds it, and the true distance is then counted.
+band, so looking up all band values that near finds it, and the true distance is then counted. Bits of a query
+that are in doubt do not count: of a band that has some, every value of them is looked up.
 
 Where that would cost more than looking at every row, as in a small index or in one whose rows share a band,
 every row is looked at instead. The worst case is that of a scan.
@@ -148,7 +149,12 @@ class HammingIndex:
         return Hits(*map(np.concatenate, zip(_NO_HITS, *self.pieces(queries, threshold), strict=True)))
 
     def pieces(
-        self, queries: NDArray[np.uint8], threshold: int, *, most: int = HITS_AT_ONCE
+        self,
+        queries: NDArray[np.uint8],
+        threshold: int,
+        *,
+        doubts: NDArray[np.uint8] | None = None,
+        most: int = HITS_AT_ONCE,
     ) -> Iterator[Hits]:
         """What ``search`` finds, in its order, some at a time: a bank may be near to a value with all it has.
 
@@ -157,16 +163,18 @@ class HammingIndex:
         Args:
             queries: uint8, shape (n, bytes).
             threshold: largest distance in bits, 0 or more.
+            doubts: in the shape of ``queries``, the bits of each that do not count; all do if None.
             most: hits of one piece.
 
         Raises:
             NotReadyError: the index is damaged.
         """
         count, words = self.rows.shape
-        cuts = _cuts(count, words, threshold)
+        cuts = _cuts(count, words, threshold) if doubts is None else _uncut(count, words)
         # Without cuts every row is looked at, and neither directory nor postings are.
         directory, postings = (self.directory, self.postings) if len(cuts) else (_NOTHING, _NOTHING)
         packed = pack(queries)
+        doubted = pack(doubts) if doubts is not None else _NO_DOUBTS
         at_once = _LOOKED_UP_AT_ONCE if len(cuts) else max(1, _SCANNED_AT_ONCE // max(1, count))
         for begin in range(0, len(packed), at_once):
             some = packed[begin : begin + at_once]
@@ -180,6 +188,7 @@ class HammingIndex:
                         postings,
                         cuts,
                         some,
+                        doubted[begin : begin + at_once],
                         threshold,
                         count // _CROWD,
                         most,
@@ -196,6 +205,7 @@ class HammingIndex:
 
 
 _NOTHING: Final = np.empty(0, np.uint32)
+_NO_DOUBTS: Final = np.empty((0, 1), np.uint64)
 _NO_HITS: Final = Hits(*np.empty((3, 0), np.int64))
 
 
@@ -280,6 +290,12 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
         radii[cheapest] += 1
     cuts = [(band.start, band.width, radius) for band, radius in zip(bands, radii, strict=True)]
     return np.array(cuts, np.int32).reshape(-1, 3)
+
+
+@lru_cache(maxsize=64)
+def _uncut(rows: int, words: int) -> NDArray[np.int32]:
+    """All bands, in the shape of ``_cuts``, their radii yet to be planned: all -1."""
+    return np.array([(band.start, band.width, -1) for band in bands_of(rows, words)], np.int32).reshape(-1, 3)
 
 
 _NO_CUTS: Final = np.empty((0, 3), np.int32)

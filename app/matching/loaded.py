@@ -1,6 +1,6 @@
 """One immutable generation of all banks, and what it says of a medium."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +18,7 @@ from app.matching.index import EntryIndex
 from app.media import (
     PDQ_BYTES,
     PDQ_MINIMUM_QUALITY,
+    SPARE_BITS,
     Consulted,
     Digests,
     Match,
@@ -25,6 +26,7 @@ from app.media import (
     Signals,
     SignalType,
     Suppressor,
+    Symmetry,
     Variant,
     tier_of,
 )
@@ -38,6 +40,8 @@ SEARCH_SECONDS: Final = 20.0
 _SUPPRESSORS_TOLD: Final = 10
 
 _BEST_QUALITY: Final = 100
+
+_PLACES: Final = {symmetry: place for place, symmetry in enumerate(Symmetry)}
 
 _EMPTY: Final[NDArray[np.int64]] = np.empty(0, np.int64)
 
@@ -164,19 +168,24 @@ class LoadedBanks:
         if not asked or not queries:
             return False
         reach = max(bank.threshold(SignalType.PDQ) for bank in asked)
-        by_doubt: dict[int, set[bytes]] = {}
-        for query in queries:
-            of_part = query.variant is not None and query.variant.region is not None
-            doubt = 0 if of_part else query.rendering.doubtful_bits
-            by_doubt.setdefault(doubt, set()).add(query.value)
+        # Each once: what is its own mirror image has the same hashes twice.
+        doubted = {(query.value, query.doubts): None for query in queries if query.doubts}
+        certain = {query.value: None for query in queries if not query.doubts}
+        wanted = [
+            (
+                _values(value for value, _ in doubted),
+                _values(doubts for _, doubts in doubted),
+                reach + SPARE_BITS,
+            ),
+            (_values(certain), None, reach),
+        ]
         deadline = _Deadline(self.search_seconds)
         for index in self.indexes:
             search = index.perceptual(SignalType.PDQ)
             if search is None:
                 continue
-            for doubt, some in by_doubt.items():
-                values = np.frombuffer(b"".join(some), np.uint8).reshape(-1, PDQ_BYTES)
-                for hits in search.pieces(values, reach + doubt, most=1):
+            for values, doubts, within in wanted:
+                for hits in search.pieces(values, within, doubts=doubts, most=1):
                     if len(hits.entries) or deadline.is_over():
                         return False
         return True
@@ -357,6 +366,16 @@ class _Query(NamedTuple):
     def quality(self) -> int:
         return (self.variant or self.rendering).quality
 
+    @property
+    def doubts(self) -> bytes:
+        """Which bits of the hash of a whole picture are in doubt; a part is found alike in both looks."""
+        if self.variant is None:
+            return self.rendering.doubts[:PDQ_BYTES]
+        if self.variant.region is not None:
+            return b""
+        begin = _PLACES[self.variant.symmetry] * PDQ_BYTES
+        return self.rendering.doubts[begin : begin + PDQ_BYTES]
+
 
 class _Searched(NamedTuple):
     """The distinct values of one type of a medium, in columns.
@@ -515,6 +534,10 @@ def _pdq_queries(renderings: Sequence[Rendering]) -> list[_Query]:
 
 def _phash_queries(renderings: Sequence[Rendering]) -> list[_Query]:
     return [_Query(rendering.phash, rendering) for rendering in renderings]
+
+
+def _values(hashes: Iterable[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, PDQ_BYTES)
 
 
 def _among(ids: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -179,7 +179,7 @@ def test_numbers_that_are_none_end_no_search_elsewhere() -> None:
     for values in ([np.nan] * 256, [np.nan, *range(255)], [*range(128), np.nan, *range(127)], [np.inf] * 256):
         hashes, near = _pixels.forms_of(np.array(values, np.float64).reshape(16, 16), 0.5)
         assert len(hashes) == 512
-        assert 0 <= near <= 256
+        assert len(near) == 256
     assert _pixels.step_sums(np.full((64, 64), np.nan), 1e-3) == (0, 0, 0)
 
 

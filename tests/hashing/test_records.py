@@ -60,8 +60,13 @@ def test_an_honest_decoders_answers_arrive_as_they_were_given() -> None:
     assert heard.renderings == list(found)
 
 
-def quick(frame: int = 0, doubtful_bits: int = 3) -> Rendering:
-    return Rendering(frame, Background.NONE, bytes(range(32)), 80, b"", doubtful_bits=doubtful_bits)
+def quick(frame: int = 0, doubted: int = 3) -> Rendering:
+    """In doubt in so many bits of its last symmetry."""
+    return Rendering(frame, Background.NONE, bytes(range(32)), 80, b"", doubts=doubts(doubted))
+
+
+def doubts(doubted: int) -> bytes:
+    return ((1 << doubted) - 1).to_bytes(8 * 32)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +74,9 @@ def quick(frame: int = 0, doubtful_bits: int = 3) -> Rendering:
     [
         pytest.param(Look(quick=False), 1, quick(), id="where a canonical look was asked for"),
         pytest.param(Look(quick=True), 2, quick(), id="at one of several frames"),
-        pytest.param(Look(quick=True), 1, quick(doubtful_bits=MAX_DOUBTFUL_BITS + 1), id="in too much doubt"),
+        pytest.param(Look(quick=True), 1, quick(doubted=MAX_DOUBTFUL_BITS + 1), id="in too much doubt"),
         pytest.param(
-            Look(quick=True), 1, replace(rendering(), doubtful_bits=1), id="canonical, and yet in doubt"
+            Look(quick=True), 1, replace(rendering(), doubts=doubts(1)), id="canonical, and yet in doubt"
         ),
     ],
 )
@@ -86,7 +91,7 @@ def test_a_quick_look_is_taken_only_where_it_was_asked_for(look: Look, frames: i
 
 
 def test_a_quick_look_arrives_with_its_doubt_and_a_canonical_one_is_as_good() -> None:
-    for answer in (quick(doubtful_bits=MAX_DOUBTFUL_BITS), quick(doubtful_bits=0), rendering()):
+    for answer in (quick(doubted=MAX_DOUBTFUL_BITS), quick(doubted=0), rendering()):
         heard = Answers(SEQUENCE, max_pixels=1_200, max_frames=3, look=Look(quick=True))
         for each in (replace(SHAPE, frames=1), NEED, answer):
             heard.accept(records.pack(SEQUENCE, each))
@@ -298,7 +303,7 @@ def test_whatever_order_records_come_in_what_is_kept_is_possible(untrusted: list
         assert len({each.frame for each in heard.renderings}) <= 3
         assert all(each.frame < heard.shape.frames for each in heard.renderings)
         assert all(0 <= each.quality <= 100 for each in heard.renderings)
-        assert all(each.phash and not each.doubtful_bits for each in heard.renderings)
+        assert all(each.phash and not each.doubts for each in heard.renderings)
         for region in {variant.region for each in heard.renderings for variant in each.variants}:
             assert region is None or (region.left + region.width) * (region.top + region.height) <= 1_200
     if DONE in ended:

@@ -69,6 +69,7 @@ BAD: dict[str, dict[str, object]] = {
     "too many words": {"words": 5},
     "no words": {"words": 0},
     "half a query": {"queries": bytes(16)},
+    "doubts of half a query": {"doubts": bytes(16)},
     "half a band": {"cuts": bytes(7)},
     "a band beyond the last bit": {"cuts": np.array([[240, 20, 1]], np.int32).tobytes()},
     "a band before the first": {"cuts": np.array([[-1, 20, 1]], np.int32).tobytes()},
@@ -88,11 +89,12 @@ def test_what_does_not_fit_together_is_refused_before_it_is_read(given: dict[str
         "postings": b"",
         "cuts": b"",
         "queries": bytes(32),
+        "doubts": b"",
     } | given
-    with pytest.raises(ValueError, match=r"rows|bands|look-ups|buffer|aligned"):
+    with pytest.raises(ValueError, match=r"rows|bands|look-ups|buffer|aligned|doubt"):
         _hamming.search(*arguments.values(), 31, 10, 100, 0, 0)  # type: ignore[call-arg, arg-type]
 
 
 def test_a_number_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError):
-        _hamming.search(bytes(64), "4", b"", b"", b"", bytes(32), 31, 10, 100, 0, 0)  # type: ignore[arg-type]
+        _hamming.search(bytes(64), "4", b"", b"", b"", bytes(32), b"", 31, 10, 100, 0, 0)  # type: ignore[arg-type]

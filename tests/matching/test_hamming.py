@@ -57,19 +57,25 @@ def flipped(value: Values, bits: int, rng: np.random.Generator) -> Values:
     return np.packbits(changed)
 
 
-def counted(values: Values, queries: Values, threshold: int) -> set[tuple[int, int, int]]:
+def counted(
+    values: Values, queries: Values, threshold: int, doubts: Values | None = None
+) -> set[tuple[int, int, int]]:
     """All pairs within the threshold, by counting every distance."""
     found = set()
     for number, query in enumerate(queries):
-        distances = np.unpackbits(values ^ query, axis=1).sum(axis=1, dtype=np.int64)
+        certain = ~doubts[number] if doubts is not None else np.uint8(255)
+        distances = np.unpackbits((values ^ query) & certain, axis=1).sum(axis=1, dtype=np.int64)
         found |= {
             (number, int(entry), int(distances[entry])) for entry in np.flatnonzero(distances <= threshold)
         }
     return found
 
 
-def searched(index: HammingIndex, queries: Values, threshold: int) -> set[tuple[int, int, int]]:
-    hits = index.search(queries, threshold)
+def searched(
+    index: HammingIndex, queries: Values, threshold: int, doubts: Values | None = None
+) -> set[tuple[int, int, int]]:
+    pieces = index.pieces(queries, threshold, doubts=doubts)
+    hits = [np.concatenate(column) for column in zip(np.empty((3, 0), int), *pieces, strict=True)]
     pairs = list(zip(*(column.tolist() for column in hits), strict=True))
     assert len(set(pairs)) == len(pairs), "a pair is told twice"
     assert pairs == sorted(pairs), "pairs come by query and then by row"
@@ -114,6 +120,30 @@ def test_neighbours_planted_anywhere_are_found_or_not_by_their_distance_alone(
     values, index = indexed
     queries = planted(values, distances, seed)
     assert searched(index, queries, threshold) == counted(values, queries, threshold)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    threshold=st.integers(0, 40),
+    doubted=st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    beyond=st.integers(-3, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_bits_in_doubt_do_not_count(
+    indexed: tuple[Values, HammingIndex], threshold: int, doubted: list[int], beyond: int, seed: int
+) -> None:
+    """Whatever they say and a row says there, and however they lie together."""
+    values, index = indexed
+    rng = np.random.default_rng(seed)
+    doubts = np.stack([flipped(np.zeros(32, np.uint8), bits, rng) for bits in doubted])
+    if seed % 2:
+        # All in a few bands, as far as they go: the permutation is fixed.
+        doubts[:] = unpack(np.sort(pack(doubts), axis=1) >> np.uint64(seed % 48))
+    rows = values[rng.integers(len(values), size=len(doubts))]
+    noise = rng.integers(0, 256, doubts.shape, np.uint8) & doubts
+    certain = [flipped(np.zeros(32, np.uint8), max(0, threshold + beyond), rng) & ~some for some in doubts]
+    queries = rows ^ noise ^ np.stack(certain)
+    assert searched(index, queries, threshold, doubts) == counted(values, queries, threshold, doubts)
 
 
 @settings(max_examples=60, deadline=None)

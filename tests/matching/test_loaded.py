@@ -11,6 +11,8 @@ from app.entries import Bank, Entries
 from app.matching.index import EntryIndex
 from app.matching.loaded import MATCHES_KEPT, LoadedBanks
 from app.media import (
+    PDQ_BYTES,
+    SPARE_BITS,
     Background,
     BankAction,
     BankKind,
@@ -508,19 +510,41 @@ def test_a_removed_entry_suppresses_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("distance", "doubtful_bits", "far"), [(32, 0, True), (31, 0, False), (36, 4, True), (35, 4, False)]
+    ("wrong", "in_doubt", "far"),
+    [
+        (31 + SPARE_BITS, 0, False),
+        (32 + SPARE_BITS, 0, True),
+        (31 + SPARE_BITS, 20, False),
+        (32 + SPARE_BITS, 20, True),
+    ],
 )
-def test_what_is_in_doubt_is_far_only_beyond_the_threshold_and_the_doubt(
-    distance: int, doubtful_bits: int, *, far: bool
+def test_what_is_in_doubt_is_far_only_by_the_bits_that_are_not(
+    wrong: int, in_doubt: int, *, far: bool
 ) -> None:
-    """That goes for the picture as it stands and for its forms; a part is never in doubt."""
+    """That goes for the picture as it stands and for its forms, each with its own doubts."""
+    doubted = ((1 << in_doubt) - 1).to_bytes(PDQ_BYTES)
+    value = bytes(one ^ other for one, other in zip(flip(PDQ[0], wrong), doubted, strict=True))
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, value)])
+    upright, flipped = (bytearray(8 * PDQ_BYTES) for _ in range(2))
+    upright[:PDQ_BYTES] = doubted
+    place = list(Symmetry).index(Symmetry.FLIP_X) * PDQ_BYTES
+    flipped[place : place + PDQ_BYTES] = doubted
+    elsewhere = replace(seen(bytes(PDQ[9]), phash=b""), doubts=bytes(flipped))
+    variant = varied(bytes(PDQ[0]))
+    assert variant.symmetry is Symmetry.FLIP_X
+    assert banks.is_far_from([replace(seen(phash=b""), doubts=bytes(upright))], None) is far
+    assert banks.is_far_from([replace(elsewhere, variants=(variant,))], None) is far
+    unsure_elsewhere = replace(elsewhere, doubts=bytes(upright), variants=(variant,))
+    assert banks.is_far_from([unsure_elsewhere], None) is (far or in_doubt > 0)
+
+
+@pytest.mark.parametrize(("distance", "far"), [(31, False), (32, True)])
+def test_a_part_is_never_in_doubt(distance: int, *, far: bool) -> None:
     banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, flip(PDQ[0], distance))])
-    here = replace(seen(), doubtful_bits=doubtful_bits)
-    elsewhere = replace(seen(bytes(PDQ[9])), doubtful_bits=doubtful_bits)
-    assert banks.is_far_from([here], None) is far
-    assert banks.is_far_from([replace(elsewhere, variants=(varied(bytes(PDQ[0])),))], None) is far
     part = varied(bytes(PDQ[0]), region=Region(1, 2, 30, 40))
-    assert banks.is_far_from([replace(elsewhere, variants=(part,))], None) is (distance > 31)
+    whole = replace(seen(bytes(PDQ[9]), phash=b""), doubts=bytes([255]) * 8 * PDQ_BYTES)
+    assert banks.is_far_from([replace(seen(bytes(PDQ[9])), variants=(part,))], None) is far
+    assert not banks.is_far_from([whole], None)
 
 
 def test_nothing_is_far_where_there_is_nothing_to_be_far_from() -> None:
