@@ -151,6 +151,9 @@ def test_no_medium_reaches_a_file_by_any_door_or_to_any_end(work: Path, gallery:
     )
     assert findings == []
     assert worker.returncode == 0
+    # What the worker remembers of the audit log: numbers and digests.
+    memory = re.escape(str(prepared.store.state_dir)) + r"/(worker\.key\.seen|\.worker\.key\.seen\.partial)"
+    expected = expected_of(prepared.store, site, files=(memory,))
     watched, findings = search(Run(beside.calls(), expected, began, {"log": worker_log}), canaries)
     assert findings == []
     assert watched.writes > 0
