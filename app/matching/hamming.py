@@ -27,7 +27,7 @@ in one go.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import comb
 from typing import Final, NamedTuple, Self
 
@@ -231,7 +231,10 @@ def bands_of(rows: int, words: int) -> tuple[Band, ...]:
         return ()
     bits = words * WORD_BITS
     for count in range(max(2, bits // 32), bits):
-        starts = [band * bits // count for band in range(count + 1)]
+        # The wider ones apart: look-ups reach further in every other band than in those beside it.
+        apart = [*range(0, count, 2), *range(1, count, 2)]
+        wide = set(apart[: bits % count])
+        starts = [0, *accumulate(bits // count + (band in wide) for band in range(count))]
         bands = tuple(Band(start, end - start) for start, end in pairwise(starts))
         if sum(band.slots for band in bands) <= _DIRECTORY_PER_ROW * rows:
             break
@@ -268,28 +271,57 @@ def _cuts(rows: int, words: int, threshold: int) -> NDArray[np.int32]:
         length 0 if a scan is cheaper.
     """
     bands = bands_of(rows, words)
-    radii = [-1] * len(bands)
+    if not bands:
+        return _NO_CUTS
+    hint = hint_bits(rows, words)
+    shapes = [
+        (min(hint, following.width), band.width)
+        for band, following in zip(bands, (*bands[1:], bands[0]), strict=True)
+    ]
+    radii, narrowest = [-1], min(band.width for band in bands)
+    while radii[-1] < narrowest and _cost(rows, *shapes[0], radii[-1], -1) < rows:
+        radii.append(radii[-1] + 1)
+    costs = [
+        [[_cost(rows, *shape, radius, following) for following in radii] for radius in radii]
+        for shape in shapes
+    ]
+    choices, cost = _cheapest(np.array(costs), threshold + 1)
+    if cost >= rows:
+        return _NO_CUTS
+    cuts = [(band.start, band.width, radii[choice]) for band, choice in zip(bands, choices, strict=True)]
+    return np.array(cuts, np.int32)
 
-    def cost(radii: list[int], number: int) -> float:
-        following = (number + 1) % len(bands)
-        hint_width = min(hint_bits(rows, words), bands[following].width)
-        return _cost(rows, hint_width, bands[number].width, radii[number], radii[following])
 
-    def raised(number: int) -> float:
-        """What it costs to raise a band's radius by one; the band before it lets more rows pass then."""
-        higher = [*radii[:number], radii[number] + 1, *radii[number + 1 :]]
-        return sum(cost(higher, each) - cost(radii, each) for each in {(number - 1) % len(bands), number})
+def _cheapest(costs: NDArray[np.float64], total: int) -> tuple[list[int], float]:
+    """The cheapest choice of numbers around a ring that add up to a total, by dynamic programming.
 
-    spent = 0.0
-    while bands and sum(radius + 1 for radius in radii) < threshold + 1:
-        costs = {number: raised(number) for number, band in enumerate(bands) if radii[number] < band.width}
-        cheapest = min(costs, key=lambda number: costs[number], default=None)
-        spent += costs[cheapest] if cheapest is not None else rows
-        if spent >= rows or cheapest is None:
-            return _NO_CUTS
-        radii[cheapest] += 1
-    cuts = [(band.start, band.width, radius) for band, radius in zip(bands, radii, strict=True)]
-    return np.array(cuts, np.int32).reshape(-1, 3)
+    Args:
+        costs: shape (places, numbers, numbers); what a number costs at a place, beside each at the next.
+        total: what the numbers, from 0 up, have to add up to.
+
+    Returns:
+        The number of each place, and what they cost together: infinite if none add up to it.
+    """
+    numbers = costs.shape[1]
+    # By the first number, which the last is beside; by the number of the latest place; and by the sum so far.
+    least = np.full((numbers, numbers, total + 1), np.inf)
+    for number in range(min(numbers, total + 1)):
+        least[number, number, number] = 0
+    came_from = []
+    for cost in costs[:-1]:
+        ways = least[:, :, np.newaxis, :] + cost[:, :, np.newaxis]
+        came_from.append(ways.argmin(axis=1))
+        cheapest = ways.min(axis=1)
+        least = np.full_like(least, np.inf)
+        for number in range(min(numbers, total + 1)):
+            least[:, number, number:] = cheapest[:, number, : total + 1 - number]
+    closed = least[:, :, total] + costs[-1].T
+    first, latest = map(int, np.unravel_index(closed.argmin(), closed.shape))
+    chosen, left = [latest], total
+    for before in reversed(came_from):
+        left -= chosen[-1]
+        chosen.append(int(before[first, chosen[-1], left]))
+    return chosen[::-1], float(closed[first, latest])
 
 
 @lru_cache(maxsize=64)

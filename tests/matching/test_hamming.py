@@ -5,6 +5,7 @@ can stand in for, and with those in NumPy.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Final, cast
@@ -295,6 +296,22 @@ def test_radii_satisfy_the_condition_for_exactness(threshold: int) -> None:
     """If sum(r + 1) >= T + 1, a row within T is within r of the query in some band (pigeonhole)."""
     radii = hamming._cuts(10_000_000, 4, threshold)[:, 2]
     assert (radii + 1).sum() >= threshold + 1
+
+
+@pytest.mark.parametrize("total", [0, 1, 5, 8, 9])
+def test_the_radii_that_are_planned_are_the_cheapest_of_all(total: int) -> None:
+    costs = np.random.default_rng(total).random((4, 3, 3))
+    ways = {
+        choice: sum(costs[place, choice[place], choice[(place + 1) % 4]] for place in range(4))
+        for choice in itertools.product(range(3), repeat=4)
+        if sum(choice) == total
+    }
+    chosen, cost = hamming._cheapest(costs, total)
+    if ways:
+        assert tuple(chosen) == min(ways, key=lambda choice: ways[choice])
+        assert cost == pytest.approx(min(ways.values()))
+    else:
+        assert cost == np.inf
 
 
 def test_each_row_stands_once_in_the_postings_of_each_band(indexed: tuple[Values, HammingIndex]) -> None:
