@@ -341,8 +341,10 @@ async def finished(
 async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime) -> bool:
     """Make it due at once that a report is withdrawn, if the authority may have it; whether that is so.
 
-    It may if it is open there, or somebody tried to finish it before it was approved anew. That its approval
-    was taken back, the filer reads from the signed decisions.
+    It may if it is open there, or somebody tried to finish it before it was approved anew or parked: that
+    call may be in the air still. Where it was parked after an earlier rejection, the authority was asked, and
+    another one is a person's last word. That its approval was taken back, the filer reads from the signed
+    decisions.
 
     Args:
         connection: within ``Database.begin``.
@@ -356,7 +358,10 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     filing = await get(connection, report_id)
     if filing is None or filing.authority_report_id is None or filing.step is Step.RETRACTED:
         return False
-    tried = state is State.APPROVED and filing.step is Step.FINISHING
+    tried = filing.step is Step.FINISHING and (
+        state is State.APPROVED
+        or (state is State.PARKED and not await _withdrawn_before(connection, report_id))
+    )
     if state is not State.SUBMITTED and not tried:
         return False
     await connection.execute(
@@ -365,6 +370,20 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     if tried:
         await reports.move(connection, report_id, to=State.SUBMITTED)
     return True
+
+
+async def _withdrawn_before(connection: AsyncConnection, report_id: str) -> bool:
+    """Whether the log says that it was rejected already while it was open, and not approved since."""
+    newest = await connection.execute(
+        select(audit_log.c.event)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([WITHDRAWN_EVENT, f"report.{State.APPROVED}"]),
+        )
+        .order_by(audit_log.c.seq.desc())
+        .limit(1)
+    )
+    return newest.scalar_one_or_none() == WITHDRAWN_EVENT
 
 
 async def retracted(

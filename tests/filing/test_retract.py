@@ -368,6 +368,37 @@ async def test_what_the_authority_has_is_filed_whatever_was_decided_meanwhile(
         assert await state(office, rejected) is State.FILED
 
 
+class DiedError(BaseException):
+    """The worker is gone, with the answer that it had."""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_parked_report_is_not_called_rejected_while_a_finish_is_in_the_air(
+    database: Database,
+    store: StoreSettings,
+    heard: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    """Another worker parked it, a custodian rejects it, and the first one's call comes through, or never."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+
+        async def parked_and_rejected() -> None:
+            office.clock.ahead += LEASE * 2
+            office.double.plan.append(Planned("finish", code=9999))
+            assert await file_next(office.desk) is Outcome.PARKED
+            await office.reject(report_id)
+            if heard:
+                await office.authority.finish(str((await office.filing(report_id)).authority_report_id))
+            raise DiedError
+
+        with pytest.raises(DiedError):
+            await file_next(Meddling(office, "finish", parked_and_rejected, first=True).desk())
+        outcome = await soon(office)
+        assert outcome is (Outcome.FILED if heard else Outcome.RETRACTED)
+        assert await state(office, report_id) is (State.FILED if heard else State.RETRACTED)
+        assert there(office) == [There.FINISHED if heard else There.RETRACTED]
+
+
 async def test_a_report_filed_by_hand_meanwhile_stays_so_and_both_are_on_record(office: Office) -> None:
     """Nothing can undo either; whoever reads the log sees that there are two."""
     report_id = await office.approved()

@@ -503,7 +503,7 @@ async def _look_after(
             await _by_hand(office, report_id, signed, may_come=in_a_call)
         case "approve":
             await office.approve(report_id)
-        case "reject" if not there and not in_a_call:
+        case "reject" if in_a_call or not there:
             await office.reject(report_id)
         case _:
             await _retry(office, report_id)
