@@ -87,7 +87,12 @@ def add(
         ),
     ],
     signing_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The ed25519:... key that keygen named.")
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The ed25519:... key that keygen named. Without one this person opens reports, and decides "
+            "nothing; an ssh-ed25519 key signs with itself.",
+        ),
     ] = None,
 ) -> None:
     """Seal every report to one more custodian from now on. Reports from before stay closed to them.
@@ -107,6 +112,11 @@ def add(
     _try_to_seal(public_key)
     added, known = asyncio.run(_add(name, public_key, signing_key))
     say(f"reports are sealed to {added.name} (fingerprint {added.fingerprint}) from now on")
+    if added.signing_key is None:
+        say(
+            f"warning: {added.name} opens reports and decides nothing: no signing key was given. To let "
+            f"{added.name} decide, run 'cordon custodian remove {added.name}' and add them with --signing-key"
+        )
     _warn_if_too_few(known)
 
 

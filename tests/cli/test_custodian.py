@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from fcntl import ioctl
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from app.custody.identity import Identity, generate, write_identity
 from app.report.seal import seal
 from tests.cli.conftest import Cordon
@@ -96,6 +99,20 @@ def in_database(cordon: Cordon, statement: str, *values: str) -> None:
 
 def names(cordon: Cordon) -> list[str]:
     return [each["name"] for each in cordon("custodian", "list", "--json").documents]
+
+
+def test_who_is_added_without_a_signing_key_is_said_to_decide_nothing(cordon: Cordon) -> None:
+    """Not so who has one, or whose SSH key signs with itself."""
+    ran = cordon("custodian", "add", "ada", generate().public_key)
+    assert ran.code == 0
+    assert "ada opens reports and decides nothing" in ran.err
+    assert "cordon custodian remove ada" in ran.err
+    identity = generate()
+    keys = (identity.public_key, "--signing-key", str(identity.signing_public_key))
+    assert "decides nothing" not in cordon("custodian", "add", "grace", *keys).err
+    ssh = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    ran = cordon("custodian", "add", "joan", ssh.decode())
+    assert (ran.code, "decides nothing" in ran.err) == (0, False), ran.err
 
 
 def test_what_the_database_says_otherwise_is_told_and_pinned_only_by_a_person(cordon: Cordon) -> None:

@@ -1,6 +1,7 @@
 """Decisions over HTTP: the signed document is the body, and without one nothing is decided."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -86,6 +87,19 @@ def test_nothing_is_decided_without_a_custodian_s_signature(
     assert (stays["state"], stays["decided_at"]) == ("queued", None)
     forbidden = gate.client("ingest").post(f"/v1/reports/{report_id}/reject", content=rejection)
     assert forbidden.status_code == 403
+
+
+def test_a_time_before_all_times_is_no_decision_and_no_error_of_the_gate(
+    gate: RunningGate, prepared: Prepared, report_id: str
+) -> None:
+    """It is looked at before any signature is: anybody with a token can send it."""
+    ada, _ = prepared.custodians
+    rejection = deciding(Action.REJECT, report_id, digests(prepared, report_id), ada)
+    document = json.loads(rejection)
+    said = json.loads(document["signed"]) | {"decided_at": "0001-01-01T00:00:00+23:59"}
+    document["signed"] = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    answer = post(gate, report_id, "reject", json.dumps(document).encode())
+    assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
 
 
 def test_filing_by_hand_and_destroying_take_a_signed_document_too(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from app.custody import checkpoint
+from app.custody import checkpoint, envelope
 from app.custody.checkpoint import Checkpoint
 from app.custody.identity import Identity, generate
 from app.custody.roster import Pinned, Roster, WorkerKeys
@@ -303,3 +304,22 @@ async def test_writers_of_several_processes_and_signers_get_along(store: StoreSe
     finally:
         for database in databases:
             await database.close()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"signer": "\x1b]0;gotcha\x07\x1b[2J"},
+        {"signer": "ABCDEF0123456789"},
+        {"signer": ["0123456789abcdef"]},
+        {"at": "0001-01-01T00:00:00+23:59"},
+        {"seq": 1.0},
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_without_a_word_of_it(changed: dict[str, Any]) -> None:
+    """Whatever it says is told to nobody: a terminal would obey some of it."""
+    said = json.loads(json.loads(checkpoint.sign(1, bytes(32), WORKER).document)["signed"]) | changed
+    document = envelope.seal_text(checkpoint.PREFIX, envelope.canonical(said), WORKER)
+    with pytest.raises(InvalidRequestError) as refused:
+        checkpoint.verify(document, ROSTER)
+    assert str(refused.value) == "This is no checkpoint of an audit log that this Cordon can read."
