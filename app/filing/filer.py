@@ -162,6 +162,7 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
             await _check_never_attempted_otherwise(connection, turn)
         if turn.filing.authority_report_id is None:
             answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
+            await _check_is_no_others(desk, turn, answer)
             filing = replace(turn.filing, authority_report_id=str(answer.report_id))
             opened = replace(turn, state=State.SUBMITTED, filing=filing)
             if not await _keep_opened(desk, turn, answer):
@@ -257,6 +258,17 @@ async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decision
     except NotFoundError:
         # Destroyed by a custodian; there is nothing left to park either.
         raise _HaltedError(Meaning.RETRY, "gone") from None
+
+
+async def _check_is_no_others(desk: Desk, turn: Turn, answer: Answer) -> None:
+    """Return only if the id that the authority gave is not that of another report already.
+
+    Finishing that one again would say that this one is filed, and withdrawing it would take that one back.
+    """
+    async with desk.database.connect() as connection:
+        known = await filings.report_under(connection, desk.environment.value, str(answer.report_id))
+    if known not in {None, turn.report_id}:
+        raise _HaltedError(Meaning.PARK, "authority_known_report_id", answer)
 
 
 async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:

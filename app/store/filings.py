@@ -201,6 +201,17 @@ async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
     return Filing.of(row) if row is not None else None
 
 
+async def report_under(connection: AsyncConnection, environment: str, authority_report_id: str) -> str | None:
+    """Which report was opened under an id of the authority; None if none is known."""
+    found = await connection.execute(
+        select(filings.c.report_id)
+        .where(filings.c.environment == environment, filings.c.authority_report_id == authority_report_id)
+        .limit(1)
+    )
+    report_id: str | None = found.scalar_one_or_none()
+    return report_id
+
+
 async def steps(connection: AsyncConnection, report_id: str) -> tuple[LoggedStep, ...]:
     """Every step of a report on its way to the authority, oldest first, as the log says it: not checked.
 

@@ -1,6 +1,7 @@
 """Filing: approved bytes, once; what is not known to be filed is tried again or left to a person."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,8 @@ from sqlalchemy import delete, select, text, update
 
 from app.custody.decision import Action
 from app.errors import ConflictError
+from app.filing.cybertip.answers import Answer
+from app.filing.cybertip.client import CyberTipline
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
@@ -163,6 +166,31 @@ async def test_a_lost_answer_to_finish_is_asked_for_under_the_same_id(office: Of
     assert office.double.calls["submit"] == 1
     assert (await office.filing(report_id)).last_code == 5102
     assert office.double.tell(report_id)["filed_exactly_once"]
+
+
+async def test_an_id_that_is_another_reports_is_never_finished_nor_withdrawn_for_this_one(
+    office: Office,
+) -> None:
+    """Something on the way repeats an old answer: 5102 under that id would say that this one is filed."""
+
+    class Repeating(CyberTipline):
+        async def submit(self, document: bytes) -> Answer:
+            return Answer(200, code=0, report_id=there.id)
+
+    first = await office.approved("first")
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    (there,) = office.double.service.reports.values()
+    second = await office.approved("second")
+    repeating = replace(office.desk, authority=Repeating(office.authority._http))
+    assert await file_next(repeating) is Outcome.PARKED
+    assert (await office.report(second)).cause == "authority_known_report_id"
+    assert (await office.filing(second)).authority_report_id is None
+    assert (await office.report(first)).state is State.DRY_RUN
+    assert there.state is There.FINISHED
+    assert office.double.calls["retract"] == 0
+    await office.approve(second)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert office.double.tell(second)["filed_exactly_once"]
 
 
 async def test_a_report_that_expired_under_an_attempted_finish_is_parked(office: Office) -> None:

@@ -203,15 +203,18 @@ def _only(root: etree._Element, name: str) -> str | None:
 
 def _judged(call: Call, told: Answer, code: int, root: str, sent_id: str | None) -> Answer:
     """An answer with its code, if that counts: a success must be whole, and about this very report."""
+    is_other = sent_id is not None and told.report_id not in {None, sent_id}
     if code != OK:
-        return replace(told, code=code)
+        # Other than a failure, it would end this report by what became of that one.
+        ends = OF_CALL.get(call, {}).get(code) is not None
+        return replace(told, trouble=Trouble.OTHER_REPORT) if is_other and ends else replace(told, code=code)
     if root != _SUCCESS_ROOT.get(call, "reportResponse"):
         return replace(told, trouble=Trouble.WRONG_ROOT)
     if told.status is None or told.status // 100 != 2:  # noqa: PLR2004 - 2xx is success
         return replace(told, trouble=Trouble.CONTRADICTION)
     if call is Call.SUBMIT and (told.report_id is None or _REPORT_ID.fullmatch(told.report_id) is None):
         return replace(told, trouble=Trouble.NO_REPORT_ID)
-    if sent_id is not None and told.report_id not in {None, sent_id}:
+    if is_other:
         return replace(told, trouble=Trouble.OTHER_REPORT)
     return replace(told, code=OK)
 
