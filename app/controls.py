@@ -47,15 +47,6 @@ class Control:
     detail: str
 
 
-def harden_this_process() -> None:
-    """Keep this process's memory out of core dumps, other processes and, if its limit allows, swap.
-
-    To be called first by every process that holds media: an execve takes it back.
-    """
-    kernel.forbid_core_dumps()
-    kernel.lock_memory()
-
-
 def controls(sandbox: Sandbox, settings: Settings) -> tuple[Control, ...]:
     """All controls of this process and its decoders, as found now."""
     lock = sandbox.lock if sandbox.alive else None

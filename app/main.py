@@ -30,12 +30,13 @@ from app.banks.current import CurrentBanks
 from app.banks.dry_run import ClearTraffic
 from app.banks.flood import FloodGuard
 from app.banks.listed import ListedBanks
-from app.controls import controls, harden_this_process
+from app.controls import controls
 from app.custody import plugins
 from app.custody.roster import RosterFile
 from app.errors import NotReadyError
 from app.fetch.client import Fetcher
 from app.hashing.sandbox import Sandbox
+from app.kernel import harden_this_process
 from app.metrics import Metrics
 from app.pipeline import Banks, Gate, Outbox
 from app.quarantine import Quarantine

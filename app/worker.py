@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from app import log
+from app import kernel, log
 from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotReadyError
 from app.filing import alarms, checkpoints, notify
@@ -47,6 +47,8 @@ async def work(settings: Settings) -> int:
             needs is missing.
         NotFoundError, InvalidRequestError: the worker's own identity, or its memory, cannot be used.
     """
+    # Its memory is not locked: what it builds is as large as all banks together.
+    kernel.forbid_core_dumps()
     pins, witness = RosterFile(settings.roster_path), Witness(settings.worker_memory_path)
     told = partial(notify.tell, to=notify.channels(settings.notify))
     ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()

@@ -38,8 +38,9 @@ NOWHERE = Settings(store=StoreSettings(state_dir=Path("nowhere")))
 GATE = """
 import asyncio, json, sys
 from pathlib import Path
-from app.controls import controls, harden_this_process
+from app.controls import controls
 from app.hashing.sandbox import Sandbox, SandboxError
+from app.kernel import harden_this_process
 from app.settings import HashingSettings, Settings, StoreSettings
 from tests.hashing.sandboxes import told
 

@@ -56,7 +56,9 @@ def keygen(
         cordon custodian keygen --out ada.key --plugin yubikey.txt
     """
     from app.custody.identity import generate, write_identity
+    from app.kernel import harden_this_process
 
+    harden_this_process()
     identity = generate() if plugin is None else _with_signing_key(plugin)
     write_identity(identity, out, ask_new_passphrase() if passphrase else None)
     emit(identity.public_key)

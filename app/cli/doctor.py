@@ -75,8 +75,9 @@ def doctor(
 
 async def _examine() -> "list[Control]":
     from app.cli.state import read_settings
-    from app.controls import Control, controls, harden_this_process
+    from app.controls import Control, controls
     from app.hashing.sandbox import Sandbox, SandboxError
+    from app.kernel import harden_this_process
 
     settings = read_settings()
     harden_this_process()

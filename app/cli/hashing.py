@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from app.cli.console import UsageError, emit_json, emit_table, printable, say
 from app.cli.sources import Kind, Source, chunks, named, opened
 from app.cli.state import read_settings
-from app.controls import harden_this_process
 from app.errors import CordonError
 from app.hashing.sandbox import Sandbox
+from app.kernel import harden_this_process
 from app.media import PDQ_MINIMUM_QUALITY, Digests, Scan, SignalType
 from app.quarantine import Quarantine
 from app.settings import IntakeSettings

@@ -196,7 +196,7 @@ async def _on_state(run: _Run) -> None:
     from app.cli.local import ENTRANCE, LocalRun, drained, wait_for_banks
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
-    from app.controls import harden_this_process
+    from app.kernel import harden_this_process
     from app.main import open_gate
     from app.pipeline import check_ready
 
@@ -233,7 +233,7 @@ async def _on_listed(run: _Run, banks: "ListedBanks") -> None:
     from app.cli.local import LocalRun, drained
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
-    from app.controls import harden_this_process
+    from app.kernel import harden_this_process
     from app.main import open_listed_gate
     from app.settings import Profile
 

@@ -54,8 +54,10 @@ async def _file(report_id: str) -> "tuple[Outcome | None, Report]":
     from app.cli.state import open_state, read_settings
     from app.filing.desk import open_filer
     from app.filing.filer import file_next
+    from app.kernel import harden_this_process
     from app.store import reports
 
+    harden_this_process()
     settings = read_settings()
     async with open_state(settings) as database, open_filer(settings, database) as filer:
         if filer.desk is None:

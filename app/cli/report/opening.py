@@ -37,8 +37,14 @@ class Opened:
 
 
 def read_key(path: Path) -> "Identity":
-    """The identity of a file; its passphrase, and what its plugin asks, is asked on the terminal."""
+    """The identity of a file; its passphrase, and what its plugin asks, is asked on the terminal.
+
+    From here on this process holds secrets, and nobody may dump it.
+    """
     from app.custody.identity import read_identity
+    from app.kernel import harden_this_process
+
+    harden_this_process()
 
     return read_identity(path, lambda: ask_passphrase(printable(str(path))), attended=True)
 
