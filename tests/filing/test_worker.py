@@ -110,7 +110,7 @@ async def test_a_worker_files_nothing_unless_it_is_told_where(
             await connection.exec_driver_sql("UPDATE reports SET decided_at = '2026-01-01 00:00:00.000000'")
         with running_worker(store):
             deadline = time.monotonic() + 40
-            # That its time is not that of the log, by which the test ages it, raises another, before or after.
+            # That its time is not that of the log, as the test ages it, raises another, before or after.
             while (AlarmKind.FILING_FAILING, report_id) not in await standing(database):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
