@@ -8,11 +8,13 @@ import contextlib
 import itertools
 import logging
 import signal
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from app import kernel, log
+from app.banks.current import CurrentBanks
 from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotReadyError
 from app.filing import alarms, checkpoints, notify
@@ -20,10 +22,13 @@ from app.filing.desk import Filer, open_filer
 from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
+from app.store import alarms as alarms_in_store
 from app.store import banks as banks_in_store
 from app.store import entry_marks, kept_values, reports
+from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database, open_current
+from app.store.schema import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -69,23 +74,28 @@ async def work(settings: Settings) -> int:
         ),
         open_filer(settings, database, witness) as filer,
     ):
-        filing = asyncio.create_task(_file(filer))
+        cut: set[str] = set()
+        filing = asyncio.create_task(_file(filer, cut))
         until: set[asyncio.Future[Any]] = {ended, filing}
+        chores: tuple[tuple[int, Callable[[], Awaitable[object]]], ...] = (
+            (1, partial(_tidy, database)),
+            (1, partial(entry_marks.release_reports, database)),
+            (1, partial(kept_values.forget, database, kept_values.MOST_DAYS)),
+            (1, partial(_watch, database)),
+            (PURGE_EVERY, partial(_purge, database, settings.retention, pins, witness)),
+            (1, partial(_keep, database, settings.retention)),
+            (1, filer.seal_receipts),
+            (SWEEP_EVERY, partial(_sweep, database, banks)),
+        )
         log.event(logger, logging.INFO, "working")
         for turn in itertools.count():
+            for every, chore in chores:
+                if turn % every == 0 and not ended.done():
+                    with _surviving(cut, "upkeep"):
+                        await chore()
             with contextlib.suppress(NotReadyError):
-                await _tidy(database)
-                await entry_marks.release_reports(database)
-                await kept_values.forget(database, kept_values.MOST_DAYS)
-                await alarms.watch(database, datetime.now(UTC))
-                if turn % PURGE_EVERY == 0:
-                    await _purge(database, settings.retention, pins, witness)
-                await _keep(database, settings.retention)
-                await filer.seal_receipts()
-                if turn % SWEEP_EVERY == 0:
-                    await banks_in_store.sweep(database)
-                    status = banks.status()
-                    await banks_in_store.prune_old(database, status.snapshot_generation or status.generation)
+                await _tell_unreadable(database, cut)
+            cut.clear()
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 break
@@ -100,12 +110,30 @@ async def work(settings: Settings) -> int:
     return INTERRUPTED if ended.result() is signal.SIGINT else 0
 
 
-async def _file(filer: Filer) -> None:
+async def _file(filer: Filer, cut: set[str]) -> None:
     """File what is due, again and again."""
     while True:
-        with contextlib.suppress(NotReadyError):
+        with _surviving(cut, "filing"):
             await filer.turn()
         await asyncio.sleep(FILE_SECONDS)
+
+
+@contextlib.contextmanager
+def _surviving(cut: set[str], what: str) -> Iterator[None]:
+    """What the database cuts short is done again; if somebody made a row unreadable, it is remembered."""
+    try:
+        yield
+    except NotReadyError:
+        pass
+    except UnreadableRowError as error:
+        log.failure(logger, "turn_failed", error, code=error.code)
+        cut.add(what)
+
+
+async def _tell_unreadable(database: Database, cut: set[str]) -> None:
+    """Call a person for what a row that cannot be read cut short since the last time."""
+    async with database.begin() as connection:
+        await alarms_in_store.match_to(connection, AlarmKind.ROW_UNREADABLE, cut)
 
 
 async def _tidy(database: Database) -> None:
@@ -119,6 +147,11 @@ async def _tidy(database: Database) -> None:
         )
 
 
+async def _watch(database: Database) -> None:
+    """Say what waits for a person for too long."""
+    await alarms.watch(database, datetime.now(UTC))
+
+
 async def _purge(database: Database, settings: RetentionSettings, pins: RosterFile, witness: Witness) -> None:
     """Remove reports whose time is over, as far as the audit log can be believed."""
     now = datetime.now(UTC)
@@ -126,6 +159,13 @@ async def _purge(database: Database, settings: RetentionSettings, pins: RosterFi
         await purge.purge(database, settings, pins.read_if_there(), now, by=BY, witness=witness)
     except (AuditBrokenError, InvalidRequestError) as error:
         log.failure(logger, "nothing_is_removed", error, code=error.code)
+
+
+async def _sweep(database: Database, banks: CurrentBanks) -> None:
+    """Delete what deleted banks and broken imports left, and what no snapshot needs any more."""
+    await banks_in_store.sweep(database)
+    status = banks.status()
+    await banks_in_store.prune_old(database, status.snapshot_generation or status.generation)
 
 
 async def _keep(database: Database, settings: RetentionSettings) -> None:

@@ -25,9 +25,12 @@ from app.store.decisions import PURGED_EVENT
 from app.store.filings import Transaction
 from app.store.recorded import of_each, recorded
 from app.store.reports import Report
+from app.store.schema import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+_UNREADABLE: Final = "its row holds what no Cordon wrote"
 
 UNFINISHED_AFTER: Final = timedelta(hours=1)
 """How long what was removed may still stand in the database's files before a person is called."""
@@ -55,8 +58,7 @@ async def plan(database: Database, settings: RetentionSettings) -> tuple[Planned
     Raises:
         NotReadyError: the database does not answer.
     """
-    found = [Planned(report, due(report, settings)) for report in await _all(database)]
-    return tuple(sorted(found, key=lambda each: each.report.id))
+    return tuple(Planned(report, due(report, settings)) for report in (await _read_all(database)).reports)
 
 
 async def purge(
@@ -129,7 +131,7 @@ async def watch(database: Database, settings: RetentionSettings, now: datetime) 
     Raises:
         NotReadyError: the database does not answer.
     """
-    near = [report.id for report in await _all(database) if is_near(report, settings, now)]
+    near = [report.id for report in (await _read_all(database)).reports if is_near(report, settings, now)]
     late = await removal.unerased(database, removed_before=now - UNFINISHED_AFTER)
     async with database.begin() as connection:
         await alarms.match_to(connection, AlarmKind.RETENTION_NEAR, near)
@@ -138,14 +140,14 @@ async def watch(database: Database, settings: RetentionSettings, now: datetime) 
 
 async def _altered(database: Database) -> AsyncIterator[tuple[str, str]]:
     """The reports that stand otherwise than the audit log has them, and how; whatever their time."""
-    async with database.connect() as connection:
-        ids = await reports.every_id(connection)
-    for page in range(0, len(ids), reports.MAX_LISTED):
-        some = ids[page : page + reports.MAX_LISTED]
+    read = await _read_all(database)
+    for report_id in read.unreadable:
+        yield report_id, _UNREADABLE
+    for page in range(0, len(read.reports), reports.MAX_LISTED):
+        some = read.reports[page : page + reports.MAX_LISTED]
         async with database.connect() as connection:
-            found = await reports.get_some(connection, some)
-            logged = await of_each(connection, some)
-        for each in found:
+            logged = await of_each(connection, [each.id for each in some])
+        for each in some:
             if logged[each.id].contradicts(each) is None:
                 continue
             # A gate or a filer may have been between the two looks.
@@ -211,11 +213,32 @@ async def _remove(
     return True
 
 
-async def _all(database: Database) -> Sequence[Report]:
+@dataclass(frozen=True)
+class _Read:
+    """All reports that can be read, oldest first, and the ids of those that cannot."""
+
+    reports: Sequence[Report]
+    unreadable: Sequence[str]
+
+
+async def _read_all(database: Database) -> _Read:
+    """Read every report: one that somebody made unreadable does not stand before the others."""
     found: list[Report] = []
+    unreadable: list[str] = []
     async with database.connect() as connection:
-        while page := await reports.list_reports(
-            connection, before=found[-1].id if found else None, limit=reports.MAX_LISTED
-        ):
-            found += page
-    return found
+        ids = await reports.every_id(connection)
+        for page in range(0, len(ids), reports.MAX_LISTED):
+            some = ids[page : page + reports.MAX_LISTED]
+            try:
+                found += sorted(await reports.get_some(connection, some), key=lambda each: each.id)
+                continue
+            except UnreadableRowError:
+                pass
+            for report_id in some:
+                try:
+                    found.append(await reports.get(connection, report_id))
+                except UnreadableRowError:
+                    unreadable.append(report_id)
+                except NotFoundError:
+                    continue
+    return _Read(found, unreadable)

@@ -46,6 +46,9 @@ class AlarmKind(StrEnum):
     REPORT_ALTERED = "report_altered"
     """It does not stand as the audit log has it, or nothing signed proves how it ended: time does not remove
     it."""
+    ROW_UNREADABLE = "row_unreadable"
+    """A row that holds what no Cordon wrote cuts the worker's turns short; the subject is ``filing`` or
+    ``upkeep``."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
     AUDIT_BROKEN = "audit_broken"
@@ -65,6 +68,8 @@ ADVICE: Final = {
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at it with 'cordon bank entry show', then 'keep' or 'disable' it",
     AlarmKind.REPORT_ALTERED: "somebody changed the database: run 'cordon audit verify', which names what "
+    "is wrong, and keep a copy of it",
+    AlarmKind.ROW_UNREADABLE: "somebody changed the database: run 'cordon audit verify', which names what "
     "is wrong, and keep a copy of it",
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
     AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",

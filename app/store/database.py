@@ -27,7 +27,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -397,13 +397,21 @@ def _open_postgresql(database_url: str) -> AsyncEngine:
             server_settings={"application_name": "cordon"},
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=dial,
         hide_parameters=True,
         pool_timeout=STATEMENT_SECONDS,
         pool_pre_ping=True,
     )
+    event.listen(engine.sync_engine, "handle_error", _tell_time_out_of_range)
+    return engine
+
+
+def _tell_time_out_of_range(failed: ExceptionContext) -> None:
+    """PostgreSQL keeps times of ages that Python has not, over which the driver stumbles."""
+    if isinstance(failed.original_exception, OverflowError):
+        raise UnreadableRowError from None
 
 
 def _alembic_config() -> Config:

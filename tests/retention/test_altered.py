@@ -145,6 +145,19 @@ async def site(database: Database, store: StoreSettings) -> Site:
 _ENDED_LONG_AGO: dict[str, object] = {"decided_at": LONG_AGO, "changed_at": LONG_AGO, "place_hash": None}
 
 
+async def test_a_row_that_cannot_be_read_is_kept_and_named_and_the_others_go(site: Site) -> None:
+    """Neither the purge nor the alarms of time end at it."""
+    junk, over = await site.report(State.FILED), await site.report(State.FILED, "b")
+    await site.write(junk, state="junk")
+    assert await site.purge() == (over,)
+    await purge.watch(site.database, US, LATER)
+    async with site.database.connect() as connection:
+        stand = await alarms.standing(connection)
+    assert junk in {each.subject for each in stand if each.kind is AlarmKind.REPORT_ALTERED}
+    await site.write(junk, state=State.FILED.value)
+    assert await site.purge() == (junk,)
+
+
 @pytest.mark.parametrize(
     ("was", "written"),
     [

@@ -5,6 +5,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from sqlalchemy import text
+
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import alarms, removal
@@ -51,6 +53,42 @@ async def test_a_worker_removes_what_is_due_erases_it_and_raises_what_time_raise
     async with database.connect() as connection:
         stand = [(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)]
     assert stand == [(AlarmKind.REPORT_WAITING, waiting)]
+
+
+async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, database: Database) -> None:
+    """It calls a person, and what else the worker has to do is done: a report is still removed."""
+    pins = pins_of(store)
+    ada = await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    over, unreadable = [(await outbox.commit(stub(name))).id for name in ("over", "unreadable")]
+    await bring_to(database, pins, over, State.FILED, ada=ada, worker=pin_worker(pins))
+    never = "294276-01-01" if database.file is None else "never"
+    async with database.begin() as connection:
+        spoilt = f"UPDATE reports SET created_at = '{never}' WHERE id = '{unreadable}'"  # noqa: S608 - ours
+        await connection.execute(text(spoilt))
+    process = await asyncio.create_subprocess_exec(
+        shim(store.state_dir.parent / "ahead", days=400),
+        "worker",
+        env=environment(store, jurisdiction="us"),
+        cwd=store.state_dir.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            stand: set[tuple[AlarmKind, str]] = set()
+            while (AlarmKind.ROW_UNREADABLE, "upkeep") not in stand:
+                assert process.returncode is None
+                await asyncio.sleep(0.1)
+                async with database.connect() as connection:
+                    stand = {(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)}
+        assert (AlarmKind.REPORT_ALTERED, unreadable) in stand
+        assert [tomb.id for tomb in await _tombs(database)] == [over]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(START_SECONDS):
+            assert await process.wait() == 0
 
 
 async def _tombs(database: Database) -> tuple[removal.Tombstone, ...]:
