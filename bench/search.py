@@ -42,7 +42,7 @@ SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 HUNDRED_MILLION: Final = 100_000_000
 SWEPT: Final = (0, 16, 24, 31, 36, 40, 48)
 SWEPT_AT_ONCE: Final = (31, 38, 40, 44, 47)
-"""A quick look searches at the threshold and up to 16 bits of doubt."""
+"""Further than a quick look searches, which is 36 bits where the threshold is 31, less those in doubt."""
 FORMS: Final = 16
 """A picture is looked up in so many forms: flips, turns, and the negatives of them."""
 

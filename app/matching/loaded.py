@@ -167,6 +167,9 @@ class LoadedBanks:
         queries = _pdq_queries(renderings)
         if not asked or not queries:
             return False
+        if not all(rendering.phash or rendering.doubts for rendering in renderings):
+            # Not canonical, and yet without a word of what may be wrong with it: nothing to conclude from.
+            return False
         reach = max(bank.threshold(SignalType.PDQ) for bank in asked)
         # Each once: what is its own mirror image has the same hashes twice.
         doubted = {(query.value, query.doubts): None for query in queries if query.doubts}

@@ -548,10 +548,11 @@ def test_a_part_is_never_in_doubt(distance: int, *, far: bool) -> None:
 
 
 def test_nothing_is_far_where_there_is_nothing_to_be_far_from() -> None:
-    """A look that PDQ cannot speak for, and banks that do not count, show nothing."""
+    """A look that PDQ cannot speak for or that does not say its doubts, and banks that do not count."""
     banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
     assert banks.is_far_from([seen(bytes(PDQ[1]))], None)
     assert not banks.is_far_from([seen(bytes(PDQ[1]), quality=49)], None)
+    assert not banks.is_far_from([seen(bytes(PDQ[1]), phash=b"")], None)
     assert not banks.is_far_from([], None)
     assert not banks.is_far_from([seen(bytes(PDQ[1]))], frozenset({"b"}))
 

@@ -1,9 +1,10 @@
 """The worker process keeps time: it purges when it starts, and erases what another left."""
 
 import asyncio
+import contextlib
 import signal
 import subprocess
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 from sqlalchemy import text
 
@@ -22,7 +23,7 @@ from tests.stubs import stub
 
 
 async def test_a_worker_removes_what_is_due_erases_it_and_raises_what_time_raises(
-    store: StoreSettings, database: Database, tmp_path: Path
+    store: StoreSettings, database: Database
 ) -> None:
     """A year and a month after one report was filed; another waits for a custodian since."""
     pins = pins_of(store)
@@ -30,24 +31,10 @@ async def test_a_worker_removes_what_is_due_erases_it_and_raises_what_time_raise
     outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     due, waiting = [(await outbox.commit(stub(name))).id for name in ("due", "waiting")]
     await bring_to(database, pins, due, State.FILED, ada=ada, worker=pin_worker(pins))
-    process = await asyncio.create_subprocess_exec(
-        shim(tmp_path / "ahead", days=400),
-        "worker",
-        env=environment(store, jurisdiction="us"),
-        cwd=store.state_dir.parent,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while not (await _tombs(database))[:1] or (await _tombs(database))[0].erased_at is None:
-                assert process.returncode is None
-                await asyncio.sleep(0.1)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(START_SECONDS):
-            await process.wait()
+    async with a_worker_ahead(store) as process:
+        while not (await _tombs(database))[:1] or (await _tombs(database))[0].erased_at is None:
+            assert process.returncode is None
+            await asyncio.sleep(0.1)
     (tomb,) = await _tombs(database)
     assert tomb.id == due
     async with database.connect() as connection:
@@ -66,6 +53,20 @@ async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, da
     async with database.begin() as connection:
         spoilt = f"UPDATE reports SET created_at = '{never}' WHERE id = '{unreadable}'"  # noqa: S608 - ours
         await connection.execute(text(spoilt))
+    async with a_worker_ahead(store) as process:
+        stand: set[tuple[AlarmKind, str]] = set()
+        while (AlarmKind.ROW_UNREADABLE, "upkeep") not in stand:
+            assert process.returncode is None
+            await asyncio.sleep(0.1)
+            async with database.connect() as connection:
+                stand = {(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)}
+    assert (AlarmKind.REPORT_ALTERED, unreadable) in stand
+    assert [tomb.id for tomb in await _tombs(database)] == [over]
+
+
+@contextlib.asynccontextmanager
+async def a_worker_ahead(store: StoreSettings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker whose clock is a year and a month ahead; it ends well when it is told to."""
     process = await asyncio.create_subprocess_exec(
         shim(store.state_dir.parent / "ahead", days=400),
         "worker",
@@ -77,18 +78,13 @@ async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, da
     )
     try:
         async with asyncio.timeout(START_SECONDS):
-            stand: set[tuple[AlarmKind, str]] = set()
-            while (AlarmKind.ROW_UNREADABLE, "upkeep") not in stand:
-                assert process.returncode is None
-                await asyncio.sleep(0.1)
-                async with database.connect() as connection:
-                    stand = {(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)}
-        assert (AlarmKind.REPORT_ALTERED, unreadable) in stand
-        assert [tomb.id for tomb in await _tombs(database)] == [over]
+            yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(START_SECONDS):
-            assert await process.wait() == 0
+            code = await process.wait()
+    assert code == 0
 
 
 async def _tombs(database: Database) -> tuple[removal.Tombstone, ...]:
