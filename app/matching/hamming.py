@@ -2,10 +2,11 @@
 
 Multi-index hashing (Norouzi, Punjani, Fleet, 'Fast exact search in Hamming space with multi-index hashing',
 2014). The bits of each row, shuffled once by a fixed permutation so that bits that go together spread out,
-are cut into bands. Each band has a directory from its value to the rows that hold it. If a row is within T
-bits of a query, then for any radii r with sum(r + 1) >= T + 1 it is within r of the query in at least one
-band, so looking up all band values that near finds it, and the true distance is then counted. Bits of a query
-that are in doubt do not count: of a band that has some, every value of them is looked up.
+are cut into bands (``_permutation`` tells how: the forms of a picture look up the same lines). Each band has a
+directory from its value to the rows that hold it. If a row is within T bits of a query, then for any radii r
+with sum(r + 1) >= T + 1 it is within r of the query in at least one band, so looking up all band values that
+near finds it, and the true distance is then counted. Bits of a query that are in doubt do not count: of a band
+that has some, every value of them is looked up.
 
 Where that would cost more than looking at every row, as in a small index or in one whose rows share a band,
 every row is looked at instead. The worst case is that of a scan.
@@ -28,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
-from math import comb
+from math import comb, isqrt
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -37,6 +38,7 @@ from numpy.typing import NDArray
 from app.errors import NotReadyError
 from app.matching.engine import ENGINE, Engine
 from app.matching.fallback import hint_bits
+from app.media import PDQ_BITS
 
 WORD_BITS: Final = 64
 
@@ -347,7 +349,19 @@ def _cost(rows: int, hint_width: int, width: int, radius: int, next_radius: int)
 
 @cache
 def _permutation(bits: int) -> NDArray[np.int64]:
-    return np.random.Generator(np.random.PCG64(_PERMUTATION_SEED)).permutation(bits)
+    """Which bit of a value stands at each place of a row.
+
+    A flip of a picture changes the sign of PDQ's coefficients in every other column or row, a negative that
+    of all. So a form of it differs from another, but for what lies about the median, by all bits or none of
+    each of four kinds: even or odd columns of even or odd rows. Where each kind has its bands, eight forms
+    look up two values of a band, not eight, and find what the others had fetched still in the cache; so do
+    the eight that are transposed.
+    """
+    shuffled = np.random.Generator(np.random.PCG64(_PERMUTATION_SEED)).permutation(bits)
+    if bits != PDQ_BITS:
+        return shuffled
+    rows, columns = np.divmod(shuffled, isqrt(PDQ_BITS))
+    return shuffled[np.argsort(rows % 2 * 2 + columns % 2, kind="stable")]
 
 
 @cache

@@ -38,7 +38,7 @@ from app.matching.index import EntryIndex, Part, count_by_bank
 from app.media import SignalType
 
 _MAGIC: Final = b"CORDONIX"
-_VERSION: Final = 6
+_VERSION: Final = 7
 _HEAD: Final = struct.Struct("<8sIIQ32s")
 _ALIGNMENT: Final = 4096
 _SLOT_BYTES: Final = 4

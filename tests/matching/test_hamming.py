@@ -332,8 +332,20 @@ def test_shuffling_bits_is_undone_and_keeps_distances(size: int) -> None:
 
 def test_the_shuffle_never_changes_since_snapshots_rely_on_it() -> None:
     assert pack(np.arange(32, dtype=np.uint8).reshape(1, 32)).tobytes().hex() == (
-        "1ae6710c80828683485c1515e2800a0042103010d064701e90a47eac00814040"
+        "1006000000045202da08761120bc25882b0143c4868b4e28760b6d68008f1c00"
     )
+
+
+def test_what_flips_and_negatives_turn_over_is_a_whole_band_or_none_of_it() -> None:
+    """So that eight forms of a picture look up two values of a band, and not eight."""
+    rows, columns = np.indices((16, 16)) % 2
+    turned_over = [
+        np.packbits(kind.astype(np.uint8)).reshape(1, 32) for kind in (rows, columns, np.ones((16, 16)))
+    ]
+    for band in bands_of(1_000_000, 4):
+        for values in turned_over:
+            bits = np.unpackbits(pack(values).view(np.uint8), bitorder="little")
+            assert len(set(bits[band.start : band.start + band.width].tolist())) == 1
 
 
 def test_the_value_of_an_entry_is_told_as_it_came(indexed: tuple[Values, HammingIndex]) -> None:
