@@ -2,11 +2,11 @@
 
 Multi-index hashing (Norouzi, Punjani, Fleet, 'Fast exact search in Hamming space with multi-index hashing',
 2014). The bits of each row, shuffled once by a fixed permutation so that bits that go together spread out,
-are cut into bands (``_permutation`` tells how: the forms of a picture look up the same lines). Each band has a
-directory from its value to the rows that hold it. If a row is within T bits of a query, then for any radii r
-with sum(r + 1) >= T + 1 it is within r of the query in at least one band, so looking up all band values that
-near finds it, and the true distance is then counted. Bits of a query that are in doubt do not count: of a band
-that has some, every value of them is looked up.
+are cut into bands (``_permutation`` tells how: the forms of a picture look up the same lines). Each band
+has a directory from its value to the rows that hold it. If a row is within T bits of a query, then for any
+radii r with sum(r + 1) >= T + 1 it is within r of the query in at least one band, so looking up all band
+values that near finds it, and the true distance is then counted. Bits of a query that are in doubt do not
+count: of a band that has some, every value of them is looked up.
 
 Where that would cost more than looking at every row, as in a small index or in one whose rows share a band,
 every row is looked at instead. The worst case is that of a scan.
