@@ -94,7 +94,7 @@ async def work(settings: Settings) -> int:
                     with _surviving(cut, "upkeep"):
                         await chore()
             with contextlib.suppress(NotReadyError):
-                await _tell_unreadable(database, cut)
+                await _tell_unreadable(database, cut | filer.passed_over)
             cut.clear()
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -131,7 +131,7 @@ def _surviving(cut: set[str], what: str) -> Iterator[None]:
 
 
 async def _tell_unreadable(database: Database, cut: set[str]) -> None:
-    """Call a person for what a row that cannot be read cut short since the last time."""
+    """Call a person for what rows that cannot be read cut short since the last time, or kept from filing."""
     async with database.begin() as connection:
         await alarms_in_store.match_to(connection, AlarmKind.ROW_UNREADABLE, cut)
 

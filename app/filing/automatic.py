@@ -23,6 +23,7 @@ from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report
 from app.store import audit, decisions, sealed
+from app.store.schema import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,10 @@ class AutomaticApproval:
         except _LeftError as left:
             self.left.add(report_id)
             log.event(logger, logging.WARNING, "left_to_a_person", report=report_id, cause=str(left))
+            return
+        except UnreadableRowError:
+            self.left.add(report_id)
+            log.event(logger, logging.WARNING, "left_to_a_person", report=report_id, cause="tampered")
             return
         except NotFoundError:
             return

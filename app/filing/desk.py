@@ -30,6 +30,7 @@ from app.store import alarms, filings
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
+from app.store.filings import UnreadableReportError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Filer:
         desk: what filing needs; None if it is off.
         alarm_after: how long after its approval an unfiled report raises an alarm.
         by_itself: what the worker approves by itself; None if nothing.
+        passed_over: ids of reports that the last whole turn could not file: a row of theirs holds what no
+            Cordon wrote.
         refused_until: by the monotonic clock; None while the authority takes reports.
     """
 
@@ -53,6 +56,7 @@ class Filer:
     desk: Desk | None
     alarm_after: timedelta
     by_itself: AutomaticApproval | None = None
+    passed_over: frozenset[str] = frozenset()
     refused_until: float | None = None
 
     async def turn(self) -> None:
@@ -85,12 +89,22 @@ class Filer:
         await desk.witness.follow(desk.database)
         if self.by_itself is not None:
             await self.by_itself.turn()
-        while (outcome := await file_next(desk)) is not None:
+        passed_over: set[str] = set()
+        while (outcome := await _file_next(desk, passed_over)) is not None:
             if outcome is Outcome.STOPPED:
                 await self._refused(desk)
                 return
             if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
                 await self._taken(desk)
+        await self._tell(frozenset(passed_over))
+
+    async def _tell(self, passed_over: frozenset[str]) -> None:
+        """Call a person for each report that was passed over; the worker ends the alarms of the others."""
+        new, self.passed_over = passed_over - self.passed_over, passed_over
+        if new:
+            async with self.database.begin() as connection:
+                for report_id in sorted(new):
+                    await alarms.raise_alarm(connection, AlarmKind.ROW_UNREADABLE, report_id)
 
     async def _may_ask(self, desk: Desk) -> bool:
         if self.refused_until is None:
@@ -112,6 +126,15 @@ class Filer:
     async def _taken(self, desk: Desk) -> None:
         async with self.database.begin() as connection:
             await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
+
+
+async def _file_next(desk: Desk, passed_over: set[str]) -> Outcome | None:
+    """File the next report that can be read; the others before it are named in ``passed_over``."""
+    while True:
+        try:
+            return await file_next(desk, but_for=passed_over)
+        except UnreadableReportError as error:
+            passed_over.add(error.report_id)
 
 
 @contextlib.asynccontextmanager

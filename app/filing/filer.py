@@ -18,7 +18,7 @@ different from any other end.
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -45,6 +45,7 @@ from app.store.database import Database
 from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.filings import Step, Transaction, Turn
 from app.store.report_states import State
+from app.store.schema import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -124,14 +125,18 @@ class _WithdrawnError(_HaltedError):
     """A custodian took the approval back: what is open at the authority is to be withdrawn there."""
 
 
-async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
+async def file_next(
+    desk: Desk, report_id: str | None = None, *, but_for: Collection[str] = ()
+) -> Outcome | None:
     """Take one turn at a report that is due; what came of it, or None if none is due.
 
     Args:
         desk: what filing needs.
         report_id: this report, and no other; None for whichever is due longest.
+        but_for: ids of reports that are passed over.
 
     Raises:
+        UnreadableReportError: the report that is due longest has a row that holds what no Cordon wrote.
         AuditBrokenError: the audit log does not follow on from what was seen of it; nothing is filed by it.
         InvalidRequestError: what was seen of it cannot be remembered.
         NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
@@ -139,10 +144,23 @@ async def file_next(desk: Desk, report_id: str | None = None) -> Outcome | None:
     await desk.witness.follow(desk.database)
     async with desk.database.begin() as connection:
         turn = await filings.claim(
-            connection, environment=desk.environment.value, now=desk.now(), report_id=report_id
+            connection,
+            environment=desk.environment.value,
+            now=desk.now(),
+            report_id=report_id,
+            but_for=but_for,
         )
     if turn is None:
         return None
+    try:
+        return await _take(desk, turn)
+    except UnreadableRowError:
+        # Somebody changed it since the turn began, which runs out by itself.
+        raise filings.UnreadableReportError(turn.report_id) from None
+
+
+async def _take(desk: Desk, turn: Turn) -> Outcome:
+    """Take a turn to its end, and log what came of it."""
     try:
         outcome = await _file(desk, turn)
     except _HaltedError as halted:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log
 from app.store import notices
+from app.store.reports import named
 from app.store.schema import alarms, reports
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class AlarmKind(StrEnum):
     """It does not stand as the audit log has it, or nothing signed proves how it ended: time does not remove
     it."""
     ROW_UNREADABLE = "row_unreadable"
-    """A row that holds what no Cordon wrote cuts the worker's turns short; the subject is ``filing`` or
-    ``upkeep``."""
+    """A row holds what no Cordon wrote: the subject is the report that cannot be filed, or what is cut short
+    each time, ``filing`` or ``upkeep``."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
     AUDIT_BROKEN = "audit_broken"
@@ -156,7 +157,7 @@ async def reports_stuck_in(
     Those parked for the cause ``but_for`` are left out.
     """
     stuck = select(reports.c.id).where(
-        reports.c.state == state, func.coalesce(reports.c.cause, "-") != but_for
+        reports.c.state == state, func.coalesce(reports.c.cause, "-") != but_for, named(connection)
     )
     if since is not None:
         stuck = stuck.where(func.coalesce(reports.c.changed_at, reports.c.created_at) < since)

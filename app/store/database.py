@@ -18,8 +18,9 @@ import sqlite3
 import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_origin
 
 import asyncpg
 from alembic import command
@@ -71,7 +72,11 @@ DATABASE_ERRORS: Final = (
     TimeoutError,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Answer = TypeVar("Answer")
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 class SchemaError(Exception):
@@ -277,6 +282,20 @@ def readable() -> Iterator[None]:
         if not _is_unreadable(error):
             raise
         raise UnreadableRowError from None
+
+
+def of_its_types(row: Row) -> Row:
+    """A frozen dataclass that was made of a row, if each field holds what it is declared to.
+
+    Raises:
+        UnreadableRowError: one does not: SQLite keeps anything in any column, and constraints can be dropped.
+    """
+    for each in fields(row):
+        # What an item of a tuple is, its reader has seen.
+        declared: Any = tuple if get_origin(each.type) is tuple else each.type
+        if not isinstance(getattr(row, each.name), declared):
+            raise UnreadableRowError
+    return row
 
 
 def _is_unreadable(error: DBAPIError) -> bool:

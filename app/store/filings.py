@@ -8,6 +8,7 @@ before. So of all the ids that a report may have been opened under, at most one 
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, reports
-from app.store.database import readable
+from app.store.database import of_its_types, readable
 from app.store.report_states import TRANSITIONS, State
+from app.store.schema import UnreadableRowError, filings
 from app.store.schema import audit as audit_log
-from app.store.schema import filings
 from app.store.schema import reports as report_table
 
 Transaction = AsyncConnection
@@ -58,6 +59,18 @@ _STEP_EVENTS: Final = (
 
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
+
+
+_MOST_ATTEMPTS: Final = 2**31 - 1
+"""What the column holds on PostgreSQL."""
+
+
+class UnreadableReportError(UnreadableRowError):
+    """A row of a report that is due holds what no Cordon wrote, so that it cannot be filed."""
+
+    def __init__(self, report_id: str) -> None:
+        super().__init__(f"Report {report_id}")
+        self.report_id = report_id
 
 
 class Step(StrEnum):
@@ -101,9 +114,14 @@ class Filing:
 
     @classmethod
     def of(cls, row: RowMapping) -> Self:
-        """A row of the table."""
-        values = {name: row[name] for name in cls.__dataclass_fields__}
-        return cls(**values | {"step": Step(row["step"])})
+        """A row of the table.
+
+        Raises:
+            UnreadableRowError: it holds what no Cordon wrote.
+        """
+        with readable():
+            values = {name: row[name] for name in cls.__dataclass_fields__}
+            return of_its_types(cls(**values | {"step": Step(row["step"])}))
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,12 @@ class Turn:
 
 
 async def claim(
-    connection: AsyncConnection, *, environment: str, now: datetime, report_id: str | None = None
+    connection: AsyncConnection,
+    *,
+    environment: str,
+    now: datetime,
+    report_id: str | None = None,
+    but_for: Collection[str] = (),
 ) -> Turn | None:
     """Take the turn at a report that is due; None if none is. Within ``Database.begin``.
 
@@ -155,43 +178,62 @@ async def claim(
         environment: which one it would be filed in.
         now: the time.
         report_id: this report, and no other; None for whichever is due longest.
+        but_for: ids of reports that are passed over.
+
+    Raises:
+        UnreadableReportError: a row of the one that is due longest holds what no Cordon wrote.
     """
     found = await connection.execute(
-        select(report_table.c.id, report_table.c.state)
+        select(report_table.c.id)
         .select_from(report_table.outerjoin(filings))
         .where(
             report_table.c.state.in_([state.value for state in TO_FILE]),
             report_table.c.bank_kind == BankKind.CSAM.value,
+            reports.named(connection),
             or_(filings.c.report_id.is_(None), _due(now)),
             report_table.c.id == report_id if report_id is not None else true(),
+            report_table.c.id.not_in(but_for),
         )
         .order_by(func.coalesce(filings.c.next_attempt_at, report_table.c.decided_at), report_table.c.id)
         .limit(1)
         .with_for_update(of=report_table, skip_locked=True)
     )
-    row = found.one_or_none()
-    if row is None:
+    due: str | None = found.scalar_one_or_none()
+    if due is None:
         return None
+    try:
+        with readable():
+            return await _take_turn(connection, due, environment, now)
+    except UnreadableRowError:
+        raise UnreadableReportError(due) from None
+
+
+async def _take_turn(
+    connection: AsyncConnection, report_id: str, environment: str, now: datetime
+) -> Turn | None:
+    """Take the turn at a report whose row is locked, if it is due still and can be read."""
+    report = await reports.get(connection, report_id)
     token = secrets.token_bytes(16)
     leased = {"lease": token, "leased_until": now + LEASE}
     # Whoever had the row's lock before may have taken the turn: what was read above is not what stands now.
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     begun = await connection.execute(
         dialect.insert(filings)
-        .values(report_id=row.id, **_beginning(environment, now), **leased)
+        .values(report_id=report_id, **_beginning(environment, now), **leased)
         .on_conflict_do_nothing(index_elements=[filings.c.report_id])
     )
-    if not begun.rowcount:
+    filing = await get(connection, report_id)
+    if filing is not None and not begun.rowcount:
         taken = await connection.execute(
             update(filings)
-            .where(filings.c.report_id == row.id, _due(now))
-            .values(attempts=filings.c.attempts + 1, **leased)
+            .where(filings.c.report_id == report_id, _due(now))
+            .values(attempts=min(filing.attempts, _MOST_ATTEMPTS - 1) + 1, **leased)
         )
         if not taken.rowcount:
             return None
-    filing = await get(connection, row.id)
+        filing = await get(connection, report_id)
     assert filing is not None  # noqa: S101 - written above, in this transaction
-    return Turn(token, State(row.state), filing)
+    return Turn(token, report.state, filing)
 
 
 async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
@@ -559,6 +601,8 @@ async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> by
     receipt = await reports.receipt(connection, report_id)
     if receipt is None:
         return None
+    if not isinstance(receipt, bytes):
+        raise UnreadableRowError
     entries = await connection.execute(
         select(audit_log.c.details)
         .where(
@@ -591,6 +635,7 @@ async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str
     rows = await connection.execute(
         select(report_table.c.id).where(
             report_table.c.state.in_([state.value for state in TO_FILE]),
+            reports.named(connection),
             func.coalesce(report_table.c.decided_at, report_table.c.changed_at) < since,
         )
     )
@@ -598,12 +643,14 @@ async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str
 
 
 def _due(now: datetime) -> ColumnElement[bool]:
-    """Filings whose time has come and whose turn nobody has, by this clock."""
+    """Filings whose time has come and whose turn nobody has, by this clock.
+
+    So are those that say nothing of it, which no Cordon wrote: whoever takes one up says that.
+    """
+    at, until = filings.c.next_attempt_at, filings.c.leased_until
     return and_(
-        # What no Cordon wrote is left to the alarm of what is overdue.
-        filings.c.step.in_([step.value for step in Step]),
-        or_(filings.c.next_attempt_at <= now, filings.c.next_attempt_at > now + LONGEST_PAUSE),
-        or_(filings.c.lease.is_(None), filings.c.leased_until <= now, filings.c.leased_until > now + LEASE),
+        or_(at.is_(None), at <= now, at > now + LONGEST_PAUSE),
+        or_(filings.c.lease.is_(None), until.is_(None), until <= now, until > now + LEASE),
     )
 
 

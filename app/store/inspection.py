@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, cast, exists, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, cast, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
@@ -15,12 +15,14 @@ from app.store import decisions, endings, filings, reports, sealed
 from app.store.database import readable
 from app.store.recorded import recorded
 from app.store.report_states import ENDED
+from app.store.schema import UnreadableRowError
 from app.store.schema import audit as log
+from app.store.schema import filings as filing_table
 from app.store.schema import reports as table
 
 _EARLIER: Final = log.alias("earlier")
 _IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
-_ID_LENGTH: Final = 26
+_ID_LENGTH: Final = reports.ULID_LENGTH
 _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 _COMPARED_EVENTS: Final = (*sealed.RECORDING_EVENTS, *decisions.DECISION_EVENTS, *decisions.REMOVED_EVENTS)
 
@@ -90,6 +92,7 @@ async def at_large(connection: AsyncConnection, found: Stored) -> tuple[Discrepa
         *(Discrepancy(each, None, "this is no id that a Cordon gave to a report") for each in found.nameless),
         *await missing(connection),
         *await put_back(connection),
+        *await of_no_report(connection),
     )
 
 
@@ -106,6 +109,17 @@ async def put_back(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     """Reports that the log says were removed, and that are there."""
     wanted = log.c.event.in_(decisions.REMOVED_EVENTS), log.c.subject.in_(_IDS)
     return await _told_by(connection, wanted, "it was removed, and is there")
+
+
+async def of_no_report(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
+    """Rows of filings that are of no report: what one knew of its way to the authority may be missing."""
+    alone = select(filing_table.c.report_id).where(
+        or_(filing_table.c.report_id.is_(None), filing_table.c.report_id.not_in(_IDS))
+    )
+    return tuple(
+        Discrepancy(each, None, "a row of the table filings is of it, and there is no such report")
+        for each in await _ids(connection, alone)
+    )
 
 
 async def _told_by(
@@ -125,7 +139,7 @@ async def of_report(connection: AsyncConnection, report_id: str, roster: Roster)
     """What is wrong with a report: its sealed files, the decisions, its row; nothing of one that is gone."""
     found: list[Discrepancy] = []
     try:
-        for look in (_of_files, _of_decisions, _of_rows):
+        for look in (_of_files, _of_decisions, _of_filing, _of_rows):
             found += await _told(look, connection, report_id, roster)
         # Where these are not as recorded, nothing proves how it ended either: that says it once.
         found += await _told(partial(_standing, proves=not found), connection, report_id, roster)
@@ -154,10 +168,18 @@ async def _of_decisions(connection: AsyncConnection, report_id: str, roster: Ros
     return ()
 
 
+async def _of_filing(connection: AsyncConnection, report_id: str, _roster: Roster) -> _Found:
+    try:
+        with readable():
+            await filings.get(connection, report_id)
+    except UnreadableRowError:
+        return (Discrepancy(report_id, None, "its row of the table filings holds what no Cordon wrote"),)
+    return ()
+
+
 async def _of_rows(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
     """Whether its rows can be read, and tell the digests of the very files that were recorded."""
     report = await reports.get(connection, report_id)
-    await filings.get(connection, report_id)
     told = {report_id: report.sealed_sha256} | {
         each.id: each.sealed_sha256 for each in await reports.list_sightings(connection, report_id)
     }
@@ -187,9 +209,10 @@ async def _standing(connection: AsyncConnection, report_id: str, roster: Roster,
 
 async def _ids(connection: AsyncConnection, wanted: Select[Any]) -> tuple[str, ...]:
     """Ids in order, also such as are no text."""
+    (column,) = wanted.selected_columns
     if connection.dialect.name == "sqlite":
-        wanted = wanted.with_only_columns(cast(table.c.id, LargeBinary))
-    rows = await connection.execute(wanted.order_by(table.c.id))
+        wanted = wanted.with_only_columns(cast(column, LargeBinary))
+    rows = await connection.execute(wanted.order_by(column))
     return tuple(_text(each) for each in rows.scalars())
 
 

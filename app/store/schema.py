@@ -39,9 +39,11 @@ _Processor = Callable[[Any], datetime | None]
 class UnreadableRowError(ConflictError):
     """A row holds what no Cordon wrote there, and what its column cannot hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str | None = None) -> None:
+        """Say where, if that is known: in which report's rows; never what stands there."""
+        what = f"{where}: the database" if where is not None else "The database"
         super().__init__(
-            "The database holds what no Cordon wrote: somebody changed it. 'cordon audit verify' says where, "
+            f"{what} holds what no Cordon wrote: somebody changed it. 'cordon audit verify' says where, "
             "as far as the audit log tells."
         )
 

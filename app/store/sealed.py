@@ -15,6 +15,7 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankKind
 from app.store.audit import said
 from app.store.report_states import State
+from app.store.reports import named
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, reports, sightings
 
@@ -180,6 +181,7 @@ async def waiting_for_worker(connection: AsyncConnection, worker: str) -> tuple[
             reports.c.state == State.QUEUED.value,
             reports.c.bank_kind == BankKind.CSAM.value,
             reports.c.on_hold.is_(False),
+            named(connection),
             audit_log.c.event == SEALED_EVENT,
             audit_log.c.details.contains(f'"{WORKER}":"{worker}"', autoescape=True),
         )

@@ -22,7 +22,7 @@ from app.settings import StoreSettings
 from app.store import alarms, audit, decisions, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.filings import LEASE, Step
+from app.store.filings import LEASE, Step, UnreadableReportError
 from app.store.report_states import State
 from app.store.schema import decisions as decision_table
 from app.store.schema import filings as table
@@ -519,23 +519,49 @@ WIPED: dict[str, Any] = {
 
 
 async def test_a_row_that_no_cordon_wrote_keeps_no_other_report_from_being_filed(office: Office) -> None:
-    """Nor the worker from working: that report waits for the alarm of what is overdue."""
+    """Nor the worker from working: that report is named, and passed over until the row is mended or gone."""
     spoiled = await office.approved("a")
     office.double.plan.append(Planned("submit", Fault.HTML_502))
     assert await file_next(office.desk) is Outcome.POSTPONED
     async with office.database.begin() as connection:
-        await connection.execute(update(table).values(step="a thief's"))
+        await connection.execute(
+            update(table).values(step="a thief's", next_attempt_at=table.c.first_attempt_at)
+        )
     good, elsewhere = await office.approved("b"), await office.approved("c")
-    assert await soon(office) is Outcome.DRY_RUN
+    office.clock.ahead += LONGEST_PAUSE * 2
+    with pytest.raises(UnreadableReportError, match=spoiled):
+        await file_next(office.desk)
+    assert await file_next(office.desk, but_for=[spoiled]) is Outcome.DRY_RUN
     office.double.plan.append(Planned("finish", Fault.UNANSWERED))
-    assert await file_next(office.desk) is Outcome.POSTPONED
+    assert await file_next(office.desk, but_for=[spoiled]) is Outcome.POSTPONED
     async with office.database.begin() as connection:
-        await connection.execute(update(table).values(environment="a thief's"))
-    assert await soon(office) is Outcome.PARKED
-    assert await file_next(office.desk) is None
+        await connection.execute(
+            update(table).where(table.c.report_id == elsewhere).values(environment="a thief's")
+        )
+    office.clock.ahead += LONGEST_PAUSE * 2
+    assert await file_next(office.desk, but_for=[spoiled]) is Outcome.PARKED
     states = [(await office.report(each)).state for each in (spoiled, good, elsewhere)]
     assert states == [State.APPROVED, State.DRY_RUN, State.PARKED]
     assert (await office.report(elsewhere)).cause == "finish_unknown"
+    async with office.database.begin() as connection:
+        await connection.execute(delete(table).where(table.c.report_id == spoiled))
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert await file_next(office.desk) is None
+
+
+async def test_a_filing_that_is_gone_after_finish_was_called_is_left_to_a_person(
+    database: Database, store: StoreSettings
+) -> None:
+    """The log tells of that call, so that deleting a row that cannot be read files nothing twice."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        office.double.plan.append(Planned("finish", Fault.UNHEARD))
+        assert await file_next(office.desk) is Outcome.POSTPONED
+        async with database.begin() as connection:
+            await connection.execute(delete(table))
+        assert await soon(office) is Outcome.PARKED
+        assert (await office.report(report_id)).cause == "finish_unknown"
+        assert office.double.calls["submit"] == 1
 
 
 async def test_only_what_was_tried_before_can_be_tried_again(office: Office) -> None:

@@ -17,6 +17,8 @@ from PIL import ImageOps
 from app.custody.decision import Action
 from app.custody.identity import generate, write_identity
 from app.custody.roster import Pinned, Roster, WorkerKeys
+from app.filing.cybertip_double.application import Fault, Planned
+from app.filing.filer import Outcome, file_next
 from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
@@ -89,6 +91,45 @@ async def test_a_worker_that_is_killed_and_started_again_files_each_report_once(
         log = (store.state_dir / "worker.log").read_text()
         assert "canary" not in log
         assert "filing_on" in log
+
+
+async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_filed(
+    database: Database, store: StoreSettings, double: Double
+) -> None:
+    """The alarm and an auditor name the report, and nobody repeats what stands there; mended, it is filed."""
+    never = "294276-01-01" if database.file is None else "never"
+    async with open_office(database, store) as office:
+        write_identity(office.worker, store.state_dir / "worker.key")
+        spoiled = await office.approved("a")
+        office.double.plan.append(Planned("submit", Fault.HTML_502))
+        assert await file_next(office.desk) is Outcome.POSTPONED
+        async with database.begin() as connection:
+            await connection.exec_driver_sql("UPDATE filings SET next_attempt_at = first_attempt_at")
+            await connection.exec_driver_sql(f"UPDATE filings SET opened_at = '{never}'")  # noqa: S608 - ours
+        good = await office.approved("b")
+        with running_worker(store, cybertip="double", cybertip_double_url=double.url) as worker:
+            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [good], 60)
+            deadline = time.monotonic() + 20
+            while (AlarmKind.ROW_UNREADABLE, spoiled) not in await standing(database):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            verified = await asyncio.to_thread(_verify, store)
+            assert verified.returncode == 1
+            assert f"report {spoiled}: its row of the table filings holds what no" in verified.stderr
+            assert (await office.report(spoiled)).state is State.APPROVED
+            async with database.begin() as connection:
+                await connection.exec_driver_sql("UPDATE filings SET opened_at = NULL")
+            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [spoiled], 60)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(30) == 0
+        assert double.tell(spoiled)["filed_exactly_once"]
+        log = (store.state_dir / "worker.log").read_text()
+        assert not [secret for secret in ("never", "294276", "canary") if secret in log + verified.stderr]
+
+
+def _verify(store: StoreSettings) -> subprocess.CompletedProcess[str]:
+    command = [str(CORDON), "audit", "verify"]
+    return subprocess.run(command, env=environment(store), capture_output=True, text=True, check=False)
 
 
 async def wait_until_one_is_done(office: Office, report_ids: list[str]) -> None:

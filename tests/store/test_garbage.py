@@ -8,30 +8,38 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action
 from app.custody.identity import Identity
 from app.custody.roster import Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
+from app.filing.cybertip.environment import Environment
+from app.filing.cybertip_double.application import Fault, Planned
+from app.filing.desk import Filer
+from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import audit, bank_history, checkpoints, decisions, filings, inspection, reports
+from app.store import alarms, audit, bank_history, checkpoints, decisions, filings, inspection, reports
+from app.store.alarms import AlarmKind
 from app.store.audit import Head
 from app.store.database import Database, readable
+from app.store.report_states import State
 from app.store.schema import metadata
 from app.store.shelf import ReportShelf
 from tests.deciding import deciding, seen
+from tests.filing.office import open_office
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
-TABLES: Final = ("audit", "reports", "sightings", "decisions", "audit_checkpoints")
+TABLES: Final = ("audit", "reports", "sightings", "decisions", "audit_checkpoints", "filings")
 
 DEEP: Final = "'" + "[" * 20_000 + "'"
 NUMERAL: Final = '\'{"sealed_sha256": ' + "9" * 6000 + "}'"
@@ -61,8 +69,15 @@ OF_TYPE: Final = {
     ),
     "json": ("NULL", "'5'", "'null'", "'{\"a\": 1}'", "'[[], 1]'"),
     "bigint": ("NULL", *NUMBERS),
+    "integer": ("NULL", "-1", "2147483647"),
     "boolean": ("NULL",),
 }
+
+UNIQUE: Final = (
+    "CREATE UNIQUE INDEX free_report ON reports (id)",
+    "CREATE UNIQUE INDEX free_filing ON filings (report_id)",
+)
+"""What points to the one, and what is written to the other, wants that."""
 
 NAMED: Final = {
     "audit": ("seq", "at", "event", "subject", "details", "previous", "digest"),
@@ -70,13 +85,36 @@ NAMED: Final = {
     "sightings": ("id", "report_id", "sealed", "sealed_sha256"),
     "decisions": ("id", "report_id", "document"),
     "audit_checkpoints": ("document",),
+    "filings": ("report_id", "step"),
 }
 """Where no garbage at all goes without a word. Elsewhere that is so of what cannot be read."""
 
 
+_NOW: Final = datetime.now(UTC)
+BEGUN: Final = {
+    "environment": "test",
+    "step": "finishing",
+    "authority_report_id": "4711",
+    "request_id": "a-request",
+    "opened_at": _NOW,
+    "finish_attempted_at": _NOW,
+    "last_code": 0,
+    "attempts": 1,
+    "first_attempt_at": _NOW,
+    "next_attempt_at": _NOW,
+    "lease": b"a token",
+    "leased_until": _NOW,
+    "receipt": b"a receipt",
+}
+"""A filing that holds something in each column."""
+
+
+UNREADABLE: Final = AlarmKind.ROW_UNREADABLE
+
+
 @dataclass(frozen=True)
 class Archive:
-    """Reports that were seen twice, sealed anew and decided on, and a checkpoint."""
+    """Reports that were seen twice, sealed anew, decided on and begun to be filed, and a checkpoint."""
 
     database: Database
     pins: RosterFile
@@ -104,6 +142,8 @@ async def archive(database: Database, store: StoreSettings) -> Archive:
         await decisions.take(
             connection, signed, pins.read(), report_id=report_id, actions=(Action.ANNOTATE,), by="cli"
         )
+    async with database.begin() as connection:
+        await connection.execute(insert(metadata.tables["filings"]).values(**BEGUN, report_id=report_id))
     await checkpoints.take(database, ada, pins.read())
     await free_of_constraints(database)
     return Archive(database, pins, ada, report_id)
@@ -118,14 +158,16 @@ async def free_of_constraints(database: Database) -> None:
                 connection.execute(f"CREATE TABLE free AS SELECT * FROM {name}")  # noqa: S608 - one of those above
                 connection.execute(f"DROP TABLE {name}")
                 connection.execute(f"ALTER TABLE free RENAME TO {name}")
-            # What points to it wants that.
-            connection.execute("CREATE UNIQUE INDEX free_id ON reports (id)")
+            for index in UNIQUE:
+                connection.execute(index)
         return
     async with database.begin() as connection:
         for name in TABLES:
             await connection.execute(text(f"CREATE TABLE free AS SELECT * FROM {name}"))  # noqa: S608
             await connection.execute(text(f"DROP TABLE {name} CASCADE"))
             await connection.execute(text(f"ALTER TABLE free RENAME TO {name}"))
+        for index in UNIQUE:
+            await connection.execute(text(index))
 
 
 async def kinds(connection: AsyncConnection, table: str) -> dict[str, tuple[str, ...]]:
@@ -164,6 +206,8 @@ async def use(connection: AsyncConnection, archive: Archive) -> None:
         partial(decisions.approval, report_id=report_id, roster=roster, dual_control=False),
         partial(filings.steps, report_id=report_id),
         partial(filings.attempted, report_id=report_id),
+        partial(filings.get, report_id=report_id),
+        partial(filings.receipt_as_recorded, report_id=report_id),
         partial(bank_history.history, name=report_id),
         partial(audit.digests_of, subject=report_id),
     ):
@@ -210,3 +254,56 @@ async def test_garbage_in_any_column_is_named_and_fells_nobody(archive: Archive,
                 assert found or column not in NAMED[table], what
                 assert all(len(each) < 1000 for each in found), what
                 await use(connection, archive)
+
+
+class Undone(Database):
+    """A database whose transactions are parts of one that is rolled back."""
+
+    def __init__(self, database: Database, connection: AsyncConnection) -> None:
+        super().__init__(database.engine, database.file)
+        self._connection = connection
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        async with self.begin() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._connection.begin_nested():
+            yield self._connection
+
+
+@pytest.mark.parametrize("table", ["filings", "reports", "sightings", "decisions"])
+async def test_garbage_in_a_row_of_one_report_keeps_no_other_from_being_filed(
+    database: Database, store: StoreSettings, table: str
+) -> None:
+    """What cannot be filed for it is passed over, under an alarm that names it, and named by an auditor."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        spoiled, good = await office.approved("a"), await office.queued("b")
+        office.double.plan.append(Planned("finish", Fault.UNANSWERED))
+        assert await file_next(office.desk) is Outcome.POSTPONED
+        await office.approve(good)
+        await free_of_constraints(database)
+        office.clock.ahead += LONGEST_PAUSE
+        async with database.connect() as connection:
+            columns = await kinds(connection, table)
+        where = f"WHERE {'id' if table == 'reports' else 'report_id'} = '{spoiled}'"
+        for number, (column, every) in enumerate(columns.items()):
+            step = 2 if table == "filings" else 4
+            for value in every[number % step :: step]:
+                async with garbage(database, table, column, value, where) as connection:
+                    what = f"{table}.{column} = {value[:60]}"
+                    undone = Undone(database, connection)
+                    filer = Filer(undone, replace(office.desk, database=undone), timedelta(hours=72))
+                    await filer.turn()
+                    assert (await reports.get(connection, good)).state is State.FILED, what
+                    raised = [each for each in await alarms.standing(connection) if each.kind is UNREADABLE]
+                    assert [each.subject for each in raised] == sorted(filer.passed_over), what
+                    found = await look(connection, office.pins.read())
+                    if filer.passed_over:
+                        assert filer.passed_over == {spoiled}, what
+                        assert any(each.startswith(f"report {spoiled}") for each in found), what
+                    elif table == "filings":
+                        state = (await reports.get(connection, spoiled)).state
+                        assert state in {State.FILED, State.PARKED}, what
