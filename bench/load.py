@@ -7,10 +7,11 @@ with the same pictures in the same run, in turns, and prints the ratios of each 
 """
 
 import argparse
-import http.client
 import io
 import itertools
 import json
+import socket
+import ssl
 import statistics
 import sys
 import threading
@@ -18,10 +19,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import httptools
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -43,12 +46,51 @@ class Service:
     Attributes:
         name: as it stands in the table.
         url: scheme, host and port.
-        send: puts one picture on a connection and says what came of it: a verdict, or ``error ...``.
+        ask: the path, the headers and the body that hand one picture in.
+        outcome: what an answer says of it: a verdict, or ``error ...``.
     """
 
     name: str
     url: str
-    send: Callable[[http.client.HTTPConnection, bytes], str] = field(repr=False)
+    ask: Callable[[bytes], "Request"] = field(repr=False)
+    outcome: Callable[["Answer"], str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture, as it is handed in."""
+
+    path: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def to_bytes(self, host: str) -> bytes:
+        """All of it, as it goes over the connection."""
+        headers = {"Host": host, **self.headers, "Content-Length": str(len(self.body))}
+        lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+@dataclass
+class Answer:
+    """What came back, as it comes: ``httptools`` calls the methods."""
+
+    status: int = 0
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    is_whole: bool = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self.headers[name.lower()] = value
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of the body."""
+        self.body += piece
+
+    def on_message_complete(self) -> None:
+        """The end."""
+        self.is_whole = True
 
 
 @dataclass(frozen=True)
@@ -85,9 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     key = given.key or given.key_file.read_text().strip()
     pictures = from_folder(given.folder) if given.folder else drawn(given.megapixels)
-    services = [Service("cordon", given.url, lambda line, jpeg: ask_cordon(line, jpeg, key, given.answer))]
+    services = [cordon(given.url, key, given.answer)]
     if given.peer:
-        services.append(Service(given.peer, given.peer_url, ask_hma))
+        services.append(Service(given.peer, given.peer_url, ask_hma, outcome_of_hma))
     console = Console(stderr=True)
     turns: dict[str, list[Turn]] = {service.name: [] for service in services}
     before = ticks()
@@ -153,32 +195,35 @@ def from_folder(folder: Path) -> list[bytes]:
     return found
 
 
-def ask_cordon(line: http.client.HTTPConnection, picture: bytes, key: str, answer: str) -> str:
-    """Hand a picture in as raw bytes."""
+def cordon(url: str, key: str, answer: str) -> Service:
+    """A gate, to which pictures go as raw bytes."""
     path = "/v1/ingest?answer=status" if answer == "status" else "/v1/ingest"
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/octet-stream"}
-    line.request("POST", path, picture, headers)
-    response = line.getresponse()
-    response.read()
-    verdict = response.headers.get("Cordon-Verdict")
-    if verdict is None or (answer == "status" and VERDICTS.get(response.status) != verdict):
-        return f"error {response.status}"
-    return verdict
+
+    def outcome(told: Answer) -> str:
+        verdict = told.headers.get(b"cordon-verdict", b"").decode()
+        if not verdict or (answer == "status" and VERDICTS.get(told.status) != verdict):
+            return f"error {told.status}"
+        return verdict
+
+    return Service("cordon", url, lambda picture: Request(path, headers, picture), outcome)
 
 
-def ask_hma(line: http.client.HTTPConnection, picture: bytes) -> str:
+def ask_hma(picture: bytes) -> Request:
     """Look a picture up in HMA: hashed there, and searched in every bank."""
     before = (
         b'--picture\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n'
         b"Content-Type: image/jpeg\r\n\r\n"
     )
-    body = before + picture + b"\r\n--picture--\r\n"
-    line.request("POST", "/m/lookup", body, {"Content-Type": "multipart/form-data; boundary=picture"})
-    response = line.getresponse()
-    content = response.read()
-    if response.status != http.client.OK:
-        return f"error {response.status}"
-    return "match" if any(json.loads(content).values()) else "clear"
+    headers = {"Content-Type": "multipart/form-data; boundary=picture"}
+    return Request("/m/lookup", headers, before + picture + b"\r\n--picture--\r\n")
+
+
+def outcome_of_hma(told: Answer) -> str:
+    """Whether any bank has something near."""
+    if told.status != HTTPStatus.OK:
+        return f"error {told.status}"
+    return "match" if any(json.loads(told.body).values()) else "clear"
 
 
 def load(service: Service, pictures: Sequence[bytes], concurrency: int, seconds: float) -> Turn:
@@ -186,18 +231,20 @@ def load(service: Service, pictures: Sequence[bytes], concurrency: int, seconds:
     milliseconds: list[float] = []
     outcomes: Counter[str] = Counter()
     lock = threading.Lock()
-    next_picture = itertools.cycle(pictures)
+    # Made beforehand, since what the tool takes of the processors is not the service's.
+    host = urlsplit(service.url).netloc
+    next_request = itertools.cycle([service.ask(picture).to_bytes(host) for picture in pictures])
     began = time.perf_counter()
 
     def keep_asking() -> None:
-        line = connection(service.url)
+        line = Line(service.url)
         while time.perf_counter() - began < seconds:
             with lock:
-                picture = next(next_picture)
+                request = next(next_request)
             asked = time.perf_counter()
             try:
-                outcome = service.send(line, picture)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+                outcome = service.outcome(line.exchange(request))
+            except (OSError, httptools.HttpParserError, ValueError) as error:
                 outcome = f"error {type(error).__name__}"
                 line.close()
             took = (time.perf_counter() - asked) * 1000
@@ -215,13 +262,49 @@ def load(service: Service, pictures: Sequence[bytes], concurrency: int, seconds:
     return Turn(sorted(milliseconds), outcomes, time.perf_counter() - began)
 
 
-def connection(url: str) -> http.client.HTTPConnection:
-    """A connection that is kept from one request to the next."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SystemExit(f"{url!r} is no http or https URL")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+class Line:
+    """A connection that is kept from one request to the next, as long as the service keeps it."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
+            raise SystemExit(f"{url!r} is no http or https URL")
+        self._socket: socket.socket | None = None
+
+    def exchange(self, request: bytes) -> Answer:
+        """Send a request and wait for its answer.
+
+        Raises:
+            OSError: the connection failed, or ended before the answer did.
+            httptools.HttpParserError: what came is no answer.
+        """
+        if self._socket is None:
+            self._socket = self._connect()
+        self._socket.sendall(request)
+        answer = Answer()
+        parser = httptools.HttpResponseParser(answer)
+        while not answer.is_whole:
+            received = self._socket.recv(64 * 1024)
+            if not received:
+                raise ConnectionError("the connection ended before the answer did")
+            parser.feed_data(received)
+        answer.status = parser.get_status_code()
+        if not parser.should_keep_alive():
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """End the connection; the next request makes another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self) -> socket.socket:
+        host = self._parts.hostname or ""
+        secure = self._parts.scheme == "https"
+        line = socket.create_connection((host, self._parts.port or (443 if secure else 80)), ANSWER_SECONDS)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return ssl.create_default_context().wrap_socket(line, server_hostname=host) if secure else line
 
 
 def ratios(turns: dict[str, list[Turn]]) -> dict[str, list[float]]:
