@@ -11,12 +11,14 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from app import kernel, log
 from app.banks.current import CurrentBanks
+from app.custody.identity import Identity, read_identity
 from app.custody.roster import RosterFile
-from app.errors import InvalidRequestError, NotReadyError
+from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.filing import alarms, checkpoints, notify
 from app.filing.desk import Filer, open_filer
 from app.main import INTERRUPTED, announced, open_banks, repeating
@@ -82,7 +84,7 @@ async def work(settings: Settings) -> int:
             (1, partial(entry_marks.release_reports, database)),
             (1, partial(kept_values.forget, database, kept_values.MOST_DAYS)),
             (1, partial(_watch, database)),
-            (PURGE_EVERY, partial(_purge, database, settings.retention, pins, witness)),
+            (PURGE_EVERY, partial(_purge, database, settings, pins, witness)),
             (1, partial(_keep, database, settings.retention)),
             (1, filer.seal_receipts),
             (SWEEP_EVERY, partial(_sweep, database, banks)),
@@ -152,13 +154,28 @@ async def _watch(database: Database) -> None:
     await alarms.watch(database, datetime.now(UTC))
 
 
-async def _purge(database: Database, settings: RetentionSettings, pins: RosterFile, witness: Witness) -> None:
-    """Remove reports whose time is over, as far as the audit log can be believed."""
-    now = datetime.now(UTC)
+async def _purge(database: Database, settings: Settings, pins: RosterFile, witness: Witness) -> None:
+    """Remove reports whose time is over, as far as the audit log can be believed, and with a signature."""
     try:
-        await purge.purge(database, settings, pins.read_if_there(), now, by=BY, witness=witness)
+        await purge.purge(
+            database,
+            settings.retention,
+            pins.read_if_there(),
+            datetime.now(UTC),
+            by=BY,
+            identity=_own_key(settings.worker_key_path),
+            witness=witness,
+        )
     except (AuditBrokenError, InvalidRequestError) as error:
         log.failure(logger, "nothing_is_removed", error, code=error.code)
+
+
+def _own_key(path: Path) -> Identity | None:
+    """The worker's identity; None if it has none."""
+    try:
+        return read_identity(path)
+    except NotFoundError:
+        return None
 
 
 async def _sweep(database: Database, banks: CurrentBanks) -> None:

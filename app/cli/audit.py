@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.store.audit import Examined
     from app.store.inspection import Discrepancy, Stored
+    from app.store.removals import Examined as Removals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,7 +52,9 @@ def verify(
     the log can take out with it. What came after the last checkpoint can be written anew unseen. The sealed
     files and decisions that stand in the database are held against the log too, and so are state, hold and
     times of each report: what is not as it was recorded is named with the entry that tells of it, and so is a
-    report that is gone without an entry of its removal, or that nobody signed as ended.
+    report that is gone without an entry of its removal, or without a signature under that, or that nobody
+    signed as ended. Reports that were removed before Cordon signed removals are counted, and no more is known
+    of them than the log says.
     Where the log was changed they are held against what remains of it: what was taken out may explain one
     that differs then, and how many agree with entries that cannot be believed any more is said. A row of
     something that no Cordon writes is named too, and the rest is read on.
@@ -79,12 +82,20 @@ def verify(
                 ],
                 "compared_reports": len(stored.ids),
                 "reports_not_vouched": list(stored.beyond),
+                "removed_before_signing": looked.removed.before,
             }
         )
     if looked.bad:
         say(f"warning: {looked.bad} checkpoints of the database are signed by nobody who is or was pinned")
     for each in differ:
         say(printable(each.told()))
+    if looked.removed.before:
+        before = looked.removed.signed_from or 0
+        vouched = "a checkpoint vouches" if examined.vouched >= before else "no checkpoint vouches"
+        say(
+            f"removed before Cordon signed removals (entry {before}): {looked.removed.before} reports, of "
+            f"which the log alone tells; {vouched} for that entry"
+        )
     if finding is not None:
         say(
             f"reports compared with what remains of the log: {len(stored.ids)}, of which entries from "
@@ -151,12 +162,13 @@ class _Looked:
     bad: int
     differ: "tuple[Discrepancy, ...]"
     stored: "Stored"
+    removed: "Removals"
 
 
 async def _verify(kept: list[bytes]) -> _Looked:
     from app.cli.state import open_custody
     from app.custody.checkpoint import verify as verified
-    from app.store import audit, checkpoints, inspection
+    from app.store import audit, checkpoints, inspection, removals
     from app.store.audit import Head
 
     async with open_custody() as (database, pins), database.connect() as connection:
@@ -167,11 +179,12 @@ async def _verify(kept: list[bytes]) -> _Looked:
         examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
         broken_at = examined.finding.first if examined.finding is not None else None
         there = await inspection.stored(connection, broken_at)
-        found = list(await inspection.at_large(connection, there))
+        removed = await removals.examine(connection, roster)
+        found = list(await inspection.at_large(connection, there, removed))
         for report_id in counted(there.ids, "comparing reports"):
             found += await inspection.of_report(connection, report_id, roster)
     newest = max(known, key=lambda each: each.seq, default=None)
-    return _Looked(examined, newest, bad, tuple(found), there)
+    return _Looked(examined, newest, bad, tuple(found), there, removed)
 
 
 async def _checkpoint(identity: "Identity") -> "Checkpoint":

@@ -4,7 +4,8 @@ Removing is a transaction a report, with its audit entry and a tombstone; erasin
 again until it succeeds. A report is looked at anew when its row is locked: a hold that came first stands.
 
 What a row says is believed only as far as the audit log says it too, and how a report ended only as far as
-somebody signed it: whoever can write to the database has nothing removed by it.
+somebody signed it: whoever can write to the database has nothing removed by it. Nor does anything go without
+a signature under its removal, so that a report that somebody else deleted is told from one that was removed.
 """
 
 import logging
@@ -14,11 +15,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app import log
+from app.custody import removal as signed_removal
+from app.custody.identity import Identity, fingerprint
+from app.custody.removal import Removal
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.retention.schedule import Due, due, is_near
 from app.settings import RetentionSettings
-from app.store import alarms, endings, erasure, removal, reports
+from app.store import alarms, endings, erasure, inspection, removal, removals, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import PURGED_EVENT
@@ -29,6 +33,9 @@ from app.store.schema import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+SUBJECT: Final = "worker"
+"""Of the alarm that nobody can sign."""
 
 _UNREADABLE: Final = "its row holds what no Cordon wrote"
 
@@ -68,12 +75,14 @@ async def purge(
     now: datetime,
     *,
     by: str,
+    identity: Identity | None,
     witness: Witness | None = None,
 ) -> tuple[str, ...]:
     """Remove the reports whose time is over; their ids. ``erase`` is what must follow.
 
     A report that stands otherwise than the audit log has it stays, and so does one whose end nobody signed;
-    an alarm is raised of each.
+    an alarm is raised of each, and of each that is gone without a signature. Where none can be given here,
+    all stay, with an alarm of that.
 
     Args:
         database: where they are.
@@ -81,6 +90,7 @@ async def purge(
         roster: the pinned, whose signatures count.
         now: the time.
         by: who removes them, for the audit log.
+        identity: of the worker, or of a custodian, who signs; None if there is none.
         witness: what was seen of the audit log; None takes it as it is now.
 
     Raises:
@@ -90,20 +100,28 @@ async def purge(
     """
     if witness is not None:
         await witness.follow(database)
-    kept = {report_id: why async for report_id, why in _altered(database)}
-    removed = []
-    for each in await plan(database, settings):
-        if not each.is_over(now) or each.report.id in kept:
+    kept = {report_id: why async for report_id, why in _altered(database, roster)}
+    over = [each.report.id for each in await plan(database, settings) if each.is_over(now)]
+    removed, unsigned = [], []
+    for report_id in over:
+        if report_id in kept:
             continue
+        if identity is None or not signed_removal.can_sign(identity, roster):
+            unsigned.append(report_id)
+            continue
+        remover = _Remover(database, settings, roster, now, by, identity, witness)
         try:
-            if await _remove(database, settings, roster, each.report.id, now, by=by, witness=witness):
-                removed.append(each.report.id)
+            if await remover.remove(report_id):
+                removed.append(report_id)
         except ConflictError as error:
-            kept[each.report.id] = str(error)
+            kept[report_id] = str(error)
     for report_id, why in kept.items():
         log.event(logger, logging.ERROR, "report_altered", report=report_id, detail=why)
     async with database.begin() as connection:
         await alarms.match_to(connection, AlarmKind.REPORT_ALTERED, kept)
+        await alarms.match_to(connection, AlarmKind.REMOVAL_UNSIGNED, [SUBJECT] if unsigned else [])
+    if unsigned:
+        log.event(logger, logging.ERROR, "removal_unsigned", reports=len(unsigned))
     if removed:
         log.event(logger, logging.INFO, "purged", reports=len(removed))
     return tuple(removed)
@@ -138,8 +156,12 @@ async def watch(database: Database, settings: RetentionSettings, now: datetime) 
         await alarms.match_to(connection, AlarmKind.REMOVAL_UNFINISHED, ["database"] if late else [])
 
 
-async def _altered(database: Database) -> AsyncIterator[tuple[str, str]]:
-    """The reports that stand otherwise than the audit log has them, and how; whatever their time."""
+async def _altered(database: Database, roster: Roster) -> AsyncIterator[tuple[str, str]]:
+    """The reports that are gone, or stand otherwise than the audit log has them, and how."""
+    async with database.connect() as connection:
+        removed = await removals.examine(connection, roster)
+        for gone in (*await inspection.missing(connection), *inspection.unproven(removed)):
+            yield gone.report_id[: reports.ULID_LENGTH], gone.what
     read = await _read_all(database)
     for report_id in read.unreadable:
         yield report_id, _UNREADABLE
@@ -176,41 +198,59 @@ async def _stands(connection: Transaction, report_id: str) -> Report:
     return logged.no_earlier(report)
 
 
-async def _remove(
-    database: Database,
-    settings: RetentionSettings,
-    roster: Roster,
-    report_id: str,
-    now: datetime,
-    *,
-    by: str,
-    witness: Witness | None,
-) -> bool:
-    """Remove a report if its time is over by all that is known of it; whether it was.
+@dataclass(frozen=True)
+class _Remover:
+    """Removes reports one by one, as ``purge`` was asked to."""
 
-    Raises:
-        ConflictError: it does not stand as the audit log has it, or nobody signed that it ended so.
-    """
-    async with database.begin() as connection:
-        try:
-            found = await _stands(connection, report_id)
-        except NotFoundError:
-            return False
-        if not Planned(found, due(found, settings)).is_over(now):
-            return False
-        if witness is not None:
-            await witness.check(connection, report_id)
-        proven = await endings.check(connection, report_id, found.state, roster)
-        planned = Planned(found, due(proven.no_earlier(found), settings))
-        if not planned.is_over(now):
-            return False
-        await removal.remove(
-            connection,
-            report_id,
-            event=PURGED_EVENT,
-            details={"by": by, "why": planned.due.why, "jurisdiction": settings.jurisdiction or "none"},
-        )
-    return True
+    database: Database
+    settings: RetentionSettings
+    roster: Roster
+    now: datetime
+    by: str
+    identity: Identity
+    witness: Witness | None
+
+    async def remove(self, report_id: str) -> bool:
+        """Remove a report if its time is over by all that is known of it; whether it was.
+
+        Raises:
+            ConflictError: it does not stand as the audit log has it, or nobody signed that it ended so.
+        """
+        async with self.database.begin() as connection:
+            try:
+                found = await _stands(connection, report_id)
+            except NotFoundError:
+                return False
+            if not Planned(found, due(found, self.settings)).is_over(self.now):
+                return False
+            if self.witness is not None:
+                await self.witness.check(connection, report_id)
+            proven = await endings.check(connection, report_id, found.state, self.roster)
+            ends = due(proven.no_earlier(found), self.settings)
+            if ends.at is None or ends.at > self.now:
+                return False
+            files = sealed.digests(await sealed.files(connection, report_id))
+            signed = Removal(
+                report_id=report_id,
+                state=found.state.value,
+                sealed_sha256=tuple(files.values()),
+                due_at=ends.at,
+                why=ends.why,
+                at=self.now,
+                signer=fingerprint(self.identity.public_key),
+            )
+            await removal.remove(
+                connection,
+                report_id,
+                event=PURGED_EVENT,
+                details={
+                    "by": self.by,
+                    "why": ends.why,
+                    "jurisdiction": self.settings.jurisdiction or "none",
+                    removals.MEMBER: signed_removal.sign(signed, self.identity),
+                },
+            )
+        return True
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,15 @@ class AlarmKind(StrEnum):
     """An entry that matched far too often waits for a person; the subject is the entry."""
     REPORT_ALTERED = "report_altered"
     """It does not stand as the audit log has it, or nothing signed proves how it ended: time does not remove
-    it."""
+    it. Or it is gone, and nothing signed proves that it was removed."""
     ROW_UNREADABLE = "row_unreadable"
     """A row holds what no Cordon wrote: the subject is the report that cannot be filed, or what is cut short
     each time, ``filing`` or ``upkeep``."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
+    REMOVAL_UNSIGNED = "removal_unsigned"
+    """The time of some reports is over, and the worker has no pinned key to sign that it removes them; the
+    subject is ``worker``."""
     AUDIT_BROKEN = "audit_broken"
     """The audit log does not follow on from what was signed before (the subject is ``audit``), or from what
     the worker saw (``worker``)."""
@@ -73,6 +76,8 @@ ADVICE: Final = {
     AlarmKind.ROW_UNREADABLE: "somebody changed the database: run 'cordon audit verify', which names what "
     "is wrong, and keep a copy of it",
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
+    AlarmKind.REMOVAL_UNSIGNED: "give the worker a key and pin it, or run 'cordon report purge' with "
+    "--identity and a custodian's",
     AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",
     AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
 }

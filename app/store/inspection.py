@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
-from app.store import decisions, endings, filings, reports, sealed
+from app.store import decisions, endings, filings, removals, reports, sealed
 from app.store.database import readable
 from app.store.recorded import recorded
 from app.store.report_states import ENDED
@@ -22,7 +22,6 @@ from app.store.schema import reports as table
 
 _EARLIER: Final = log.alias("earlier")
 _IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
-_ID_LENGTH: Final = reports.ULID_LENGTH
 _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 _COMPARED_EVENTS: Final = (*sealed.RECORDING_EVENTS, *decisions.DECISION_EVENTS, *decisions.REMOVED_EVENTS)
 
@@ -44,7 +43,7 @@ class Discrepancy:
     def told(self) -> str:
         """It in one line."""
         where = f" (entry {self.entry})" if self.entry is not None else ""
-        return f"report {self.report_id[:_ID_LENGTH]}{where}: {self.what}"
+        return f"report {self.report_id[: reports.ULID_LENGTH]}{where}: {self.what}"
 
 
 _Found = tuple[Discrepancy, ...]
@@ -76,7 +75,7 @@ async def stored(connection: AsyncConnection, broken_at: int | None) -> Stored:
     """
     found = await _ids(connection, select(table.c.id))
     ids = tuple(each for each in found if _ULID.fullmatch(each))
-    nameless = tuple(each[:_ID_LENGTH] for each in found if not _ULID.fullmatch(each))
+    nameless = tuple(each[: reports.ULID_LENGTH] for each in found if not _ULID.fullmatch(each))
     if broken_at is None:
         return Stored(ids, nameless, ())
     told_of = exists().where(
@@ -86,11 +85,20 @@ async def stored(connection: AsyncConnection, broken_at: int | None) -> Stored:
     return Stored(ids, nameless, tuple(each for each in ids if each in beyond))
 
 
-async def at_large(connection: AsyncConnection, found: Stored) -> tuple[Discrepancy, ...]:
-    """What is wrong with the reports as a whole: one is gone, was put back, or has no id."""
+async def at_large(
+    connection: AsyncConnection, found: Stored, removed: removals.Examined
+) -> tuple[Discrepancy, ...]:
+    """What is wrong with the reports as a whole: one is gone, was put back, or has no id.
+
+    Args:
+        connection: to read with.
+        found: which are stored.
+        removed: what the entries of removals came to.
+    """
     return (
         *(Discrepancy(each, None, "this is no id that a Cordon gave to a report") for each in found.nameless),
         *await missing(connection),
+        *unproven(removed),
         *await put_back(connection),
         *await of_no_report(connection),
     )
@@ -103,6 +111,11 @@ async def missing(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     )
     wanted = log.c.event == sealed.SEALED_EVENT, log.c.subject.not_in(_IDS), ~removed
     return await _told_by(connection, wanted, "it is gone, and no entry says that it was removed")
+
+
+def unproven(removed: removals.Examined) -> tuple[Discrepancy, ...]:
+    """Reports that the log says were removed, and nothing signed does."""
+    return tuple(Discrepancy(each.report_id, each.entry, each.what) for each in removed.unproven)
 
 
 async def put_back(connection: AsyncConnection) -> tuple[Discrepancy, ...]:

@@ -1,8 +1,8 @@
 """Reports removed for good: their rows go, a tombstone and the audit log stay.
 
 A tombstone says that there was a report, of what kind, how it ended and when it was removed, and holds the
-custodian's signed document where one ordered it. What still stands in the database's files is for
-``app.store.erasure``.
+custodian's signed document where one ordered it. Where its time was over, what the remover signed of that
+stands in the audit entry. What still stands in the database's files is for ``app.store.erasure``.
 """
 
 from collections.abc import Sequence

@@ -29,6 +29,10 @@ _HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 OPENED_EVENT: Final = "report.opened"
 
+REMOVAL: Final = "removal"
+SIGNED: Final = "signed"
+"""What the audit entry of a seal says of the report's removal to come: see ``app.store.removals``."""
+
 WORKER: Final = "worker"
 """What the audit entry of a seal calls the fingerprint of the worker, where a file is sealed to it too."""
 

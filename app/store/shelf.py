@@ -22,7 +22,7 @@ from app.store.database import Database
 from app.store.report_states import State
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
-from app.store.sealed import SEALED_EVENT, SIGHTED_EVENT, WORKER
+from app.store.sealed import REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER
 
 BLOCKED_EVENT: Final = "match.blocked"
 
@@ -231,6 +231,7 @@ async def _put(
             )
         )
         await notices.post(connection, notices.REPORT_CHANGED, report_id, state.value)
+        details[REMOVAL] = SIGNED
     if arrival.retry_hash is not None:
         await connection.execute(
             insert(idempotency).values(

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.conftest import Cordon
 
+ADA = ("--identity", "ada.key")
 AT_ONCE = {"CORDON_REJECTED_DAYS": "0"}
 
 
@@ -42,12 +43,18 @@ def test_a_purge_removes_what_is_due_from_the_lists_and_from_the_files(own: Cord
     piece = (own.home / "sealed.age").read_bytes()[100:150]
     assert any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
     own("report", "hold", rejected)
-    held = own("report", "purge", "--json", given=AT_ONCE)
+    held = own("report", "purge", "--json", *ADA, given=AT_ONCE)
     assert (held.code, rejected in held.out.decode()) == (0, False)
     own("report", "unhold", rejected)
-    ran = own("report", "purge", "--json", given=AT_ONCE)
+    unsigned = own("report", "purge", given=AT_ONCE)
+    assert (unsigned.code, "nobody signs their removal" in unsigned.err) == (1, True)
+    assert "removal_unsigned" in own("report", "alarms").out.decode()
+    assert any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
+    ran = own("report", "purge", "--json", *ADA, given=AT_ONCE)
     assert (ran.code, rejected in [each["id"] for each in ran.documents]) == (0, True)
     assert "nothing of them is left in the database's files" in ran.err
+    assert "removal_unsigned" not in own("report", "alarms").out.decode()
+    assert own("audit", "verify").code == 0
     assert rejected not in [each["id"] for each in own("report", "list", "--json").documents]
     assert own("report", "show", rejected).code == 1
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))

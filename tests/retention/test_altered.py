@@ -23,7 +23,7 @@ from app.custody.roster import WORKER_NAME, Pinned
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, decisions, endings, inspection, reports
+from app.store import alarms, audit, decisions, endings, inspection, removals, reports
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
@@ -118,7 +118,9 @@ class Site:
 
     async def purge(self, settings: RetentionSettings = US, now: datetime = LATER) -> tuple[str, ...]:
         """What the worker does when its time comes."""
-        return await purge.purge(self.database, settings, self.pins.read(), now, by="worker")
+        return await purge.purge(
+            self.database, settings, self.pins.read(), now, by="worker", identity=self.worker
+        )
 
     async def is_kept_and_named(self, report_id: str, settings: RetentionSettings, now: datetime) -> bool:
         """Whether a purge leaves it, an alarm tells of it, and an auditor names it and nothing else."""
@@ -132,6 +134,9 @@ class Site:
             }
             there = await reports.every_id(connection)
             named = {each for each in there if await inspection.of_report(connection, each, self.pins.read())}
+            stored = await inspection.stored(connection, None)
+            gone = await removals.examine(connection, self.pins.read())
+            assert await inspection.at_large(connection, stored, gone) == ()
         return report_id not in removed and report_id in there and told == named == {report_id}
 
 
@@ -332,7 +337,15 @@ async def test_a_worker_that_saw_the_log_removes_nothing_once_it_was_cut_off(sit
         await connection.execute(delete(documents).where(documents.c.action == "approve"))
     await site.write(report_id, state="rejected", changed_at=before.changed_at, decided_at=before.decided_at)
     with pytest.raises(AuditBrokenError):
-        await purge.purge(site.database, US, site.pins.read(), LATER, by="worker", witness=witness)
+        await purge.purge(
+            site.database,
+            US,
+            site.pins.read(),
+            LATER,
+            by="worker",
+            identity=site.worker,
+            witness=witness,
+        )
     async with site.database.connect() as connection:
         assert [each.kind for each in await alarms.standing(connection)] == [AlarmKind.AUDIT_BROKEN]
     assert await site.purge() == (report_id,)
@@ -347,5 +360,5 @@ async def test_what_was_signed_by_who_left_or_was_replaced_still_counts(site: Si
     roster = site.pins.read().without_custodian("ada")
     former = Pinned(WORKER_NAME, was.public_key, was.signing_key)
     site.pins.write(replace(roster, former=(*roster.former, former)))
-    pin_worker(site.pins)
+    site.worker = pin_worker(site.pins)
     assert await site.purge() == (filed, rejected)

@@ -52,7 +52,9 @@ class Shelf:
 
     async def purge(self, now: datetime = LATER, settings: RetentionSettings = US) -> tuple[str, ...]:
         """Remove what is over by then."""
-        return await purge.purge(self.database, settings, self.pins.read(), now, by="worker")
+        return await purge.purge(
+            self.database, settings, self.pins.read(), now, by="worker", identity=self.worker
+        )
 
     async def order(self, report_id: str, action: Action = Action.DESTROY) -> bytes:
         """A signed decision on a report as it stands."""
@@ -213,7 +215,8 @@ async def test_two_workers_purge_each_report_once(shelf: Shelf, store: StoreSett
     other = Database.open(store)
     try:
         removed = await asyncio.gather(
-            shelf.purge(), purge.purge(other, US, shelf.pins.read(), LATER, by="worker")
+            shelf.purge(),
+            purge.purge(other, US, shelf.pins.read(), LATER, by="worker", identity=shelf.worker),
         )
     finally:
         await other.close()

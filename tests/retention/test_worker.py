@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy import text
 
+from app.custody.identity import Identity, write_identity
+from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import alarms, removal
@@ -30,7 +32,7 @@ async def test_a_worker_removes_what_is_due_erases_it_and_raises_what_time_raise
     ada = await add_custodian(database, pins)
     outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     due, waiting = [(await outbox.commit(stub(name))).id for name in ("due", "waiting")]
-    await bring_to(database, pins, due, State.FILED, ada=ada, worker=pin_worker(pins))
+    await bring_to(database, pins, due, State.FILED, ada=ada, worker=worker_of(store, pins))
     async with a_worker_ahead(store) as process:
         while not (await _tombs(database))[:1] or (await _tombs(database))[0].erased_at is None:
             assert process.returncode is None
@@ -48,7 +50,7 @@ async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, da
     ada = await add_custodian(database, pins)
     outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
     over, unreadable = [(await outbox.commit(stub(name))).id for name in ("over", "unreadable")]
-    await bring_to(database, pins, over, State.FILED, ada=ada, worker=pin_worker(pins))
+    await bring_to(database, pins, over, State.FILED, ada=ada, worker=worker_of(store, pins))
     never = "294276-01-01" if database.file is None else "never"
     async with database.begin() as connection:
         spoilt = f"UPDATE reports SET created_at = '{never}' WHERE id = '{unreadable}'"  # noqa: S608 - ours
@@ -62,6 +64,13 @@ async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, da
                 stand = {(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)}
     assert (AlarmKind.REPORT_ALTERED, unreadable) in stand
     assert [tomb.id for tomb in await _tombs(database)] == [over]
+
+
+def worker_of(store: StoreSettings, pins: RosterFile) -> Identity:
+    """A pinned worker's identity, where the worker finds it."""
+    worker = pin_worker(pins)
+    write_identity(worker, store.state_dir / "worker.key")
+    return worker
 
 
 @contextlib.asynccontextmanager

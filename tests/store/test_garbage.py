@@ -27,7 +27,17 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import alarms, audit, bank_history, checkpoints, decisions, filings, inspection, reports
+from app.store import (
+    alarms,
+    audit,
+    bank_history,
+    checkpoints,
+    decisions,
+    filings,
+    inspection,
+    removals,
+    reports,
+)
 from app.store.alarms import AlarmKind
 from app.store.audit import Head
 from app.store.database import Database, readable
@@ -189,7 +199,8 @@ async def look(connection: AsyncConnection, roster: Roster) -> list[str]:
     found = ["bad checkpoint"] * bad + ([checkpoints.told(finding)] if finding is not None else [])
     broken_at = finding.first if finding is not None else None
     stored = await inspection.stored(connection, broken_at)
-    found += [each.told() for each in await inspection.at_large(connection, stored)]
+    removed = await removals.examine(connection, roster)
+    found += [each.told() for each in await inspection.at_large(connection, stored, removed)]
     for report_id in stored.ids:
         found += [each.told() for each in await inspection.of_report(connection, report_id, roster)]
     return found

@@ -1,15 +1,20 @@
 """``cordon report purge``: reports whose time is over go, from the files of the database too."""
 
 import asyncio
+import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import FailedError, UsageError, emit_json, emit_table, say
+from app.cli.report.opening import read_key
 from app.cli.report.reading import AsJson
 
 if TYPE_CHECKING:
+    from app.custody.identity import Identity
     from app.custody.roster import Roster
     from app.retention.purge import Planned
     from app.store.database import Database
@@ -20,11 +25,24 @@ On = Annotated[
     typer.Option(metavar="DATE", help="With --dry-run: as it will be on that day, like 2027-03-01 (UTC)."),
 ]
 
+Signer = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        metavar="FILE",
+        dir_okay=False,
+        help="Whose key signs the removals: a custodian's. By default the worker's, if it can be read here.",
+        show_default=False,
+    ),
+]
 
-def purge(dry_run: DryRun = False, on: On = None, as_json: AsJson = False) -> None:
+
+def purge(dry_run: DryRun = False, on: On = None, identity: Signer = None, as_json: AsJson = False) -> None:
     """Remove the reports whose time is over, and erase them from the database's files.
 
     The worker does the same once a day. CORDON_JURISDICTION says whose law counts; a hold stands over it.
+    Each removal is signed, with the worker's key or a custodian's, so that 'cordon audit verify' tells it
+    from a report that somebody deleted.
     What was removed leaves its id, its times and how it ended, and the entries of the audit log. The
     database's files are written anew, which takes about as long as copying them. Backups, replicas and the
     cells of flash disks are yours to clear: docs/retention.md says how.
@@ -32,28 +50,34 @@ def purge(dry_run: DryRun = False, on: On = None, as_json: AsJson = False) -> No
         cordon report purge --dry-run
         cordon report purge --dry-run --on 2027-03-01
         cordon report purge
+        cordon report purge --identity ada.key
     """
     if on is not None and not dry_run:
         raise UsageError("--on goes with --dry-run: nothing is removed before its time")
     if dry_run:
         _show(asyncio.run(_plan()), _moment(on), as_json=as_json)
         return
-    removed, altered, erased = asyncio.run(_purge())
+    done = asyncio.run(_purge(read_key(identity) if identity is not None else None))
     if as_json:
-        for report_id in removed:
+        for report_id in done.removed:
             emit_json({"id": report_id})
-    say(f"removed: {len(removed)} reports")
-    if altered:
+    say(f"removed: {len(done.removed)} reports")
+    if done.altered:
         say(
-            f"warning: {altered} reports are not as the audit log has them, or nobody signed how they ended; "
-            "none of these was removed: 'cordon audit verify' names them"
+            f"warning: {done.altered} reports are not as the audit log has them, or nobody signed how they "
+            "ended or that they were removed; Cordon removed none of these: 'cordon audit verify' names them"
         )
-    if not erased:
+    if done.unsigned:
+        raise FailedError(
+            "the time of others is over, and nobody signs their removal here: run this as the worker's user, "
+            "with its key pinned, or with --identity and a custodian's key"
+        )
+    if not done.erased:
         raise FailedError(
             "what was removed may still stand in the database's files: something else is reading them. Run "
             "this again; the worker tries again every minute"
         )
-    if removed:
+    if done.removed:
         say("nothing of them is left in the database's files; backups and replicas are yours to clear")
 
 
@@ -99,21 +123,39 @@ async def _plan() -> "tuple[Planned, ...]":
         return await purging.plan(database, settings.retention)
 
 
-async def _purge() -> tuple[tuple[str, ...], int, bool]:
-    """What was removed, how many reports an alarm stands of, and whether all of it is erased."""
+@dataclass(frozen=True)
+class _Done:
+    """What a purge came to: ids, of how many an alarm stands, and what is still to be done."""
+
+    removed: tuple[str, ...]
+    altered: int
+    unsigned: bool
+    erased: bool
+
+
+async def _purge(identity: "Identity | None") -> _Done:
     from app.cli.state import BY, open_custody, read_settings
     from app.retention import purge as purging
     from app.store import alarms
     from app.store.alarms import AlarmKind
 
     settings = read_settings()
+    signer = identity or _of_worker(settings.worker_key_path)
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
         await _check_log(database, roster)
-        removed = await purging.purge(database, settings.retention, roster, datetime.now(UTC), by=BY)
+        removed = await purging.purge(
+            database, settings.retention, roster, datetime.now(UTC), by=BY, identity=signer
+        )
         erased = await purging.erase(database)
         async with database.connect() as connection:
-            return removed, (await alarms.count_standing(connection))[AlarmKind.REPORT_ALTERED], erased
+            stand = await alarms.count_standing(connection)
+    return _Done(removed, stand[AlarmKind.REPORT_ALTERED], stand[AlarmKind.REMOVAL_UNSIGNED] > 0, erased)
+
+
+def _of_worker(path: Path) -> "Identity | None":
+    """The worker's identity, where this user can read it."""
+    return read_key(path) if os.access(path, os.R_OK) else None
 
 
 async def _check_log(database: "Database", roster: "Roster") -> None:

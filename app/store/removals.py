@@ -1,0 +1,209 @@
+"""What proves that reports that are gone were removed: the remover's signature, or the custodians' orders.
+
+Whoever can write to the database can delete a report and append the entry of a removal. So each such entry is
+asked for what somebody signed: that of a purge holds it itself (``app.custody.removal``), that of an order
+names a document of the tombstone.
+
+Removals of before are told apart by one entry, which the migration to signed removals wrote where there was a
+log: those that stand before it prove nothing. Only the first such entry counts, and none that stands after a
+report was sealed whose entry says that its removal will be signed: nobody makes a deletion of today one of
+before without writing anew what a checkpoint, or the worker's memory, holds fast.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Column, ColumnElement, LargeBinary, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.custody import removal as signed_removal
+from app.custody.decision import Action, verify
+from app.custody.roster import Roster
+from app.errors import SignatureRequiredError
+from app.store import decisions, sealed
+from app.store.audit import said
+from app.store.database import readable
+from app.store.recorded import Recorded, of_each
+from app.store.report_states import State
+from app.store.schema import UnreadableRowError, tombstones
+from app.store.schema import audit as log
+
+MEMBER: Final = sealed.REMOVAL
+"""Of the details of an audit entry: the document that the remover signed."""
+
+SIGNED_FROM_EVENT: Final = "removals.signed"
+"""Written by the migration: what was removed before it was removed without a signature."""
+
+_PAGE: Final = 500
+_FROM_THE_DECISION: Final = frozenset({State.REJECTED, State.RETRACTED})
+"""Their time counts from the decision; that of others never from before the report was sealed."""
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """An entry of a removal that nothing signed stands behind.
+
+    Attributes:
+        report_id: of the report, as far as that is text.
+        entry: number of the entry, as far as that is one.
+        what: is wrong, in words.
+    """
+
+    report_id: str
+    entry: int | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the entries of removals came to.
+
+    Attributes:
+        unproven: those that nothing signed stands behind.
+        before: how many reports were purged before removals were signed.
+        signed_from: number of the entry that says since when they are; None if they were from the first on.
+    """
+
+    unproven: tuple[Unproven, ...]
+    before: int
+    signed_from: int | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    seq: int | None
+    event: str
+    subject: str
+
+
+async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
+    """Hold every entry of a removal against what was signed of it."""
+    signed_from = await _signed_from(connection)
+    entries = await _entries(connection)
+    asked = [each for each in entries if not _is_before(each, signed_from)]
+    unproven: list[Unproven] = []
+    for page in range(0, len(asked), _PAGE):
+        some = asked[page : page + _PAGE]
+        subjects = [each.subject for each in some]
+        details = await _details(connection, [each.seq for each in some if each.seq is not None])
+        orders, logged = await _orders(connection, subjects), await _recorded(connection, subjects)
+        for each in some:
+            told = details.get(each.seq, {}) if each.seq is not None else {}
+            wrong = (
+                _wrong_with_purge(each.subject, told, logged[each.subject], roster)
+                if each.event == decisions.PURGED_EVENT
+                else _wrong_with_order(each.subject, told, orders.get(each.subject, b""), roster)
+            )
+            if wrong is not None:
+                unproven.append(Unproven(each.subject, each.seq, f"it is gone, and {wrong}"))
+    return Examined(tuple(unproven), len(entries) - len(asked), signed_from)
+
+
+def _is_before(entry: _Entry, signed_from: int | None) -> bool:
+    """Whether it is of a purge of before these were signed; orders always were."""
+    return (
+        entry.event == decisions.PURGED_EVENT
+        and signed_from is not None
+        and entry.seq is not None
+        and entry.seq < signed_from
+    )
+
+
+async def _signed_from(connection: AsyncConnection) -> int | None:
+    """Number of the entry that what was removed unsigned stands before; None if there is none that counts."""
+    first = await connection.execute(select(func.min(log.c.seq)).where(log.c.event == SIGNED_FROM_EVENT))
+    marked = await connection.execute(
+        select(func.min(log.c.seq)).where(
+            log.c.event == sealed.SEALED_EVENT,
+            log.c.details.contains(f'"{sealed.REMOVAL}":"{sealed.SIGNED}"', autoescape=True),
+        )
+    )
+    at, since = first.scalar_one(), marked.scalar_one()
+    if not isinstance(at, int) or (since is not None and (not isinstance(since, int) or since < at)):
+        return None
+    return at
+
+
+async def _entries(connection: AsyncConnection) -> list[_Entry]:
+    """The entries of removals in order, whatever somebody wrote into them."""
+    rows = await connection.execute(
+        select(log.c.seq, log.c.event, _raw(connection, log.c.subject))
+        .where(log.c.event.in_(decisions.REMOVED_EVENTS))
+        .order_by(log.c.seq)
+    )
+    return [
+        _Entry(seq if isinstance(seq, int) else None, event, _text(subject)) for seq, event, subject in rows
+    ]
+
+
+async def _details(connection: AsyncConnection, numbers: list[int]) -> dict[int, dict[str, Any]]:
+    """What these entries say, by number."""
+    wanted = select(log.c.seq, _raw(connection, log.c.details)).where(log.c.seq.in_(numbers))
+    return {seq: said(_text(details)) for seq, details in await connection.execute(wanted)}
+
+
+async def _orders(connection: AsyncConnection, report_ids: list[str]) -> dict[str, bytes]:
+    """What the tombstones hold of signed orders."""
+    wanted = select(tombstones.c.id, _raw(connection, tombstones.c.document))
+    rows = await connection.execute(wanted.where(tombstones.c.id.in_(report_ids)))
+    return {report_id: document for report_id, document in rows if isinstance(document, bytes)}
+
+
+async def _recorded(connection: AsyncConnection, report_ids: list[str]) -> dict[str, Recorded]:
+    """What the log says of how these ended, and when; nothing of one where it cannot be read."""
+    try:
+        with readable():
+            return await of_each(connection, report_ids)
+    except UnreadableRowError:
+        if len(report_ids) == 1:
+            return dict.fromkeys(report_ids, Recorded())
+    found = [await _recorded(connection, [each]) for each in report_ids]
+    return {report_id: logged for each in found for report_id, logged in each.items()}
+
+
+def _raw(connection: AsyncConnection, column: Column[Any]) -> ColumnElement[Any]:
+    """A column as it stands: SQLite keeps anything in any of them, and is asked for the bytes."""
+    return cast(column, LargeBinary) if connection.dialect.name == "sqlite" else column
+
+
+def _wrong_with_purge(
+    report_id: str, told: Mapping[str, Any], logged: Recorded, roster: Roster
+) -> str | None:
+    """What is wrong with a purge: by what was signed and logged, its time must have been over."""
+    untrusted = told.get(MEMBER)
+    try:
+        removed = signed_removal.verify(untrusted if isinstance(untrusted, str) else "", roster)
+    except SignatureRequiredError:
+        return "nobody who is or was pinned signed that its time was over"
+    since = logged.decided_at if logged.state in _FROM_THE_DECISION else logged.created_at
+    if removed.report_id != report_id:
+        return "what was signed of its removal is about another report"
+    if logged.state is None or since is None or removed.state != logged.state.value:
+        return "by the log it had not ended as was signed when it was removed"
+    if logged.on_hold:
+        return "by the log it was on hold"
+    if not since <= removed.due_at <= removed.at:
+        return "its time was not over"
+    return None
+
+
+def _wrong_with_order(
+    report_id: str, told: Mapping[str, Any], documents: bytes, roster: Roster
+) -> str | None:
+    """What is wrong with an order: the tombstone must hold what a custodian signed."""
+    for document in documents.split(b"\n"):
+        if hashlib.sha256(document).hexdigest() != told.get("decision_sha256"):
+            continue
+        try:
+            decision = verify(document, roster, of_then_too=True).decision
+        except SignatureRequiredError:
+            break
+        if (decision.action, decision.report_id) == (Action.DESTROY, report_id):
+            return None
+    return "no custodian who is or was pinned signed the order to destroy it"
+
+
+def _text(untrusted: object) -> str:
+    return untrusted.decode("utf-8", "backslashreplace") if isinstance(untrusted, bytes) else str(untrusted)
