@@ -9,6 +9,7 @@ import itertools
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,30 @@ SWEEP_EVERY: Final = 60
 """What deleted banks and broken imports left is swept every so many turns: it reads all entries."""
 
 
+@dataclass
+class Chore:
+    """What is done every so many turns, and once more at the next where the database cut it short.
+
+    Attributes:
+        every: how many turns lie between.
+        due: the turn from which on it is to be done.
+    """
+
+    every: int
+    do: Callable[[], Awaitable[object]]
+    due: int = 0
+
+    async def turn(self, number: int) -> None:
+        """Do it if it is due.
+
+        Raises:
+            NotReadyError, UnreadableRowError: the database cut it short.
+        """
+        if number >= self.due:
+            await self.do()
+            self.due = number + self.every
+
+
 async def work(settings: Settings) -> int:
     """Run the worker until a signal ends it; the exit code.
 
@@ -79,22 +104,22 @@ async def work(settings: Settings) -> int:
         cut: set[str] = set()
         filing = asyncio.create_task(_file(filer, cut))
         until: set[asyncio.Future[Any]] = {ended, filing}
-        chores: tuple[tuple[int, Callable[[], Awaitable[object]]], ...] = (
-            (1, partial(_tidy, database)),
-            (1, partial(entry_marks.release_reports, database)),
-            (1, partial(kept_values.forget, database, kept_values.MOST_DAYS)),
-            (1, partial(_watch, database)),
-            (PURGE_EVERY, partial(_purge, database, settings, pins, witness)),
-            (1, partial(_keep, database, settings.retention)),
-            (1, filer.seal_receipts),
-            (SWEEP_EVERY, partial(_sweep, database, banks)),
+        chores = (
+            Chore(1, partial(_tidy, database)),
+            Chore(1, partial(entry_marks.release_reports, database)),
+            Chore(1, partial(kept_values.forget, database, kept_values.MOST_DAYS)),
+            Chore(1, partial(_watch, database)),
+            Chore(PURGE_EVERY, partial(_purge, database, settings, pins, witness)),
+            Chore(1, partial(_keep, database, settings.retention)),
+            Chore(1, filer.seal_receipts),
+            Chore(SWEEP_EVERY, partial(_sweep, database, banks)),
         )
         log.event(logger, logging.INFO, "working")
         for turn in itertools.count():
-            for every, chore in chores:
-                if turn % every == 0 and not ended.done():
+            for chore in chores:
+                if not ended.done():
                     with _surviving(cut, "upkeep"):
-                        await chore()
+                        await chore.turn(turn)
             with contextlib.suppress(NotReadyError):
                 await _tell_unreadable(database, cut | filer.passed_over)
             cut.clear()

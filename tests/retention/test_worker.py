@@ -5,18 +5,23 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import text
 
 from app.custody.identity import Identity, write_identity
 from app.custody.roster import RosterFile
+from app.errors import NotReadyError
 from app.report.outbox import SealedOutbox
-from app.settings import StoreSettings
+from app.retention import purge
+from app.settings import RetentionSettings, StoreSettings
 from app.store import alarms, removal
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.shelf import ReportShelf
+from app.worker import PURGE_EVERY, Chore
 from tests.ahead import shim
 from tests.ended import bring_to, pin_worker
 from tests.gates import START_SECONDS, environment
@@ -64,6 +69,44 @@ async def test_a_row_that_cannot_be_read_ends_no_worker(store: StoreSettings, da
                 stand = {(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)}
     assert (AlarmKind.REPORT_ALTERED, unreadable) in stand
     assert [tomb.id for tomb in await _tombs(database)] == [over]
+
+
+async def test_a_purge_that_the_database_cut_short_is_made_up_for_at_the_next_turn(
+    store: StoreSettings, database: Database
+) -> None:
+    """And once it is done, not before the next day."""
+    pins = pins_of(store)
+    ada = await add_custodian(database, pins)
+    outbox = SealedOutbox(ReportShelf(database, None, pins), require_custodian=True)
+    worker = pin_worker(pins)
+
+    async def purged() -> None:
+        now = datetime.now(UTC) + timedelta(days=400)
+        settings = RetentionSettings(jurisdiction="us")
+        await purge.purge(database, settings, pins.read(), now, by="worker", identity=worker)
+
+    async def rename(name: str, to: str) -> None:
+        async with database.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE {name} RENAME TO {to}"))
+
+    async def due(medium: str) -> str:
+        report_id = (await outbox.commit(stub(medium))).id
+        await bring_to(database, pins, report_id, State.FILED, ada=ada, worker=worker)
+        return report_id
+
+    first, chore = await due("a"), Chore(PURGE_EVERY, purged)
+    await rename("audit", "away")
+    with pytest.raises(NotReadyError):
+        await chore.turn(0)
+    await rename("away", "audit")
+    assert await _tombs(database) == ()
+    await chore.turn(1)
+    assert [tomb.id for tomb in await _tombs(database)] == [first]
+    second = await due("b")
+    await chore.turn(PURGE_EVERY)
+    assert [tomb.id for tomb in await _tombs(database)] == [first]
+    await chore.turn(PURGE_EVERY + 1)
+    assert [tomb.id for tomb in await _tombs(database)] == [first, second]
 
 
 def worker_of(store: StoreSettings, pins: RosterFile) -> Identity:
