@@ -3,7 +3,7 @@
 from app.custody.identity import Identity, generate
 from app.custody.roster import RosterFile
 from app.settings import StoreSettings
-from app.store import custodians
+from app.store import audit, custodians
 from app.store.database import Database
 
 
@@ -31,5 +31,6 @@ async def add_custodian(
 async def remove_custodian(database: Database, pins: RosterFile, name: str) -> None:
     """Remove a custodian."""
     async with database.begin() as connection:
+        newest = await audit.settled_head(connection)
         await custodians.remove(connection, name)
-        pins.write(pins.read().without_custodian(name))
+        pins.write(pins.read().without_custodian(name, until=newest.seq if newest is not None else None))

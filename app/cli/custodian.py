@@ -198,7 +198,7 @@ def pin(
         raise UsageError("--worker and --worker-signing-key go together")
     before, after = asyncio.run(_to_pin(worker, worker_signing_key))
     lines = list(_changes(before, after))
-    if not lines:
+    if before == after:
         say("nothing to pin: the file and the database agree")
         return
     for line in lines:
@@ -249,12 +249,14 @@ async def _list() -> "tuple[tuple[Custodian, ...], Roster, Difference]":
 async def _remove(name: str) -> "tuple[Readable | None, int]":
     from app.cli.state import open_custody
     from app.errors import NotFoundError
-    from app.store import custodians
+    from app.store import audit, custodians
 
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
         pinned = name in [each.name for each in roster.custodians]
         async with database.begin() as connection:
+            newest = await audit.settled_head(connection)
+            until = newest.seq if newest is not None else None
             try:
                 readable = await custodians.remove(connection, name)
             except NotFoundError:
@@ -263,7 +265,7 @@ async def _remove(name: str) -> "tuple[Readable | None, int]":
                     raise
                 readable = None
             if pinned:
-                roster = roster.without_custodian(name)
+                roster = roster.without_custodian(name, until=until).bounded(until)
                 pins.write(roster)
         return readable, len(roster.custodians)
 
@@ -275,14 +277,16 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
     from app.cli.state import open_custody
     from app.custody.identity import checked_public_key, checked_signing_key
     from app.custody.roster import WORKER_NAME, Pinned, WorkerKeys
-    from app.store import custodians
+    from app.store import audit, custodians
 
     async with open_custody() as (database, pins), database.connect() as connection:
         before = after = pins.read_if_there()
+        newest = await audit.head(connection)
+        until = newest.seq if newest is not None else None
         rows = [row.as_pinned for row in await custodians.active(connection)]
     for each in before.custodians:
         if each not in rows:
-            after = after.without_custodian(each.name)
+            after = after.without_custodian(each.name, until=until)
     for row in rows:
         if row not in after.custodians:
             after = after.with_custodian(row)
@@ -293,7 +297,7 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
             was = Pinned(WORKER_NAME, after.worker.public_key, after.worker.signing_key)
             after = replace(after, former=(*after.former, was))
         after = replace(after, worker=keys)
-    return before, after
+    return before, after.bounded(until)
 
 
 async def _pin(before: "Roster", after: "Roster") -> None:
@@ -315,6 +319,10 @@ def _changes(before: "Roster", after: "Roster") -> Iterator[str]:
         for each in people:
             signs = each.signing_key or "does not sign"
             yield f"{sign} {each.name}  {each.fingerprint}  {each.public_key}  {signs}"
+    bounded = {each.fingerprint for each in before.former if each.until is None}
+    for each in after.former:
+        if each.fingerprint in bounded and each.until is not None:
+            yield f"~ {each.name}  {each.fingerprint}  what they signed counts up to entry {each.until}"
     if before.worker != after.worker:
         for sign, keys in (("-", before.worker), ("+", after.worker)):
             if keys is not None:

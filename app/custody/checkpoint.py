@@ -72,6 +72,8 @@ def verify(untrusted: bytes, roster: Roster) -> Checkpoint:
     key = _signing_key(signer, roster)
     if key is None:
         raise InvalidRequestError(f"The signer of this checkpoint, {signer}, is not pinned and never was.")
+    if roster.counts(signer, seq) is False:
+        raise InvalidRequestError(f"The signer of this checkpoint, {signer}, was a custodian no more then.")
     if not envelope.is_signed_by(key, PREFIX, signature, text):
         raise InvalidRequestError("The signature of this checkpoint is not good.")
     return Checkpoint(seq, digest, at, signer, envelope.written(signature, text))

@@ -11,7 +11,8 @@ that cannot write the file, adds no recipient and swaps no key unnoticed. It hol
     public_key = "age1..."
     signing_key = "ed25519:..."
 
-Who was removed stays in it under ``[former."fingerprint"]``, so that what they signed can still be checked.
+Who was removed stays in it under ``[former."fingerprint"]``, so that what they signed can still be checked,
+with ``until``, the number of the audit log's newest entry of then: what came after it counts nowhere.
 """
 
 import os
@@ -47,11 +48,14 @@ class Pinned:
     Attributes:
         public_key: what reports are sealed to.
         signing_key: the Ed25519 verification key, ``ed25519:...``; None if this person decides nothing.
+        until: of one who was removed, up to which entry of the audit log what they signed counts; None if
+            the file does not say it.
     """
 
     name: str
     public_key: str
     signing_key: str | None = None
+    until: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -122,6 +126,28 @@ class Roster:
         """The custodian of a fingerprint, of now or of before."""
         return next((each for each in (*self.custodians, *self.former) if each.fingerprint == named_by), None)
 
+    def counts(self, named_by: str, entry: int) -> bool | None:
+        """Whether what somebody signed counts in an entry of the audit log; None if the log must tell.
+
+        What former workers signed counts in any: one that was not started anew yet still says what it saw.
+        """
+        if self.custodian(named_by) is not None or (
+            self.worker is not None and self.worker.fingerprint == named_by
+        ):
+            return True
+        former = self.signer(named_by)
+        if former is None or former.name == WORKER_NAME:
+            return former is not None
+        return None if former.until is None else entry <= former.until
+
+    def bounded(self, until: int | None) -> Self:
+        """The same, with what former custodians sign from now on counting nowhere."""
+        former = tuple(
+            replace(each, until=until) if each.until is None and each.name != WORKER_NAME else each
+            for each in self.former
+        )
+        return replace(self, former=former)
+
     def with_custodian(self, pinned: Pinned) -> Self:
         """The same, and one more.
 
@@ -141,13 +167,17 @@ class Roster:
         former = tuple(each for each in self.former if each.public_key != pinned.public_key)
         return replace(self, custodians=(*self.custodians, pinned), former=former)
 
-    def without_custodian(self, name: str) -> Self:
+    def without_custodian(self, name: str, *, until: int | None = None) -> Self:
         """The same, with one of them among the former.
+
+        Args:
+            name: of whom.
+            until: number of the newest entry of the audit log now.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        gone = tuple(each for each in self.custodians if each.name == name)
+        gone = tuple(replace(each, until=until) for each in self.custodians if each.name == name)
         if not gone:
             raise NotFoundError(f"There is no custodian '{name}'.")
         left = tuple(each for each in self.custodians if each.name != name)
@@ -280,9 +310,12 @@ def to_text(roster: Roster) -> str:
             parts.append(f'signing_key = "{keys.signing_key}"\n')
         if heading.startswith("[former") and isinstance(keys, Pinned):
             parts.append(f'name = "{keys.name}"\n')
+            if keys.until is not None:
+                parts.append(f"until = {keys.until}\n")
     return "".join(parts)
 
 
+_KEYS: Final = frozenset({"public_key", "signing_key", "name", "until"})
 _TABLES: Final = '[custodian."NAME"], [worker] and [former."FINGERPRINT"]'
 
 
@@ -296,13 +329,16 @@ def _people(table: Mapping[str, object], heading: str) -> tuple[Pinned, ...]:
         named = keys.get("name", name)
         if not isinstance(named, str) or not NAME.fullmatch(named):
             raise InvalidRequestError(f"{heading} has a name that is none")
-        found.append(Pinned(named, public_key, signing_key))
+        until = keys.get("until")
+        if until is not None and (heading != "former" or type(until) is not int or until < 0):
+            raise InvalidRequestError(f"{heading} has an 'until' that is no number of an entry")
+        found.append(Pinned(named, public_key, signing_key, until))
     return tuple(found)
 
 
 def _keys(untrusted: object, where: str) -> tuple[str, str | None]:
     """The two keys of a table, checked."""
-    if not isinstance(untrusted, dict) or not untrusted.keys() <= {"public_key", "signing_key", "name"}:
+    if not isinstance(untrusted, dict) or not untrusted.keys() <= _KEYS:
         raise InvalidRequestError(f"{where} takes public_key and signing_key, and nothing else")
     public_key, signing_key = untrusted.get("public_key"), untrusted.get("signing_key")
     if not isinstance(public_key, str) or not isinstance(signing_key, str | None):

@@ -93,8 +93,7 @@ async def append(connection: AsyncConnection, event: str, subject: str, details:
     Raises:
         NotReadyError: nothing can follow on the newest entry, since no Cordon wrote it.
     """
-    if connection.dialect.name == "postgresql":
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPEND_LOCK})
+    await _lock(connection)
     newest = await head(connection)
     if newest is not None and not (_is_number(newest.seq) and isinstance(newest.digest, bytes)):
         raise NotReadyError(
@@ -135,6 +134,21 @@ async def head(connection: AsyncConnection) -> Head | None:
         await connection.execute(select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1))
     ).one_or_none()
     return Head(newest.seq, newest.digest) if newest is not None else None
+
+
+async def settled_head(connection: AsyncConnection) -> Head | None:
+    """The newest entry, with no other to come before the caller's transaction ends; None if there is none.
+
+    Args:
+        connection: within ``Database.begin``; see ``append`` on what not to wait for then.
+    """
+    await _lock(connection)
+    return await head(connection)
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPEND_LOCK})
 
 
 async def examine(

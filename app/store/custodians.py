@@ -13,15 +13,19 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import log
+from app import log as journal
 from app.custody.identity import checked_public_key, checked_signing_key, fingerprint, signing_key_of
 from app.custody.roster import Pinned, Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
 from app.store import audit
 from app.store.database import Database
+from app.store.schema import audit as log
 from app.store.schema import custodians, reports, sightings
 
 logger = logging.getLogger(__name__)
+
+_ADDED_EVENT: Final = "custodian.added"
+_REMOVED_EVENT: Final = "custodian.removed"
 
 ENOUGH: Final = 2
 TOO_FEW: Final = "fewer than two custodians: one lost key loses every report"
@@ -133,7 +137,7 @@ async def open_pins(database: Database, pins: RosterFile, *, trust_first: bool) 
         rows = await active(connection)
     if rows:
         pins.write(Roster(tuple(row.as_pinned for row in rows)))
-        log.event(
+        journal.event(
             logger,
             logging.WARNING,
             "custodians_pinned_at_first_start",
@@ -181,7 +185,7 @@ async def add(
     details = {"name": name, "fingerprint": custodian.fingerprint, "public_key": public_key}
     if signing_key is not None:
         details["signing_key"] = signing_key
-    await audit.append(connection, "custodian.added", custodian.fingerprint, details)
+    await audit.append(connection, _ADDED_EVENT, custodian.fingerprint, details)
     return custodian
 
 
@@ -208,8 +212,31 @@ async def remove(connection: AsyncConnection, name: str) -> Readable:
         "still_readable": left.reports,
         "still_readable_sha256": left.ids_sha256,
     }
-    await audit.append(connection, "custodian.removed", removed, details)
+    await audit.append(connection, _REMOVED_EVENT, removed, details)
     return left
+
+
+async def counts(connection: AsyncConnection, roster: Roster, signer: str, entry: int) -> bool:
+    """Whether what somebody signed counts in an entry of the audit log: they were a custodian then.
+
+    The pinned file says until when, or the log does where the file is from before that stood there.
+
+    Args:
+        connection: to read with.
+        roster: the pinned, of now and of then.
+        signer: fingerprint of who signed.
+        entry: its number.
+    """
+    by_file = roster.counts(signer, entry)
+    if by_file is not None:
+        return by_file
+    newest = await connection.execute(
+        select(log.c.event)
+        .where(log.c.subject == signer, log.c.event.in_((_ADDED_EVENT, _REMOVED_EVENT)), log.c.seq < entry)
+        .order_by(log.c.seq.desc())
+        .limit(1)
+    )
+    return newest.scalar_one_or_none() != _REMOVED_EVENT
 
 
 async def record_pinning(connection: AsyncConnection, roster: Roster) -> None:

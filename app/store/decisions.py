@@ -18,7 +18,7 @@ from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import audit, bank_entries, entry_marks, filings, reports, sealed
+from app.store import audit, bank_entries, custodians, entry_marks, filings, reports, sealed
 from app.store.database import Database, readable
 from app.store.report_states import TRANSITIONS, State
 from app.store.reports import Report
@@ -344,25 +344,29 @@ async def _recorded(
     )
     documents = {row.id: row.document for row in rows}
     recorded = await connection.execute(
-        select(audit_log.c.event, audit_log.c.details)
+        select(audit_log.c.seq, audit_log.c.event, audit_log.c.details)
         .where(audit_log.c.subject == report_id, audit_log.c.event.in_(DECISION_EVENTS))
         .order_by(audit_log.c.seq)
     )
     try:
-        named = [(entry.event, str(audit.said(entry.details)["decision_sha256"])) for entry in recorded]
+        named = [
+            (entry.seq, entry.event, str(audit.said(entry.details)["decision_sha256"])) for entry in recorded
+        ]
     except LookupError:
         # An entry that no Cordon wrote names no decision.
-        named = [("", "")]
-    if Counter(name for _, name in named) != Counter(documents.keys()):
+        named = [(0, "", "")]
+    if Counter(name for _, _, name in named) != Counter(documents.keys()):
         raise NotApprovedError("The decisions on this report are not those that the audit log recorded.")
     found = []
-    for event, name in named:
+    for seq, event, name in named:
         try:
             signed = verify(documents[name], roster, of_then_too=True)
         except SignatureRequiredError as error:
             raise NotApprovedError(f"A stored decision does not hold: {error.detail}") from None
         if signed.sha256 != name or signed.decision.report_id != report_id:
             raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
+        if not await custodians.counts(connection, roster, signed.decision.custodian, seq):
+            raise NotApprovedError("A stored decision was signed by somebody who was a custodian no more.")
         found.append((event, signed))
     return tuple(found)
 

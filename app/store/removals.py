@@ -22,7 +22,7 @@ from app.custody import removal as signed_removal
 from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import SignatureRequiredError
-from app.store import decisions, sealed
+from app.store import custodians, decisions, sealed
 from app.store.audit import said
 from app.store.database import readable
 from app.store.recorded import Recorded, of_each
@@ -91,11 +91,13 @@ async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
         orders, logged = await _orders(connection, subjects), await _recorded(connection, subjects)
         for each in some:
             told = details.get(each.seq, {}) if each.seq is not None else {}
-            wrong = (
+            wrong, signer = (
                 _wrong_with_purge(each.subject, told, logged[each.subject], roster)
                 if each.event == decisions.PURGED_EVENT
                 else _wrong_with_order(each.subject, told, orders.get(each.subject, b""), roster)
             )
+            if wrong is None and not await custodians.counts(connection, roster, signer, each.seq or 0):
+                wrong = "who signed its removal was a custodian no more"
             if wrong is not None:
                 unproven.append(Unproven(each.subject, each.seq, f"it is gone, and {wrong}"))
     return Examined(tuple(unproven), len(entries) - len(asked), signed_from)
@@ -170,29 +172,29 @@ def _raw(connection: AsyncConnection, column: Column[Any]) -> ColumnElement[Any]
 
 def _wrong_with_purge(
     report_id: str, told: Mapping[str, Any], logged: Recorded, roster: Roster
-) -> str | None:
-    """What is wrong with a purge: by what was signed and logged, its time must have been over."""
+) -> tuple[str | None, str]:
+    """What is wrong with a purge, and who signed it: by that and by the log, its time must have been over."""
     untrusted = told.get(MEMBER)
     try:
         removed = signed_removal.verify(untrusted if isinstance(untrusted, str) else "", roster)
     except SignatureRequiredError:
-        return "nobody who is or was pinned signed that its time was over"
+        return "nobody who is or was pinned signed that its time was over", ""
     since = logged.decided_at if logged.state in _FROM_THE_DECISION else logged.created_at
     if removed.report_id != report_id:
-        return "what was signed of its removal is about another report"
+        return "what was signed of its removal is about another report", removed.signer
     if logged.state is None or since is None or removed.state != logged.state.value:
-        return "by the log it had not ended as was signed when it was removed"
+        return "by the log it had not ended as was signed when it was removed", removed.signer
     if logged.on_hold:
-        return "by the log it was on hold"
+        return "by the log it was on hold", removed.signer
     if not since <= removed.due_at <= removed.at:
-        return "its time was not over"
-    return None
+        return "its time was not over", removed.signer
+    return None, removed.signer
 
 
 def _wrong_with_order(
     report_id: str, told: Mapping[str, Any], documents: bytes, roster: Roster
-) -> str | None:
-    """What is wrong with an order: the tombstone must hold what a custodian signed."""
+) -> tuple[str | None, str]:
+    """What is wrong with an order, and who signed it: the tombstone must hold that."""
     for document in documents.split(b"\n"):
         if hashlib.sha256(document).hexdigest() != told.get("decision_sha256"):
             continue
@@ -201,8 +203,8 @@ def _wrong_with_order(
         except SignatureRequiredError:
             break
         if (decision.action, decision.report_id) == (Action.DESTROY, report_id):
-            return None
-    return "no custodian who is or was pinned signed the order to destroy it"
+            return None, decision.custodian
+    return "no custodian who is or was pinned signed the order to destroy it", ""
 
 
 def _text(untrusted: object) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankKind
+from app.store import custodians
 from app.store.audit import said
 from app.store.report_states import State
 from app.store.reports import named
@@ -210,7 +211,7 @@ async def _recorded(
 ) -> list[dict[str, str]]:
     """What the audit log says of the digests: as they should be now, and if asked, as they were before."""
     entries = await connection.execute(
-        select(audit_log.c.event, audit_log.c.details)
+        select(audit_log.c.seq, audit_log.c.event, audit_log.c.details)
         .where(
             audit_log.c.subject == report_id,
             audit_log.c.event.in_(RECORDING_EVENTS),
@@ -220,10 +221,10 @@ async def _recorded(
     recorded: list[dict[str, str]] = [{}]
     for entry in entries:
         try:
-            details = said(entry.details)
             if entry.event == RESEALED_EVENT:
-                recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], details))
+                recorded.append(await _after_resealing(connection, report_id, roster, recorded[-1], entry))
                 continue
+            details = said(entry.details)
             sealed_as = report_id if entry.event == SEALED_EVENT else str(details["sighting"])
             sealed_sha256 = str(details["sealed_sha256"])
         except LookupError:
@@ -272,10 +273,10 @@ async def _after_resealing(
     report_id: str,
     roster: Roster,
     recorded: Mapping[str, str],
-    details: Mapping[str, Any],
+    entry: Row[Any, Any, Any],
 ) -> dict[str, str]:
     """The digests as a resealing left them, if what its audit entry says is what a custodian signed."""
-    name = str(details["decision_sha256"])
+    name = str(said(entry.details)["decision_sha256"])
     if not _HEX_SHA256.fullmatch(name):
         raise TamperedError(report_id)
     row = await connection.execute(select(decisions.c.document).where(decisions.c.id == name))
@@ -291,6 +292,7 @@ async def _after_resealing(
         signed.sha256 != name
         or (decision.action, decision.report_id) != (Action.RESEAL, report_id)
         or decision.sealed_sha256 != _ordered(recorded, report_id)
+        or not await custodians.counts(connection, roster, decision.custodian, entry.seq)
     ):
         raise TamperedError(report_id)
     return dict(zip(_names(recorded, report_id), decision.resealed_sha256, strict=True))

@@ -18,7 +18,8 @@ def _pinned(name: str) -> Pinned:
 def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
     """Custodians in their order, the worker, and who left."""
     ada, bob, carol = _pinned("ada"), _pinned("bob@lab.example"), Pinned("carol", generate().public_key)
-    roster = Roster((ada, bob, carol), WorkerKeys.of(generate())).without_custodian("bob@lab.example")
+    roster = Roster((ada, bob, carol), WorkerKeys.of(generate()))
+    roster = roster.without_custodian("bob@lab.example", until=12)
     file = RosterFile(tmp_path / "state" / "custodians")
     file.write(roster)
     assert file.read() == RosterFile(file.path).read() == parse(to_text(roster).encode()) == roster
@@ -48,6 +49,18 @@ def test_a_removed_custodian_signs_no_more_but_what_they_signed_can_be_read() ->
     assert (back.custodian(ada.fingerprint), back.former) == (ada, ())
     with pytest.raises(NotFoundError, match="zoe"):
         back.without_custodian("zoe")
+
+
+def test_what_somebody_signs_counts_up_to_the_entry_at_which_they_left() -> None:
+    """Where the file does not say which, the log has to, until the file is written again."""
+    ada, bob = _pinned("ada"), _pinned("bob")
+    roster = Roster((ada, bob)).without_custodian("ada", until=12)
+    assert [roster.counts(ada.fingerprint, entry) for entry in (12, 13)] == [True, False]
+    assert [roster.counts(who, 13) for who in (bob.fingerprint, "0" * 16)] == [True, False]
+    of_before = Roster((ada, bob)).without_custodian("ada")
+    assert of_before.counts(ada.fingerprint, 13) is None
+    assert of_before.bounded(12).counts(ada.fingerprint, 13) is False
+    assert roster.bounded(99) == roster
 
 
 def test_names_and_keys_are_pinned_once() -> None:
@@ -81,6 +94,8 @@ ADA = '[custodian."ada"]\npublic_key = "age1up3l4wze9qej6976rqpnpspmewq8lzwyzn89
         (ADA + ADA.replace("ada", "bob"), "already the key"),
         (ADA.replace("ada", "../ada"), "name that is none"),
         (ADA.replace('[custodian."ada"]', "[worker]"), "needs a signing_key"),
+        (ADA + "until = 4\n", "no number of an entry"),
+        (ADA.replace("custodian", "former") + "until = -1\n", "no number of an entry"),
     ],
 )
 def test_a_file_of_another_form_trusts_nobody_and_says_where(tmp_path: Path, content: str, said: str) -> None:

@@ -23,10 +23,11 @@ from app.custody.roster import WORKER_NAME, Pinned
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, decisions, endings, inspection, removals, reports
+from app.store import alarms, audit, decisions, endings, inspection, removal, removals, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
+from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.report_states import State
 from app.store.schema import audit as log
 from app.store.schema import decisions as documents
@@ -35,7 +36,7 @@ from app.store.shelf import ReportShelf
 from app.store.witness import Witness
 from tests.deciding import approving, deciding, seen
 from tests.ended import bring_to, pin_worker, word_of
-from tests.pins import add_custodian, pins_of
+from tests.pins import add_custodian, pins_of, remove_custodian
 from tests.stubs import stub
 
 NOW = datetime.now(UTC)
@@ -351,13 +352,83 @@ async def test_a_worker_that_saw_the_log_removes_nothing_once_it_was_cut_off(sit
     assert await site.purge() == (report_id,)
 
 
+@pytest.mark.parametrize("bounded", [True, False], ids=["by_the_file", "by_the_log_alone"])
+@pytest.mark.parametrize("was", [State.QUEUED, State.APPROVED])
+async def test_who_left_signs_nothing_any_more_with_the_database_to_write(
+    site: Site,
+    was: State,
+    bounded: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A former custodian's key, a well-formed entry, and a row to go with it: not even an approval is shaken.
+
+    By the pinned file, or by the log where the file is from before it said until when.
+    """
+    report_id, honest = await site.report(was), await site.report(State.REJECTED, "b")
+    await add_custodian(site.database, site.pins, "grace")
+    await remove_custodian(site.database, site.pins, "ada")
+    roster = site.pins.read()
+    (former,) = roster.former
+    assert former.until is not None
+    if not bounded:
+        site.pins.write(replace(roster, former=(replace(former, until=None),)))
+    name = await site.put(report_id, await site.signed(report_id, Action.REJECT))
+    await site.append(report_id, State.REJECTED, decision_sha256=name)
+    assert await site.is_kept_and_named(report_id, US, LATER)
+    async with site.database.connect() as connection:
+        with pytest.raises(NotApprovedError, match="no more") as refused:
+            await decisions.approval(connection, report_id, site.pins.read(), dual_control=False)
+        assert honest not in await reports.every_id(connection)
+    assert not isinstance(refused.value, WithdrawnError)
+
+
+async def test_nor_by_being_added_again_in_the_log(site: Site) -> None:
+    """An entry that says so needs no key; the pinned file does not say it."""
+    report_id = await site.report(State.QUEUED)
+    await add_custodian(site.database, site.pins, "grace")
+    await remove_custodian(site.database, site.pins, "ada")
+    async with site.database.begin() as connection:
+        again = {"name": "ada", "fingerprint": fingerprint(site.ada.public_key)}
+        await audit.append(connection, "custodian.added", fingerprint(site.ada.public_key), again)
+    name = await site.put(report_id, await site.signed(report_id, Action.REJECT))
+    await site.append(report_id, State.REJECTED, decision_sha256=name)
+    assert await site.is_kept_and_named(report_id, US, LATER)
+
+
+async def test_a_removal_and_a_resealing_of_who_left_count_no_more_either(site: Site) -> None:
+    """Nor does an order to destroy: of each report the auditor says so."""
+    resealed, purged, destroyed = [await site.report(State.REJECTED, name) for name in "abc"]
+    await add_custodian(site.database, site.pins, "grace")
+    before = site.pins.read()
+    order = await site.signed(destroyed, Action.DESTROY)
+    await remove_custodian(site.database, site.pins, "ada")
+    roster = site.pins.read()
+    files = await _files(site, resealed)
+    document, anew = decisions.sealed_anew(resealed, files, site.ada, before)
+    async with site.database.begin() as connection:
+        # As if she were a custodian still.
+        await decisions.take_resealed(connection, document, anew, before, report_id=resealed, by="cli")
+        await removal.destroy(connection, order, before, report_id=destroyed, dual_control=False, by="cli")
+    by_ada = await purge.purge(site.database, US, before, LATER, by="cli", identity=site.ada)
+    assert purged in by_ada
+    async with site.database.connect() as connection:
+        gone = {each.report_id: each.what for each in (await removals.examine(connection, roster)).unproven}
+    what = "it is gone, and who signed its removal was a custodian no more"
+    assert gone == dict.fromkeys([*by_ada, destroyed], what)
+
+
+async def _files(site: Site, report_id: str) -> sealed.Files:
+    async with site.database.connect() as connection:
+        return await sealed.authentic(connection, report_id, site.pins.read())
+
+
 async def test_what_was_signed_by_who_left_or_was_replaced_still_counts(site: Site) -> None:
     """A custodian who was removed since, and a worker whose key was."""
     filed, rejected = await site.report(State.FILED), await site.report(State.REJECTED, "b")
     await add_custodian(site.database, site.pins, "grace")
     was = site.pins.read().worker
     assert was is not None
-    roster = site.pins.read().without_custodian("ada")
+    await remove_custodian(site.database, site.pins, "ada")
+    roster = site.pins.read()
     former = Pinned(WORKER_NAME, was.public_key, was.signing_key)
     site.pins.write(replace(roster, former=(*roster.former, former)))
     site.worker = pin_worker(site.pins)
