@@ -22,12 +22,14 @@ from app.filing.cybertip.reading import read
 from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report
-from app.store import audit, decisions, sealed
+from app.store import audit, bank_listing, decisions, sealed
 from app.store.schema import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 
 BY: Final = "worker"
+
+_IDS_BELOW: Final = 2**63
 
 SAID: Final = Said(
     note="Filed automatically: no person of the reporter looked at this report before it was sent."
@@ -54,8 +56,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class _Opened:
+    """A report with its later sightings.
+
+    Attributes:
+        doubted: ids of the entries that matched and that nobody files by, as they stand now.
+    """
+
     sealed_sha256: tuple[str, ...]
     documents: tuple[dict[str, Any], ...] = field(repr=False)
+    doubted: frozenset[int]
 
 
 async def _sealed(xml: bytes, roster: Roster, keys: WorkerKeys) -> tuple[bytes, bytes]:
@@ -104,7 +113,7 @@ class AutomaticApproval:
     async def _look(self, report_id: str, roster: Roster, keys: WorkerKeys) -> None:
         try:
             opened = await self._open(report_id, roster, keys)
-            xml = self._xml(opened.documents)
+            xml = self._xml(opened)
             sealed_xml, sealed_words = await _sealed(xml, roster, keys)
         except _LeftError as left:
             self.left.add(report_id)
@@ -154,21 +163,23 @@ class AutomaticApproval:
                 raise _LeftError("not_sealed_to_worker") from None
             except (ConflictError, RecursionError):
                 raise _LeftError("unreadable") from None
+            doubted = await bank_listing.doubted(connection, _matched(documents))
             told = {sealed.WORKER: keys.fingerprint, "by": BY}
             await audit.append(connection, sealed.OPENED_EVENT, report_id, told)
-        return _Opened(tuple(sealed.digests(files).values()), documents)
+        return _Opened(tuple(sealed.digests(files).values()), documents, doubted)
 
-    def _xml(self, documents: Sequence[dict[str, Any]]) -> bytes:
+    def _xml(self, opened: _Opened) -> bytes:
         """What is filed, if nobody has to look at any of them."""
         now = self.desk.now()
         try:
             if not all(
-                each["automatic_filing"] is True and may_file(each, distance=self.terms.distance)
-                for each in documents
+                each["automatic_filing"] is True
+                and may_file(_without(each, opened.doubted), distance=self.terms.distance)
+                for each in opened.documents
             ):
                 raise _LeftError("not_certain")
             xml = build(
-                documents,
+                opened.documents,
                 self.terms.reporter,
                 SAID,
                 role=self.terms.role,
@@ -181,3 +192,17 @@ class AutomaticApproval:
         if is_refusable(self.desk, read(xml), now):
             raise _LeftError("invalid_document")
         return unguessable(xml)
+
+
+def _matched(documents: Sequence[dict[str, Any]]) -> set[int]:
+    """Ids of the entries that matched, as far as they can be read: anybody can seal to a public key."""
+    lists = [each.get("matches") for each in documents]
+    matches = [match for each in lists if isinstance(each, list) for match in each if isinstance(match, dict)]
+    found = [match.get("entry_id") for match in matches]
+    return {each for each in found if isinstance(each, int) and 0 <= each < _IDS_BELOW}
+
+
+def _without(document: dict[str, Any], doubted: frozenset[int]) -> dict[str, Any]:
+    """A document as if some entries had not matched."""
+    matches = [match for match in document["matches"] if match["entry_id"] not in doubted]
+    return document | {"matches": matches}

@@ -1,6 +1,6 @@
 """Single entries of a bank, as those see them who look after it: what sources say, what people decided."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -156,6 +156,17 @@ async def find(connection: AsyncConnection, name: str, signals: Sequence[NewSign
         )
         rows += (await connection.execute(asked.order_by(entries.c.id))).all()
     return await _told(connection, rows)
+
+
+async def doubted(connection: AsyncConnection, entry_ids: Collection[int]) -> frozenset[int]:
+    """Which of some entries their sources disagree on, or a person took out of force."""
+    doubts: set[int] = set()
+    wanted = sorted(entry_ids)
+    for begin in range(0, len(wanted), _FOUND_AT_ONCE):
+        some = _SHOWN.where(entries.c.id.in_(wanted[begin : begin + _FOUND_AT_ONCE]))
+        told = await _told(connection, (await connection.execute(some)).all())
+        doubts |= {each.id for each in told if each.disputed or each.disabled is not None}
+    return frozenset(doubts)
 
 
 # A first source speaks through the change that brought an entry; where a second one does, it has a row.

@@ -38,6 +38,14 @@ from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
 REPORTER = Reporter("Ada", "Lovelace", "ada@analytical.org", "Analytical Society")
+REPORTING = {
+    "reporter_first_name": "Ada",
+    "reporter_last_name": "Lovelace",
+    "reporter_email": "ada@analytical.org",
+    "reporter_company": "Analytical Society",
+    "reporter_role": "voluntary",
+}
+"""Settings of a worker that files by itself."""
 URL = "http://127.0.0.1:8091/ispws"
 
 

@@ -25,7 +25,8 @@ from tests import age_plugin
 from tests.age_plugin import Oddity, Plugin
 from tests.filing.double import Double
 from tests.filing.office import Office, open_office
-from tests.filing.test_worker import running_worker, wait_until_left
+from tests.filing.test_worker import wait_until_left
+from tests.filing.working import running_worker
 from tests.pins import add_custodian
 
 

@@ -1,13 +1,11 @@
 """The worker as it runs: a process that files with a double that is another, and is killed meanwhile."""
 
 import asyncio
-import contextlib
 import json
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +25,8 @@ from app.store.report_states import State
 from demo.pictures import encoded, scene
 from tests.deciding import approving, deciding
 from tests.filing.double import Double
-from tests.filing.office import Office, document, open_office
+from tests.filing.office import REPORTING, Office, document, open_office
+from tests.filing.working import running_worker
 from tests.gates import (
     CORDON,
     RunningGate,
@@ -38,20 +37,6 @@ from tests.gates import (
     wait_for,
 )
 from tests.pins import pins_of
-
-
-@contextlib.contextmanager
-def running_worker(store: StoreSettings, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``cordon worker`` with a log beside its state; killed in the end."""
-    with (store.state_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [CORDON, "worker"], env=environment(store, log_level="info", **settings), stderr=log
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 async def wait_until_left(office: Office, states: set[State], report_ids: list[str], seconds: float) -> None:
@@ -161,13 +146,6 @@ async def test_a_worker_files_nothing_unless_it_is_told_where(
 BANKED = encoded(scene(7), "PNG")
 SAVED_ANEW = encoded(scene(7), "JPEG", quality=90)
 MIRRORED = encoded(ImageOps.mirror(scene(7)), "PNG")
-REPORTER = {
-    "reporter_first_name": "Ada",
-    "reporter_last_name": "Lovelace",
-    "reporter_email": "ada@analytical.org",
-    "reporter_company": "Analytical Society",
-    "reporter_role": "voluntary",
-}
 
 
 def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
@@ -179,7 +157,7 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
         "autofile": "true",
         "cybertip": "double",
         "cybertip_double_url": double.url,
-        **REPORTER,
+        **REPORTING,
     }
     worker, key = generate(), store.state_dir.parent / "own.key"
     with running_gate(prepared, **settings) as gate:
@@ -312,7 +290,7 @@ def test_a_worker_that_cannot_file_by_itself_does_not_start(
     pins_of(store).write(Roster((Pinned("ada", generate().public_key),)))
     key = store.state_dir.parent / "own.key"
     write_identity(generate(), key)
-    named = {"autofile": "true", "cybertip": "double", "filing_identity": str(key), **REPORTER, **changed}
+    named = {"autofile": "true", "cybertip": "double", "filing_identity": str(key), **REPORTING, **changed}
     settings = {name: value for name, value in named.items() if value}
     ran = subprocess.run(
         [CORDON, "worker"],
