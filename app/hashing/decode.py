@@ -178,8 +178,19 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
         ),
         decode_bytes=max(_jpeg_bytes(image) for image in headers),
         pictures=lambda: map(picture, starts),
-        smaller=smaller if len(starts) == 1 and first.mode in ("L", "RGB") else None,
+        smaller=smaller if len(starts) == 1 and _luma_is_what_is_seen(first) else None,
     )
+
+
+def _luma_is_what_is_seen(image: JpegImageFile) -> bool:
+    """Whether the luma alone tells what a viewer shows, but for what clips.
+
+    Colours that are coarser than by two, which hardly anybody writes, clip where the luma has no trace of it.
+    """
+    if image.mode not in ("L", "RGB"):
+        return False
+    _, across, down, _ = zip(*image.layer, strict=True)
+    return 2 * min(across) >= max(across) and 2 * min(down) >= max(down)
 
 
 def _multi_picture_starts(image: JpegImageFile) -> Iterator[int]:

@@ -22,6 +22,9 @@ _SHORT_SIDE: Final = 370
 Just so low that of the usual 4,000 by 3,000 pixels an eighth will do, for which a JPEG needs no transform.
 """
 
+_LEAST_SIDE: Final = 64
+"""Least short side in pixels of a whole picture to hash: PDQ stretches what has less, and each fault in it."""
+
 _MOST_PIXELS: Final = 2 * 1024 * 1024
 """Largest copy that is looked at."""
 
@@ -39,7 +42,7 @@ def scale(width: int, height: int) -> int:
 def is_detailed(width: int, height: int) -> bool:
     """Whether the copy of a picture of this size shows enough to hash the whole picture by it."""
     by = scale(width, height)
-    return by == 1 or min(width, height) >= by * _SHORT_SIDE
+    return min(width, height) >= (by * _SHORT_SIDE if by > 1 else _LEAST_SIDE)
 
 
 def small_copy(grey: NDArray[np.uint8]) -> Small:
