@@ -190,7 +190,7 @@ def _luma_is_what_is_seen(image: JpegImageFile) -> bool:
     if image.mode not in ("L", "RGB"):
         return False
     _, across, down, _ = zip(*image.layer, strict=True)
-    return 2 * min(across) >= max(across) and 2 * min(down) >= max(down)
+    return bool(2 * min(across) >= max(across) and 2 * min(down) >= max(down))
 
 
 def _multi_picture_starts(image: JpegImageFile) -> Iterator[int]:

@@ -23,7 +23,7 @@ Just so low that of the usual 4,000 by 3,000 pixels an eighth will do, for which
 """
 
 _LEAST_SIDE: Final = 64
-"""Least short side in pixels of a whole picture to hash: PDQ stretches what has less, and each fault in it."""
+"""Least short side in pixels of a whole picture to hash: PDQ stretches what has less, and its faults."""
 
 _MOST_PIXELS: Final = 2 * 1024 * 1024
 """Largest copy that is looked at."""

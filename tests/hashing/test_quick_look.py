@@ -64,23 +64,26 @@ def jpegs() -> list[bytes]:
     return made
 
 
-@pytest.mark.parametrize(("sampling", "quickly"), [(0x11, True), (0x22, True), (0x41, False), (0x14, False)])
-def test_colours_much_coarser_than_the_luma_get_no_quick_look(sampling: int, quickly: bool) -> None:
+def test_colours_much_coarser_than_the_luma_get_no_quick_look() -> None:
     """They clip over many pixels, of which the luma has no trace."""
     jpeg = bytearray(encoded(drawing(1, (640, 480)), "JPEG", subsampling=0))
-    frame = jpeg.index(b"\xff\xc0")
-    assert jpeg[frame + 11] == 0x11, "the luma's share of the samples, across and down"
-    jpeg[frame + 11] = sampling
-    medium = open_medium(bytes(jpeg), formats.JPEG, most_frames=1, max_pixels=LIMITS.max_pixels)
-    assert (medium.smaller is not None) == quickly
+    sampling = jpeg.index(b"\xff\xc0") + 11
+    assert jpeg[sampling] == 0x11, "the luma's share of the samples, across and down"
+    found = []
+    for jpeg[sampling] in (0x11, 0x22, 0x41, 0x14):
+        medium = open_medium(bytes(jpeg), formats.JPEG, most_frames=1, max_pixels=LIMITS.max_pixels)
+        found.append(medium.smaller is not None)
+    assert found == [True, True, False, False]
 
 
-@pytest.mark.parametrize(("size", "quickly"), [((640, 64), True), ((640, 63), False), ((10, 640), False)])
-def test_a_narrow_picture_gets_no_quick_look(size: tuple[int, int], quickly: bool) -> None:
+def test_a_narrow_picture_gets_no_quick_look() -> None:
     """PDQ stretches it, and with it what is wrong."""
-    rendering, _, _ = looked_at(encoded(drawing(2, size), "JPEG", quality=90), quick=True)
-    assert rendering is not None
-    assert (rendering.phash == b"") == quickly
+    found = []
+    for size in ((640, 64), (640, 63), (10, 640)):
+        rendering, _, _ = looked_at(encoded(drawing(2, size), "JPEG", quality=90), quick=True)
+        assert rendering is not None
+        found.append(rendering.phash == b"")
+    assert found == [True, False, False]
 
 
 def test_no_form_of_a_quick_look_is_wrong_where_it_says_that_it_is_not() -> None:
