@@ -76,10 +76,10 @@ def test_colours_much_coarser_than_the_luma_get_no_quick_look() -> None:
     assert found == [True, True, False, False]
 
 
-def test_a_narrow_picture_gets_no_quick_look() -> None:
-    """PDQ stretches it, and with it what is wrong."""
+def test_a_picture_smaller_than_was_measured_gets_no_quick_look() -> None:
+    """Few pixels even out little of what is wrong with each."""
     found = []
-    for size in ((640, 64), (640, 63), (10, 640)):
+    for size in ((640, 370), (640, 369), (10, 640)):
         rendering, _, _ = looked_at(encoded(drawing(2, size), "JPEG", quality=90), quick=True)
         assert rendering is not None
         found.append(rendering.phash == b"")
@@ -108,7 +108,7 @@ def test_no_form_of_a_quick_look_is_wrong_where_it_says_that_it_is_not() -> None
             wrong = int.from_bytes(one) ^ int.from_bytes(other)
             assert (wrong & ~int.from_bytes(doubt)).bit_count() <= SPARE_BITS
     # Else all of this would be about nothing.
-    assert quickly >= 30
+    assert quickly >= 20
 
 
 def test_the_parts_of_a_jpeg_are_the_same_in_both_looks(monkeypatch: pytest.MonkeyPatch) -> None:
