@@ -27,7 +27,7 @@ from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import alarms as alarms_in_store
 from app.store import banks as banks_in_store
-from app.store import entry_marks, kept_values, reports
+from app.store import entry_marks, kept_values, processes, reports
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database, open_current
@@ -94,7 +94,7 @@ async def work(settings: Settings) -> int:
     async with (
         open_current(settings.store) as database,
         open_banks(settings, database) as banks,
-        announced(database, banks, "worker"),
+        announced(database, banks, processes.WORKER),
         repeating(partial(told, database), NOTIFY_SECONDS),
         repeating(
             partial(checkpoints.sign, database, settings.worker_key_path, pins, witness), CHECKPOINT_SECONDS

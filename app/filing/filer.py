@@ -180,10 +180,10 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
             await _check_never_attempted_otherwise(connection, turn)
         if turn.filing.authority_report_id is None:
             answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
-            await _check_is_no_others(desk, turn, answer)
             filing = replace(turn.filing, authority_report_id=str(answer.report_id))
+            kept = await _keep_opened(desk, turn, answer)
             opened = replace(turn, state=State.SUBMITTED, filing=filing)
-            if not await _keep_opened(desk, turn, answer):
+            if not kept:
                 return await _retract_unwanted(desk, opened)
         if not await _attempt_finish(desk, opened, document):
             return Outcome.OVERTAKEN
@@ -278,17 +278,6 @@ async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decision
         raise _HaltedError(Meaning.RETRY, "gone") from None
 
 
-async def _check_is_no_others(desk: Desk, turn: Turn, answer: Answer) -> None:
-    """Return only if the id that the authority gave is not that of another report already.
-
-    Finishing that one again would say that this one is filed, and withdrawing it would take that one back.
-    """
-    async with desk.database.connect() as connection:
-        known = await filings.report_under(connection, desk.environment.value, str(answer.report_id))
-    if known not in {None, turn.report_id}:
-        raise _HaltedError(Meaning.PARK, "authority_known_report_id", answer)
-
-
 async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:
     """Commit the authority's id; whether the report may go on under it."""
 
@@ -302,7 +291,10 @@ async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:
             details=_details(desk, str(answer.report_id)),
         )
 
-    return await desk.database.write(keep)
+    try:
+        return await desk.database.write(keep)
+    except filings.KnownIdError:
+        raise _HaltedError(Meaning.PARK, "authority_known_report_id", answer) from None
 
 
 async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:

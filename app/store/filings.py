@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -61,8 +61,17 @@ TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
 
 
+_OPENED_LOCK: Final = 0x436F72646F6E03
+
 _MOST_ATTEMPTS: Final = 2**31 - 1
 """What the column holds on PostgreSQL."""
+
+
+class KnownIdError(ConflictError):
+    """The authority gave a report the id that another one has."""
+
+    def __init__(self) -> None:
+        super().__init__("The authority gave this report the id that another one has.")
 
 
 class UnreadableReportError(UnreadableRowError):
@@ -243,15 +252,18 @@ async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
     return Filing.of(row) if row is not None else None
 
 
-async def report_under(connection: AsyncConnection, environment: str, authority_report_id: str) -> str | None:
-    """Which report was opened under an id of the authority; None if none is known."""
+async def _is_anothers(connection: AsyncConnection, filing: Filing, authority_report_id: str) -> bool:
+    """Whether another report was opened under an id of the authority."""
     found = await connection.execute(
         select(filings.c.report_id)
-        .where(filings.c.environment == environment, filings.c.authority_report_id == authority_report_id)
+        .where(
+            filings.c.environment == filing.environment,
+            filings.c.authority_report_id == authority_report_id,
+            filings.c.report_id != filing.report_id,
+        )
         .limit(1)
     )
-    report_id: str | None = found.scalar_one_or_none()
-    return report_id
+    return found.first() is not None
 
 
 async def steps(connection: AsyncConnection, report_id: str) -> tuple[LoggedStep, ...]:
@@ -288,8 +300,17 @@ async def opened(
 
     It may not if the turn is another filer's by now, or a person decided otherwise in the meantime. Doing
     it again with the same id is no error.
+
+    Raises:
+        KnownIdError: another report has it. Finishing that one again would say that this one is filed, and
+            withdrawing it would take that one back.
     """
     state = await _lock(connection, turn.report_id)
+    if connection.dialect.name == "postgresql":
+        # Another filer may be keeping the same one, unseen before it commits.
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _OPENED_LOCK})
+    if await _is_anothers(connection, turn.filing, authority_report_id):
+        raise KnownIdError
     kept = await _change(
         connection,
         turn,
@@ -412,8 +433,7 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     if filing is None or filing.authority_report_id is None or filing.step is Step.RETRACTED:
         return False
     tried = filing.step is Step.FINISHING and (
-        state is State.APPROVED
-        or (state is State.PARKED and not await _withdrawn_before(connection, report_id))
+        state is State.APPROVED or (state is State.PARKED and not await taken_back(connection, [report_id]))
     )
     if state is not State.SUBMITTED and not tried:
         return False
@@ -425,18 +445,18 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     return True
 
 
-async def _withdrawn_before(connection: AsyncConnection, report_id: str) -> bool:
-    """Whether the log says that it was rejected already while it was open, and not approved since."""
-    newest = await connection.execute(
-        select(audit_log.c.event)
+async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -> frozenset[str]:
+    """Which of some reports were rejected while the authority may have them, and not approved since."""
+    rows = await connection.execute(
+        select(audit_log.c.subject, audit_log.c.event)
         .where(
-            audit_log.c.subject == report_id,
+            audit_log.c.subject.in_(report_ids),
             audit_log.c.event.in_([WITHDRAWN_EVENT, f"report.{State.APPROVED}"]),
         )
-        .order_by(audit_log.c.seq.desc())
-        .limit(1)
+        .order_by(audit_log.c.seq)
     )
-    return newest.scalar_one_or_none() == WITHDRAWN_EVENT
+    newest = {row.subject: row.event for row in rows}
+    return frozenset(each for each, event in newest.items() if event == WITHDRAWN_EVENT)
 
 
 async def retracted(

@@ -21,6 +21,9 @@ LIVE_SECONDS: Final = 10.0
 GATE: Final = "serve"
 """The role of a web process."""
 
+WORKER: Final = "worker"
+"""The role of the process that files."""
+
 _FORGOTTEN_AFTER: Final = timedelta(days=1)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from app.custody.identity import write_identity
 from app.settings import StoreSettings
+from app.store import processes
 from app.store.database import Database
 from tests.cli.conftest import Cordon, Ran
 from tests.cli.test_report_schema import filing_with
@@ -156,3 +157,37 @@ async def test_how_far_the_filing_of_a_report_has_come_is_shown(cordon: Cordon, 
     assert "when (UTC)           step       where   its id there" in for_people
     assert for_people.splitlines()[-1].split()[2:] == ["finishing", "double", filing["authority_report_id"]]
     assert "canary" not in for_people
+
+
+async def test_a_rejection_that_nobody_carries_out_says_so_and_what_to_do(
+    cordon: Cordon, office: Office
+) -> None:
+    """By the command, by show and by list, where no worker runs; the command that they name ends it."""
+    ada = cordon.home / "ada.key"
+    write_identity(office.ada, ada)
+    report_id = await office.approved("a")
+    words = f"report {report_id}: rejected, and the authority may have it: no worker runs"
+    mend = f"'cordon report file {report_id}'"
+
+    async def report(*arguments: str) -> Ran:
+        return await asyncio.to_thread(cordon, "report", *arguments, given=filing_with(double))
+
+    with running_double() as double:
+        assert f"{report_id}: no worker runs that files it" in (await report("list")).err
+        double.fault("finish", code=9999)
+        assert (await report("file", report_id)).code == 1
+        assert (await office.report(report_id)).state == "parked"
+        rejected = await report("reject", report_id, "--identity", str(ada), "--reason", "a logo", "--yes")
+        assert (rejected.code, (await office.report(report_id)).state) == (0, "submitted")
+        listed = await report("list")
+        assert all(words in told and mend in told for told in (rejected.err, listed.err))
+        assert mend in (await report("show", report_id, "--json")).document["waits_for"]
+        process = await processes.register(office.database, processes.WORKER)
+        shown = await report("show", report_id)
+        assert b"waits for: rejected: the worker asks the authority for it back" in shown.out
+        await processes.unregister(office.database, process)
+        assert "what was open there is withdrawn" in (await report("file", report_id)).err
+        assert (await office.report(report_id)).state == "retracted"
+        assert (await report("show", report_id, "--json")).document["waits_for"] is None
+        assert (await report("list")).err == ""
+        assert double.tell(report_id)["finished"] == 0

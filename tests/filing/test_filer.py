@@ -1,5 +1,6 @@
 """Filing: approved bytes, once; what is not known to be filed is tried again or left to a person."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -191,6 +192,43 @@ async def test_an_id_that_is_another_reports_is_never_finished_nor_withdrawn_for
     await office.approve(second)
     assert await file_next(office.desk) is Outcome.DRY_RUN
     assert office.double.tell(second)["filed_exactly_once"]
+
+
+async def test_an_id_that_two_workers_are_given_at_once_is_kept_for_one_of_two_reports(
+    database: Database, store: StoreSettings
+) -> None:
+    """Neither has committed it when the other looks: one is filed, and the other waits for a person."""
+    both, one_by_one = asyncio.Barrier(2), asyncio.Lock()
+    given: list[Answer] = []
+
+    class Repeating(CyberTipline):
+        async def submit(self, document: bytes) -> Answer:
+            async with one_by_one:
+                if not given:
+                    given.append(await super().submit(document))
+            await both.wait()
+            return given[0]
+
+    async with open_office(database, store) as office:
+        report_ids = [await office.approved(medium) for medium in "ab"]
+        other = Database.open(store)
+        try:
+            desks = [
+                replace(office.desk, database=each, authority=Repeating(office.authority._http))
+                for each in (database, other)
+            ]
+            outcomes = await asyncio.gather(
+                *(file_next(desk, report_id) for desk, report_id in zip(desks, report_ids, strict=True))
+            )
+        finally:
+            await other.close()
+        assert sorted(map(str, outcomes)) == [Outcome.DRY_RUN, Outcome.PARKED]
+        (parked,) = [each for each in report_ids if (await office.report(each)).state is State.PARKED]
+        assert (await office.report(parked)).cause == "authority_known_report_id"
+        assert (await office.filing(parked)).authority_report_id is None
+        (there,) = office.double.service.reports.values()
+        assert there.state is There.FINISHED
+        assert (office.double.calls["finish"], office.double.calls["retract"]) == (1, 0)
 
 
 async def test_a_report_that_expired_under_an_attempted_finish_is_parked(office: Office) -> None:

@@ -17,6 +17,7 @@ from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Opened, open_stored, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
+from app.cli.report.waiting import waits_for
 from app.cli.report.writing import write_new
 
 if TYPE_CHECKING:
@@ -318,11 +319,14 @@ def hand_in(
         say(f"  POST /v1/reports/{decision.report_id}/{decision.action} with it as the body")
         return
     report_id, action = decision.report_id, decision.action
-    taken = (
-        _take(report_id, action, document) if server is None else server.hand_in(report_id, action, document)
-    )
-    for line in _outcome(report_id, action, asyncio.run(taken), done):
+    if server is None:
+        state, waiting = asyncio.run(_take(report_id, action, document))
+    else:
+        state, waiting = asyncio.run(server.hand_in(report_id, action, document)), None
+    for line in _outcome(report_id, action, state, done):
         say(line)
+    if waiting is not None:
+        say(f"report {report_id}: {waiting}")
 
 
 def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[str, ...]:
@@ -365,7 +369,8 @@ def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[s
     )
 
 
-async def _take(report_id: str, action: "Action", document: bytes) -> str:
+async def _take(report_id: str, action: "Action", document: bytes) -> tuple[str, str | None]:
+    """The state that it came to, and what it waits for now if nobody would guess."""
     from app.cli.state import BY, open_custody, read_settings
     from app.store import decisions
 
@@ -379,4 +384,4 @@ async def _take(report_id: str, action: "Action", document: bytes) -> str:
             dual_control=read_settings().custody.dual_control,
             by=BY,
         )
-    return report.state.value
+        return report.state.value, (await waits_for(connection, [report])).get(report_id)

@@ -10,6 +10,7 @@ import typer
 from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
 from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Document, Opened, open_stored, read_key, words_of
+from app.cli.report.waiting import waits_for
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from app.store.reports import Report, Sighting
 
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
+
+_TOLD: Final = 10
+"""Of so many reports a list tells what they wait for."""
 
 ReportId = Annotated[str, typer.Argument(metavar="ID", help="As 'cordon report list' shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -40,7 +44,8 @@ def list_reports(
     if state is not None and state not in list(State):
         raise UsageError(f"--state is one of {', '.join(State)}")
     rows = []
-    for each in asyncio.run(_list(State(state) if state is not None else None)):
+    found, waiting = asyncio.run(_list(State(state) if state is not None else None))
+    for each in found:
         if as_json:
             emit_json(
                 {
@@ -54,6 +59,10 @@ def list_reports(
         rows.append((each.id, each.state, f"{each.created_at:%Y-%m-%d %H:%M}", each.bank_kind.value, hold))
     if not as_json:
         emit_table(("id", "state", "created (UTC)", "kind", "on hold"), rows)
+    for report_id, what in list(waiting.items())[:_TOLD]:
+        say(f"report {report_id}: {what}")
+    if len(waiting) > _TOLD:
+        say(f"and {len(waiting) - _TOLD} more; 'cordon report show' tells of each what it waits for")
 
 
 def show(report_id: ReportId, as_json: AsJson = False) -> None:
@@ -61,11 +70,12 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
 
     cordon report show 01J9ZK3V5T8QX2M4N6P8R0S1T2
     """
-    found, later, decided, filing, steps = asyncio.run(_show(report_id))
+    found, waiting, later, decided, filing, steps = asyncio.run(_show(report_id))
     told = {
         "id": found.id,
         "state": found.state,
         "cause": found.cause,
+        "waits_for": waiting,
         "created_at": found.created_at.isoformat(),
         "changed_at": found.changed_at.isoformat() if found.changed_at else None,
         "decided_at": found.decided_at.isoformat() if found.decided_at else None,
@@ -215,11 +225,13 @@ def unhold(report_id: ReportId) -> None:
     say(f"report {report_id} is not on hold")
 
 
-async def _list(state: "State | None") -> "list[Report]":
+async def _list(state: "State | None") -> "tuple[list[Report], dict[str, str]]":
+    """The reports, and of some of them what they wait for."""
     from app.cli.state import open_state
     from app.store import reports
 
     found: list[Report] = []
+    waiting: dict[str, str] = {}
     async with open_state() as database, database.connect() as connection:
         while True:
             page = await reports.list_reports(
@@ -229,19 +241,22 @@ async def _list(state: "State | None") -> "list[Report]":
                 limit=reports.MAX_LISTED,
             )
             found += page
+            waiting |= await waits_for(connection, page)
             if len(page) < reports.MAX_LISTED:
-                return found
+                return found, waiting
 
 
 async def _show(
     report_id: str,
-) -> "tuple[Report, tuple[Sighting, ...], Listed, Filing | None, tuple[LoggedStep, ...]]":
+) -> "tuple[Report, str | None, tuple[Sighting, ...], Listed, Filing | None, tuple[LoggedStep, ...]]":
     from app.cli.state import open_state
     from app.store import decisions, filings, reports
 
     async with open_state() as database, database.connect() as connection:
+        found = await reports.get(connection, report_id)
         return (
-            await reports.get(connection, report_id),
+            found,
+            (await waits_for(connection, [found])).get(report_id),
             await reports.list_sightings(connection, report_id),
             await decisions.listed(connection, report_id),
             await filings.get(connection, report_id),

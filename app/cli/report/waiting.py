@@ -1,0 +1,31 @@
+"""What a report on its way to the authority waits for, said where somebody would look for it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+_UNASKED: Final = (
+    "rejected, and the authority may have it: no worker runs that asks for it back; start one, or ask now: "
+    "'cordon report file {}'"
+)
+_UNFILED: Final = "no worker runs that files it; start one, or file it now: 'cordon report file {}'"
+
+if TYPE_CHECKING:
+    from app.store.filings import Transaction
+    from app.store.reports import Report
+
+
+async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
+    """Of each report that is on its way, by id, what it waits for if nobody would guess; in words.
+
+    A rejection of what the authority may have is no end before the authority said so, and whoever runs no
+    worker has nobody who asks.
+    """
+    from app.store import filings, processes
+
+    on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
+    if not on_their_way:
+        return {}
+    taken_back = await filings.taken_back(connection, on_their_way)
+    if any(each.role == processes.WORKER for each in await processes.live(connection)):
+        return dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
+    return {each: (_UNASKED if each in taken_back else _UNFILED).format(each) for each in on_their_way}
