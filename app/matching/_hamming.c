@@ -33,11 +33,14 @@ enum {
     LINE_WORDS = 8,         /* of a line of the cache */
     GROUP_WORDS = 16,       /* of two lines side by side, which memory gives as fast as one */
     LANES = 16,             /* postings that one instruction looks at, where it can */
-    POSTINGS_PER_GROUP = 16, /* of so many postings looked at, one may lead to a group: more are a crowd too */
-    FEW_CANDIDATES = 1024,  /* no crowd in an index of any size */
+    ROWS_PER_CANDIDATE = 64, /* of so many rows, one may lead to a group: more are marked */
+    ROWS_PER_HIT = 1024,    /* of so many rows, one may be told before they are sorted: more are marked too */
+    SAMPLED = 16,           /* chunks that tell how many of all postings lead to a group */
     MAX_PROBES = 1 << 26,   /* of one query; hamming.py plans fewer by far */
     PLANNED_PROBES = 1 << 18, /* of one query with bits in doubt, at most; beyond, all rows are scanned */
-    PROBE_COST = 12,          /* in rows of a scan */
+    PROBE_COST = 12,          /* in rows of a scan, as the next two */
+    CANDIDATE_COST = 16,      /* of a posting whose hint lets it pass: its group is marked, and looked at in order */
+    POSTINGS_COST = 2,        /* so many postings that are looked at cost one row */
     FEW_VALUES = 1024       /* shuffled in some ten microseconds */
 };
 
@@ -107,7 +110,9 @@ typedef struct {
 /* Groups of which a row may be near a query. */
 typedef struct {
     uint32_t *groups;
-    size_t count, most; /* there is room for LANES more, since they are stored all at once */
+    size_t count, most; /* there is room for WORD_BITS more, since some are stored all at once */
+    uint64_t *marks;    /* a bit for each group, once there were more; all are clear between two queries */
+    int marked;         /* some of them, for this query */
 } Candidates;
 
 typedef struct {
@@ -124,7 +129,7 @@ typedef enum { FOUND, FULL, CROWDED, DAMAGED, NO_MEMORY } Outcome;
 
 /* What is innermost, for one kind of processor. */
 typedef struct {
-    /* Takes candidates from chunks until there are no more, or too many. */
+    /* Takes candidates from chunks until there are no more, or more than fit. */
     Outcome (*gather)(const Index *, Hint, const Chunk **next, const Chunk *end, const Chunk *last, Candidates *);
     /* Tells those candidates that are near. */
     Outcome (*count)(const Index *, const Candidates *, const Query *, Hits *);
@@ -481,6 +486,14 @@ static Probe *turn_over(Probe *probes, const uint32_t *slots, uint32_t key, cons
     return probes;
 }
 
+/* Keys to be looked up of all bands together, as they are planned. */
+INLINE size_t probes_of(const Index *index) {
+    size_t all = 0;
+    for (size_t which = 0; which < index->band_count; which++)
+        all += index->bands[which].probes;
+    return all;
+}
+
 /* As find_slots, with each value of the bits in doubt; no more than were planned. */
 static void find_doubted_slots(const Index *index, const uint64_t *query, const uint64_t *doubts, Probe *probes) {
     for (size_t which = 0; which < index->band_count; which++) {
@@ -534,19 +547,21 @@ INLINE Chunk *cut(Chunk *chunks, const uint32_t *postings, uint32_t size, int32_
 /* The most chunks that buckets of ``limit`` postings together make, and the one that cut writes in vain. */
 INLINE uint64_t most_chunks(const Index *index) { return index->probes + index->limit / LANES + 2; }
 
-/* The most candidates of a query that is not crowded. */
-INLINE size_t most_candidates(const Index *index) {
-    size_t most = (size_t)(index->limit / POSTINGS_PER_GROUP);
-    return most > FEW_CANDIDATES ? most : FEW_CANDIDATES;
+/* Where the postings of a bucket begin, and how many they are; DAMAGED if they are not in the band. */
+INLINE Outcome read_bucket(const Index *index, const Band *band, const Probe *probe, Chunk *bucket) {
+    uint32_t first = once32(probe->slot), behind = once32(probe->slot + 1);
+    if (first > behind || behind > index->count)
+        return DAMAGED;
+    *bucket = (Chunk){band->postings + first, behind - first, probe->spare};
+    return FOUND;
 }
 
-/* The chunks of all buckets near a query, and where those of each band end; DAMAGED, or CROWDED if the
- * postings are more than the limit. */
-static Outcome look_up(const Index *index, const Probe *probes, Chunk *chunks, const Chunk **ends) {
+/* How many postings all buckets near a query hold; up to so many, their chunks, and where those of each band end.
+ * DAMAGED, or CROWDED if they are more than the limit of the index. */
+static Outcome look_up(const Index *index, const Probe *probes, uint64_t most, Chunk *chunks, const Chunk **ends,
+                       uint64_t *postings) {
     uint64_t total = 0;
-    size_t at = 0, all = 0;
-    for (size_t which = 0; which < index->band_count; which++)
-        all += index->bands[which].probes;
+    size_t at = 0, all = probes_of(index);
     for (; at < AHEAD && at < all; at++)
         fetch(probes[at].slot);
     at = 0;
@@ -555,36 +570,121 @@ static Outcome look_up(const Index *index, const Probe *probes, Chunk *chunks, c
         for (size_t end = at + band->probes; at < end; at++) {
             if (at + AHEAD < all)
                 fetch(probes[at + AHEAD].slot);
-            uint32_t first = once32(probes[at].slot), behind = once32(probes[at].slot + 1);
-            if (first > behind || behind > index->count)
+            Chunk bucket;
+            if (read_bucket(index, band, &probes[at], &bucket) != FOUND)
                 return DAMAGED;
-            total += behind - first;
+            total += bucket.size;
             if (total > index->limit)
                 return CROWDED;
-            chunks = cut(chunks, band->postings + first, behind - first, probes[at].spare);
+            if (total <= most)
+                chunks = cut(chunks, bucket.postings, bucket.size, bucket.spare);
         }
         ends[which] = chunks;
     }
+    *postings = total;
     return FOUND;
 }
 
-/* The candidates of a query; CROWDED if they are too many. */
+/* What the postings of a band are compared with. */
+INLINE Hint hint_of(const Index *index, const Query *query, const Band *band) {
+    unsigned next = index->bands[band->next].start;
+    return (Hint){key_of(query->value, next, band->hint_width), key_of(query->counted, next, band->hint_width)};
+}
+
+/* So many postings are looked at sooner than all rows, whatever they lead to. */
+static uint64_t sure_limit(const Index *index) {
+    uint64_t probing = (uint64_t)probes_of(index) * PROBE_COST;
+    uint64_t sure = probing < index->count ? (index->count - probing) / (CANDIDATE_COST + 1) : 0;
+    return sure < index->limit ? sure : index->limit;
+}
+
+/* CROWDED if a scan is cheaper than to look at all postings of a query, which are more than surely are not.
+ *
+ * Some of them tell how many lead to groups. Which are asked depends on where the memory is: nobody who makes up
+ * entries knows it, and so nobody can hide a crowd behind those. */
+static Outcome weigh(const Index *index, const Loops *loops, const Query *query, const Probe *probes, uint64_t total,
+                     Candidates *found) {
+    uint64_t asked = 0, passing = 0;
+    const Probe *probe = probes;
+    Chunk bucket;
+    uint64_t step = total / SAMPLED + 1;
+    uint64_t next = ((uint64_t)(uintptr_t)found->groups * 0x9E3779B97F4A7C15 >> 32) % step;
+    for (size_t which = 0; which < index->band_count; which++) {
+        Hint hint = hint_of(index, query, &index->bands[which]);
+        for (const Probe *end = probe + index->bands[which].probes; probe < end; probe++) {
+            if (read_bucket(index, &index->bands[which], probe, &bucket) != FOUND)
+                return DAMAGED;
+            for (; next < bucket.size; next += step) {
+                uint32_t rest = bucket.size - (uint32_t)next;
+                Chunk some = {bucket.postings + next, rest < LANES ? rest : LANES, bucket.spare};
+                const Chunk *chunk = &some;
+                found->count = 0;
+                if (loops->gather(index, hint, &chunk, chunk + 1, chunk + 1, found) != FOUND)
+                    return DAMAGED;
+                asked += some.size;
+                passing += found->count;
+            }
+            next -= bucket.size;
+        }
+    }
+    /* Some hundred pass, of fewer than 2^32. */
+    uint64_t candidates = asked != 0 ? passing * total / asked : 0;
+    uint64_t cost = (uint64_t)(probe - probes) * PROBE_COST + total / POSTINGS_COST + candidates * CANDIDATE_COST;
+    return cost <= index->count ? FOUND : CROWDED;
+}
+
+/* Marks the groups that were gathered, so that there is room for more. */
+static Outcome mark(const Index *index, Candidates *found) {
+    if (found->marks == NULL)
+        found->marks = calloc(index->groups / WORD_BITS + 1, sizeof(uint64_t));
+    if (found->marks == NULL)
+        return NO_MEMORY;
+    for (size_t which = 0; which < found->count; which++)
+        found->marks[found->groups[which] / WORD_BITS] |= (uint64_t)1 << found->groups[which] % WORD_BITS;
+    found->marked = 1;
+    found->count = 0;
+    return FOUND;
+}
+
+/* The candidates of a query: gathered if they are few, marked if they are many. */
 static Outcome gather_all(const Index *index, const Loops *loops, const Query *query, const Chunk *chunk,
                           const Chunk *const *ends, Candidates *found) {
     const Chunk *last = ends[index->band_count - 1];
     found->count = 0;
+    found->marked = 0;
     for (ptrdiff_t further = 0; further < AHEAD; further++)
         fetch_chunk(chunk, last, further);
     for (size_t which = 0; which < index->band_count; which++) {
-        const Band *band = &index->bands[which];
-        unsigned next = index->bands[band->next].start;
-        Hint hint = {key_of(query->value, next, band->hint_width), key_of(query->counted, next, band->hint_width)};
-        if (loops->gather(index, hint, &chunk, ends[which], last, found) != FOUND)
-            return DAMAGED;
-        if (found->count > found->most)
-            return CROWDED;
+        Hint hint = hint_of(index, query, &index->bands[which]);
+        while (chunk < ends[which]) {
+            if (loops->gather(index, hint, &chunk, ends[which], last, found) != FOUND)
+                return DAMAGED;
+            if (found->count > found->most && mark(index, found) != FOUND)
+                return NO_MEMORY;
+        }
     }
-    return FOUND;
+    return found->marked ? mark(index, found) : FOUND;
+}
+
+/* Tells those rows of the marked groups that are near, in their order and each once, and clears the marks. Stops
+ * as a scan does, and a scan can go on from there. */
+static Outcome count_marked(const Index *index, const Loops *loops, Candidates *found, const Query *query,
+                            size_t *row, Hits *hits) {
+    size_t words = index->groups / WORD_BITS + 1, word = 0;
+    Outcome outcome = FOUND;
+    while (word < words && outcome == FOUND) {
+        for (found->count = 0; word < words && found->count <= found->most; word++) {
+            for (uint64_t marks = found->marks[word]; marks != 0; marks &= marks - 1)
+                found->groups[found->count++] = (uint32_t)(word * WORD_BITS + (unsigned)__builtin_ctzll(marks));
+            found->marks[word] = 0;
+        }
+        outcome = loops->count(index, found, query, hits);
+        *row = (word * WORD_BITS) << index->shift;
+        if (outcome == FOUND && hits->count >= index->most && *row < index->count)
+            outcome = FULL;
+    }
+    memset(found->marks + word, 0, (words - word) * sizeof(uint64_t));
+    return outcome;
 }
 
 static Outcome search_one(Index *index, const Loops *loops, const Query *query, const uint64_t *doubts,
@@ -597,17 +697,33 @@ static Outcome search_one(Index *index, const Loops *loops, const Query *query, 
         find_doubted_slots(index, query->value, doubts, probes);
     else
         find_slots(index, query->value, probes);
-    Outcome outcome = look_up(index, probes, chunks, ends);
-    if (outcome == FOUND)
-        outcome = gather_all(index, loops, query, chunks, ends, found);
-    /* Crowded buckets, by bad luck or by somebody's design: a scan is cheaper than what they hold. */
+    uint64_t postings = 0, sure = sure_limit(index);
+    Outcome outcome = look_up(index, probes, sure, chunks, ends, &postings);
+    if (outcome == FOUND && postings > sure) {
+        outcome = weigh(index, loops, query, probes, postings, found);
+        if (outcome == FOUND)
+            outcome = look_up(index, probes, index->limit, chunks, ends, &postings);
+    }
+    /* Crowded buckets, by bad luck or by somebody's design. */
     if (outcome == CROWDED)
         return loops->scan(index, query, row, hits);
     if (outcome == FOUND)
-        outcome = loops->count(index, found, query, hits);
-    if (outcome == FOUND)
-        settle(hits, first);
-    return outcome;
+        outcome = gather_all(index, loops, query, chunks, ends, found);
+    if (outcome != FOUND)
+        return outcome;
+    if (!found->marked) {
+        if (loops->count(index, found, query, hits) != FOUND)
+            return NO_MEMORY;
+        if (hits->count - first <= index->count / ROWS_PER_HIT) {
+            settle(hits, first);
+            return FOUND;
+        }
+        /* To sort them, most of them told several times, would take longer than to find them anew in order. */
+        hits->count = first;
+        if (mark(index, found) != FOUND)
+            return NO_MEMORY;
+    }
+    return count_marked(index, loops, found, query, row, hits);
 }
 
 /* Goes on from a row of a query, and says where it stopped. */
@@ -805,8 +921,8 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
         goto done;
     probes = malloc((index->probes + 1) * sizeof(Probe));
     chunks = malloc((size_t)most_chunks(index) * sizeof(Chunk));
-    found.most = most_candidates(index);
-    found.groups = malloc((found.most + LANES) * sizeof(uint32_t));
+    found.most = index->count / ROWS_PER_CANDIDATE;
+    found.groups = malloc((found.most + WORD_BITS + 1) * sizeof(uint32_t));
     if (probes == NULL || chunks == NULL || found.groups == NULL) {
         PyErr_NoMemory();
         goto done;
@@ -827,6 +943,7 @@ static PyObject *search_with(const Loops *loops, PyObject *arguments) {
                                (unsigned long long)row);
 done:
     free(hits.hits);
+    free(found.marks);
     free(found.groups);
     free(chunks);
     free(probes);

@@ -41,6 +41,7 @@ from app.matching.fallback import hint_bits
 from app.media import PDQ_BITS
 
 WORD_BITS: Final = 64
+_LINE_WORDS: Final = 8
 
 SCANNED_ROWS: Final = 8192
 """Up to this many rows a scan is as fast as any directory."""
@@ -121,7 +122,8 @@ class HammingIndex:
     @classmethod
     def build(cls, values: NDArray[np.uint8]) -> Self:
         """Index values in memory: uint8, shape (n, bytes), bytes 8, 16, 24 or 32."""
-        rows = pack(values)
+        rows = _lines(len(values), values.shape[1] // 8)
+        _shuffle(values, rows)
         bands = bands_of(*rows.shape)
         directory = np.empty(directory_slots(*rows.shape), np.uint32)
         postings = np.empty((len(bands), len(rows)), np.uint32)
@@ -215,7 +217,7 @@ def pack(values: NDArray[np.uint8]) -> Rows:
     """Values as shuffled rows of 64-bit words: uint8 (n, bytes) to uint64 (n, bytes / 8)."""
     count, size = values.shape
     rows = np.empty((count, size // 8), np.uint64)
-    engine.shuffle(np.ascontiguousarray(values), size // 8, _shuffled_bytes(size), rows)
+    _shuffle(values, rows)
     return rows
 
 
@@ -224,6 +226,18 @@ def unpack(rows: Rows) -> NDArray[np.uint8]:
     values = np.ascontiguousarray(rows).view(np.uint8)
     back = np.argsort(_permutation(values.shape[1] * 8))
     return np.packbits(np.unpackbits(values, axis=1)[:, back], axis=1)
+
+
+def _shuffle(values: NDArray[np.uint8], rows: Rows) -> None:
+    size = values.shape[1]
+    engine.shuffle(np.ascontiguousarray(values), size // 8, _shuffled_bytes(size), rows)
+
+
+def _lines(count: int, words: int) -> Rows:
+    """Room for rows that begins with a line of the cache, as in a snapshot: no group lies on three."""
+    room = np.empty(count * words + _LINE_WORDS, np.uint64)
+    begin = -room.ctypes.data // room.itemsize % _LINE_WORDS
+    return room[begin : begin + count * words].reshape(count, words)
 
 
 @lru_cache(maxsize=64)

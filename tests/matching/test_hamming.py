@@ -6,7 +6,7 @@ can stand in for, and with those in NumPy.
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Final, cast
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from app.errors import NotReadyError
 from app.matching import _hamming, fallback, hamming
 from app.matching.engine import ENGINE, Engine
-from app.matching.hamming import HammingIndex, bands_of, directory_slots, pack, unpack
+from app.matching.hamming import Band, HammingIndex, bands_of, directory_slots, pack, unpack
 
 Values = NDArray[np.uint8]
 
@@ -200,16 +200,106 @@ def test_rows_that_share_all_their_bands_cost_a_scan_and_no_more() -> None:
 def test_rows_that_share_two_bands_are_told_apart_however_many_they_are() -> None:
     """A hint lets them all pass: more candidates than a look-up gathers, so that every row is looked at."""
     values = random_values(70_000, seed=7)
-    first, second, *_ = bands_of(70_000, 4)
-    bits = np.zeros(256, np.uint8)
-    bits[first.start : second.start + second.width] = 1
-    shared = unpack(np.packbits(bits, bitorder="little").view("<u8")[np.newaxis])[0]
+    shared = sharing(bands_of(70_000, 4)[:2])
     base = values[0]
     values[::10] = values[::10] & ~shared | base & shared
     values[-3:] = [flipped(base, distance, np.random.default_rng(8)) for distance in (3, 31, 32)]
     index = HammingIndex.build(values)
     queries = np.stack([base, values[10], random_values(1, seed=9)[0]])
     assert searched(index, queries, 31) == counted(values, queries, 31)
+
+
+def sharing(bands: Iterable[Band]) -> Values:
+    """The bits of these bands, in the places that they have in a value."""
+    bits = np.zeros(256, np.uint8)
+    for band in bands:
+        bits[band.start : band.start + band.width] = 1
+    shared: Values = unpack(np.packbits(bits, bitorder="little").view("<u8")[np.newaxis])[0]
+    return shared
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(8_193, 20_000),
+    part=st.sampled_from([1, 2, 5, 9, 20, 60, 300, 2_000]),
+    shared=st.integers(0, 20),
+    distance=st.none() | st.sampled_from([0, 3, 30, 31, 32]),
+    side_by_side=st.booleans(),
+    threshold=st.sampled_from([0, 16, 31, 36, 48]),
+    doubted=st.sampled_from([None, 0, 7, 40]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_bank_that_somebody_made_up_hides_a_row_or_tells_one_twice(  # noqa: PLR0917 - the same
+    rows: int,
+    part: int,
+    shared: int,
+    distance: int | None,
+    side_by_side: bool,  # noqa: FBT001 - as it is drawn
+    threshold: int,
+    doubted: int | None,
+    seed: int,
+) -> None:
+    """Crowds of every size, which share bands with the query or are all near it, in groups or spread out."""
+    rng = np.random.default_rng(seed)
+    values = random_values(rows, seed=seed)
+    base = values[-1].copy()
+    crowd = np.arange(0, rows, part) if not side_by_side else np.arange(-(-rows // part))
+    if distance is None:
+        bands = bands_of(rows, 4)
+        first = int(rng.integers(len(bands)))
+        bits = sharing(bands[(first + number) % len(bands)] for number in range(min(shared, len(bands))))
+        values[crowd] = values[crowd] & ~bits | base & bits
+    else:
+        some = np.stack([flipped(base, distance, rng) for _ in range(16)])
+        values[crowd] = some[rng.integers(16, size=len(crowd))]
+    queries = np.stack([base, flipped(base, 5, rng), values[crowd[-1]], flipped(values[0], threshold, rng)])
+    doubts = None
+    if doubted is not None:
+        doubts = np.stack([flipped(np.zeros(32, np.uint8), doubted, rng) for _ in queries])
+    index = HammingIndex.build(values)
+    assert searched(index, queries, threshold, doubts) == counted(values, queries, threshold, doubts)
+
+
+@pytest.mark.parametrize("near", [1, 5, 40, 200])
+@pytest.mark.parametrize("most", [1, 50, hamming.HITS_AT_ONCE])
+def test_rows_to_which_all_bands_lead_come_once_and_in_order(near: int, most: int) -> None:
+    """A few are sorted; more are marked, and looked at in order, which stops and goes on as a scan does."""
+    values = random_values(20_000)
+    values[100 : 100 + near] = values[0]
+    values[-near:] = values[0]
+    index = HammingIndex.build(values)
+    queries = np.stack([values[0], values[50], values[0]])
+    pieces = index.pieces(queries, 31, most=most)
+    found = [np.concatenate(column).tolist() for column in zip(*pieces, strict=True)]
+    entries = [0, *range(100, 100 + near), *range(20_000 - near, 20_000)]
+    assert found[0] == [0] * len(entries) + [1] + [2] * len(entries)
+    assert found[1] == [*entries, 50, *entries]
+    assert not any(found[2])
+
+
+@pytest.mark.parametrize("most", [1, 50, hamming.HITS_AT_ONCE])
+def test_many_rows_to_which_one_band_leads_come_once_and_in_order(most: int) -> None:
+    """More groups than are gathered at once, each near in one band and just too far in all others."""
+    rng = np.random.default_rng(10)
+    values = random_values(18_000, seed=11)
+    crowd = np.arange(0, 18_000, 50)
+    differing = np.zeros((len(crowd), 256), np.uint8)
+    for start, width, radius in hamming._cuts(18_000, 4, 31)[1:].tolist():
+        for bits in differing:
+            bits[start + rng.choice(width, radius + 1, replace=False)] = 1
+    base = random_values(1, seed=12)[0]
+    values[crowd] = base ^ unpack(np.packbits(differing, axis=1, bitorder="little").view("<u8"))
+    queries = np.stack([values[1], base, values[1]])
+    pieces = HammingIndex.build(values).pieces(queries, 31, most=most)
+    found = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    expected = sorted(counted(values, queries, 31))
+    assert len(expected) >= len(crowd)
+    assert list(zip(*(column.tolist() for column in found), strict=True)) == expected
+
+
+def test_the_rows_of_an_index_in_memory_begin_with_a_line_of_the_cache() -> None:
+    """A group of rows lies on two lines, as in a snapshot: the third that it would lie on is not fetched."""
+    assert HammingIndex.build(random_values(10_000)).rows.ctypes.data % 64 == 0
 
 
 @pytest.mark.parametrize("rows", [8193, 8194, 8195, 8196])
