@@ -101,7 +101,7 @@ class SnapshotWriter:
     """
 
     def __init__(self, directory: Path, generation: int, nonce: bytes) -> None:
-        self._path = directory / f"{generation:020d}-{nonce.hex()}.snapshot"
+        self._path = directory / _name(generation, nonce)
         self._unfinished = self._path.with_suffix(_UNFINISHED)
         self._generation = generation
         self._nonce = nonce
@@ -271,7 +271,8 @@ def open_snapshot(path: Path) -> Snapshot:
     """Map a snapshot; a matter of milliseconds. Its sections are not compared with their checksums yet.
 
     Raises:
-        SnapshotError: it is not there, is not a whole snapshot, or was written by another version.
+        SnapshotError: it is not there, is not a whole snapshot, was written by another version, or is another
+            than its name says.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -365,7 +366,10 @@ class _Reader:
         index = EntryIndex(
             parts, {(int(bank), SignalType(of)): int(count) for bank, of, count in said["counts"]}
         )
-        return Snapshot(said["generation"], bytes.fromhex(said["nonce"]), path, index, tuple(self._sections))
+        generation, nonce = int(said["generation"]), bytes.fromhex(said["nonce"])
+        if path.name != _name(generation, nonce):
+            raise SnapshotError("it is of another generation than its name says")
+        return Snapshot(generation, nonce, path, index, tuple(self._sections))
 
     def _part(self, of: SignalType, sections: Mapping[str, Mapping[str, Any]]) -> Part:
         kinds = _DIGEST_SECTIONS if of.is_digest else _PERCEPTUAL_SECTIONS
@@ -405,6 +409,10 @@ class _Reader:
         ).reshape(shape)
         self._sections.append((column, section["crc32"]))
         return column
+
+
+def _name(generation: int, nonce: bytes) -> str:
+    return f"{generation:020d}-{nonce.hex()}.snapshot"
 
 
 def _aligned(place: int) -> int:

@@ -353,6 +353,35 @@ async def test_a_snapshot_of_another_database_is_not_taken_for_this_ones(
     await other.close()
 
 
+async def test_a_snapshot_under_the_name_of_another_is_refused(
+    database: Database, follow: Callable[..., Any], tmp_path: Path, switched: SwitchedStore
+) -> None:
+    """Else what it holds would decide until the store is asked again."""
+    await make(database)
+    await add(database, *range(20))
+    first = await follow()
+    await in_force(first, 2)
+    await first.close()
+    (name,) = snapshots_in(tmp_path / "snapshots")
+    other = Database.open(StoreSettings(state_dir=tmp_path / "other"))
+    await other.migrate_if_empty()
+    await make(other)
+    await add(other, *range(100, 120))
+    switched.reader = BankReader(other)
+    second = await follow()
+    await in_force(second, 2)
+    await second.close()
+    await other.close()
+    (theirs,) = snapshots_in(tmp_path / "snapshots")
+    theirs.path.replace(name.path)
+    switched.reader = BankReader(database)
+    with building(tmp_path / "snapshots"):
+        again = await follow()
+        assert again.generation == 0
+    await in_force(again, 2)
+    assert (found(again, 1), found(again, 101)) == (True, False)
+
+
 async def test_when_the_history_changes_the_old_one_answers_until_the_new_one_is_whole(
     database: Database, follow: Callable[..., Any], tmp_path: Path, switched: SwitchedStore
 ) -> None:
