@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -132,7 +133,10 @@ async def _state(settings: "Settings") -> "list[Control]":
         await database.check_current()
         async with database.connect() as connection:
             there = await banks.every(connection)
-            held = {bank_id for (bank_id, _), count in (await banks.counts(connection)).items() if count}
+            in_force = Counter(dict.fromkeys([bank.id for bank in there], 0))
+            for (bank_id, _), count in (await banks.counts(connection)).items():
+                in_force[bank_id] += count
+            in_force.subtract(await banks.disabled(connection))
             roster = RosterFile(settings.roster_path).read_if_there()
             differences = (await custodians.compare(connection, roster)).told()
     except (NotReadyError, SchemaError) as error:
@@ -140,8 +144,10 @@ async def _state(settings: "Settings") -> "list[Control]":
     finally:
         await database.close()
     known = len(roster.custodians)
-    counting = [bank for bank in there if bank.first_generation is not None]
-    emptied = [bank.name for bank in counting if bank.id not in held]
+    # What is harmless decides nothing alone, and may be none.
+    deciding = [bank for bank in there if not bank.suppresses]
+    counting = [bank for bank in deciding if bank.first_generation is not None]
+    emptied = [bank.name for bank in counting if not in_force[bank.id]]
     return [
         Control("database", False, True, "it answers, and has this Cordon's schema"),
         Control(
@@ -150,7 +156,7 @@ async def _state(settings: "Settings") -> "list[Control]":
             bool(counting) and not emptied,
             f"bank {emptied[0]} was emptied, so gates take nothing in; fill it, or delete it"
             if emptied
-            else f"{len(counting)} of {len(there)} banks had their first import"
+            else f"{len(counting)} of {len(deciding)} banks that decide had their first import"
             if counting
             else "none was imported into yet",
         ),

@@ -23,6 +23,25 @@ def test_the_state_of_a_gate_is_told(site: Cordon) -> None:
     assert (lines["database"], lines["banks"], lines["custodians"]) == ("ok", "ok", "ok")
 
 
+def test_a_bank_with_nothing_in_force_is_told_unless_it_only_suppresses(own: Cordon) -> None:
+    """As gates see it: they take nothing in for the one, and go on without the other."""
+    value = "0123456789abcdef"
+    own("bank", "create", "harmless", "--kind", "other", "--action", "suppress")
+    own("bank", "create", "spam", "--kind", "other", "--action", "block")
+
+    def banks() -> tuple[bool, str]:
+        (told,) = [each for each in own("doctor", "--json").documents if each["control"] == "banks"]
+        return told["in_force"], told["detail"]
+
+    for name in ("harmless", "spam"):
+        assert own("bank", "import", name, "-", stdin=value.encode()).code == 0
+    assert own("bank", "remove", "harmless", "-", stdin=value.encode()).code == 0
+    assert banks() == (True, "3 of 3 banks that decide had their first import")
+    (entry,) = own("bank", "entry", "list", "spam", "--json").documents
+    assert own("bank", "entry", "disable", str(entry["id"]), "--why", "a logo").code == 0
+    assert banks() == (False, "bank spam was emptied, so gates take nothing in; fill it, or delete it")
+
+
 def test_a_gate_is_tried_from_end_to_end(cordon: Cordon, gate: RunningGate) -> None:
     """The test picture matches, and its reports join one another."""
     token = gate.prepared.tokens["ingest"]
