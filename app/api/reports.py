@@ -82,6 +82,13 @@ _RESEALED_BODY: Final[dict[str, Any]] = {
         },
     }
 }
+_SIGNED_IF_ANY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": False,
+        "description": "None, or a custodian's signed document.",
+        "content": {"application/json": {"schema": _SIGNED}},
+    }
+}
 
 
 class SightingSummary(BaseModel):
@@ -282,25 +289,31 @@ async def get_decisions(at: InServices, key: ReportKey, report_id: ReportId) -> 
 @router.post(
     "/v1/reports/{report_id}/hold",
     name="report_hold",
-    responses=_PROBLEMS_OF_ONE,
+    responses=_PROBLEMS_OF_DECISION,
     response_description="The report, on hold.",
+    openapi_extra=_SIGNED_IF_ANY,
     summary="Keep a report from ever being removed",
 )
-async def hold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
-    """A flag on any state; asking twice is no error."""
-    return await _set_hold(at, key, report_id, on_hold=True)
+async def hold(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """A flag on any state; asking twice is no error.
+
+    With a custodian's signed document, as `cordon report hold --identity FILE --out FILE` writes it, it ends
+    with another such document alone.
+    """
+    return await _set_hold(request, at, key, report_id, Action.HOLD)
 
 
 @router.post(
     "/v1/reports/{report_id}/unhold",
     name="report_unhold",
-    responses=_PROBLEMS_OF_ONE,
+    responses=_PROBLEMS_OF_DECISION,
     response_description="The report, no longer on hold.",
+    openapi_extra=_SIGNED_IF_ANY,
     summary="End a hold",
 )
-async def unhold(at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
-    """Asking twice is no error."""
-    return await _set_hold(at, key, report_id, on_hold=False)
+async def unhold(request: Request, at: InServices, key: ReportKey, report_id: ReportId) -> ReportSummary:
+    """Asking twice is no error. A hold that a custodian signed takes a signed document: 422 without."""
+    return await _set_hold(request, at, key, report_id, Action.UNHOLD)
 
 
 @router.post(
@@ -457,9 +470,20 @@ async def _decide(request: Request, at: Services, key: Key, report_id: str, acti
     return _summary(report)
 
 
-async def _set_hold(at: Services, key: Key, report_id: str, *, on_hold: bool) -> ReportSummary:
+async def _set_hold(
+    request: Request, at: Services, key: Key, report_id: str, action: Action
+) -> ReportSummary:
+    document = await bodies.read_bounded(request, MAX_BYTES)
+    roster, on_hold = at.pins.read_if_there(), action is Action.HOLD
     async with at.database.begin() as connection:
-        return _summary(await reports.set_hold(connection, report_id, on_hold=on_hold, by=key.id))
+        # Some clients send an empty object where nothing is to be sent.
+        if document.strip() not in {b"", b"{}"}:
+            report = await decisions.take(
+                connection, document, roster, report_id=report_id, actions=(action,), by=key.id
+            )
+        else:
+            report = await decisions.set_hold(connection, report_id, roster, on_hold=on_hold, by=key.id)
+    return _summary(report)
 
 
 def _filing(report: reports.Report, filing: Filing) -> FilingSummary:

@@ -44,8 +44,12 @@ class Action(StrEnum):
     """It is to be opened anew at the authority, though it may be filed under an earlier id."""
     DESTROY = "destroy"
     RESEAL = "reseal"
+    HOLD = "hold"
+    """It is kept until a custodian signs that it need not be."""
+    UNHOLD = "unhold"
 
 
+HOLDS: Final = frozenset({Action.HOLD, Action.UNHOLD})
 APPROVALS: Final = frozenset({Action.APPROVE, Action.APPROVE_AUTOMATICALLY})
 
 

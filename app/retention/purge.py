@@ -22,7 +22,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.retention.schedule import Due, due, is_near
 from app.settings import RetentionSettings
-from app.store import alarms, endings, erasure, inspection, removal, removals, reports, sealed
+from app.store import alarms, decisions, endings, erasure, inspection, removal, removals, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import PURGED_EVENT
@@ -214,7 +214,8 @@ class _Remover:
         """Remove a report if its time is over by all that is known of it; whether it was.
 
         Raises:
-            ConflictError: it does not stand as the audit log has it, or nobody signed that it ended so.
+            ConflictError: it does not stand as the audit log has it, nobody signed that it ended so, or a
+                custodian signed that it is on hold.
         """
         async with self.database.begin() as connection:
             try:
@@ -225,6 +226,7 @@ class _Remover:
                 return False
             if self.witness is not None:
                 await self.witness.check(connection, report_id)
+            decisions.check_not_held(await decisions.every(connection, report_id, self.roster))
             proven = await endings.check(connection, report_id, found.state, self.roster)
             ends = due(proven.no_earlier(found), self.settings)
             if ends.at is None or ends.at > self.now:

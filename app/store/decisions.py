@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import APPROVALS, Action, Decision, Signed, sign, verify
+from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, sign, verify
 from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
@@ -53,12 +53,14 @@ _OVER_EVENTS: Final = (
     *REMOVED_EVENTS,
 )
 """After these nothing is filed, whatever was approved before."""
+_HOLD_EVENTS: Final = (reports.HELD_EVENT, reports.UNHELD_EVENT)
 DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
     *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
-    FIRST_FILED_EVENT,
+    *(FIRST_FILED_EVENT, *_HOLD_EVENTS),
 )
+"""Entries of these name the decision that somebody signed; those of holds do where anybody did."""
 
 
 Listed = tuple[tuple[datetime, str, str], ...]
@@ -98,14 +100,15 @@ async def take(
     dual_control: bool = False,
     by: str,
 ) -> Report:
-    """Take in a decision to approve, reject, annotate or file afresh, or of filing by hand, and act on it.
+    """Take in a decision to approve, reject, annotate, hold or file afresh, or of filing by hand.
 
     Args:
         connection: within ``Database.begin``.
         untrusted: the signed document.
         roster: the pinned.
         report_id: the report that is meant.
-        actions: what is expected of ``approve``, ``reject``, ``annotate``, ``afresh`` and ``filed``.
+        actions: what is expected of ``approve``, ``reject``, ``annotate``, ``hold``, ``unhold``, ``afresh``
+            and ``filed``.
         dual_control: whether two different custodians must approve the very same XML, reject the report, say
             that it was filed by hand, or have it filed afresh. What the first of them decides leaves it where
             it is.
@@ -130,6 +133,9 @@ async def take(
     details, is_first = _told(signed, by), first is None
     if decision.action is Action.ANNOTATE:
         await audit.append(connection, ANNOTATED_EVENT, report_id, details)
+    elif decision.action in HOLDS:
+        on_hold = decision.action is Action.HOLD
+        await reports.set_hold(connection, report_id, on_hold=on_hold, by=by, signed=details)
     elif decision.action is Action.REJECT:
         await _reject(connection, report, details, is_first=is_first)
     elif decision.action is Action.AFRESH:
@@ -141,6 +147,41 @@ async def take(
     else:
         await reports.move(connection, report_id, to=State.APPROVED, details=details)
     return await reports.get(connection, report_id)
+
+
+async def set_hold(
+    connection: AsyncConnection, report_id: str, roster: Roster, *, on_hold: bool, by: str
+) -> Report:
+    """Hold a report without a signature, or end such a hold; as in ``reports.set_hold``.
+
+    Raises:
+        NotFoundError: there is none of this id.
+        SignatureRequiredError: a custodian signed the hold, so one must sign its end.
+        ConflictError: the database was changed.
+    """
+    await reports.lock(connection, report_id)
+    if not on_hold and is_held(await every(connection, report_id, roster)):
+        raise SignatureRequiredError(
+            "A custodian signed this hold: it ends with a custodian's signature, 'cordon report unhold "
+            "--identity FILE'."
+        )
+    return await reports.set_hold(connection, report_id, on_hold=on_hold, by=by)
+
+
+def is_held(signed: Sequence[Signed]) -> bool:
+    """Whether a custodian signed that a report is on hold, and none signed since that it is not."""
+    newest = next((each for each in reversed(signed) if each.decision.action in HOLDS), None)
+    return newest is not None and newest.decision.action is Action.HOLD
+
+
+def check_not_held(signed: Sequence[Signed]) -> None:
+    """Return only if no hold stands that a custodian signed.
+
+    Raises:
+        ConflictError: one does, whatever the report's row and the newest entry say.
+    """
+    if is_held(signed):
+        raise ConflictError("A custodian signed that it is on hold, and none signed that this ended.")
 
 
 async def approve_automatically(
@@ -350,7 +391,9 @@ async def _recorded(
     )
     try:
         named = [
-            (entry.seq, entry.event, str(audit.said(entry.details)["decision_sha256"])) for entry in recorded
+            (entry.seq, entry.event, str(told["decision_sha256"]))
+            for entry in recorded
+            if "decision_sha256" in (told := audit.said(entry.details)) or entry.event not in _HOLD_EVENTS
         ]
     except LookupError:
         # An entry that no Cordon wrote names no decision.

@@ -212,11 +212,15 @@ async def _standing(connection: AsyncConnection, report_id: str, roster: Roster,
         return await _standing(connection, report_id, roster, proves=proves)
     if contradiction is not None:
         return (Discrepancy(report_id, logged.entry, contradiction),)
-    if proves and report.state in ENDED:
-        try:
+    if not proves:
+        return ()
+    try:
+        if not report.on_hold:
+            decisions.check_not_held(await decisions.every(connection, report_id, roster))
+        if report.state in ENDED:
             await endings.check(connection, report_id, report.state, roster)
-        except ConflictError as error:
-            return (Discrepancy(report_id, logged.entry, str(error)),)
+    except ConflictError as error:
+        return (Discrepancy(report_id, logged.entry, str(error)),)
     return ()
 
 

@@ -127,6 +127,7 @@ async def destroy(
     if signed.decision.action is not Action.DESTROY or signed.decision.report_id != report_id:
         raise SignatureRequiredError("The decision is not one to destroy this report.")
     report = await decisions.check_stands(connection, signed, roster)
+    decisions.check_not_held(await decisions.every(connection, report_id, roster))
     if report.state is State.SUBMITTED:
         raise ConflictError("The report is being filed. Wait until that is over.")
     told = {"decision_sha256": signed.sha256, "custodian": signed.decision.custodian, "by": by}

@@ -242,14 +242,24 @@ async def decided(connection: AsyncConnection, report_id: str) -> None:
     )
 
 
-async def set_hold(connection: AsyncConnection, report_id: str, *, on_hold: bool, by: str) -> Report:
+async def set_hold(
+    connection: AsyncConnection,
+    report_id: str,
+    *,
+    on_hold: bool,
+    by: str,
+    signed: audit.Details | None = None,
+) -> Report:
     """Keep a report from being removed, or end that. Doing so twice is no error and no second entry.
+
+    Whether a custodian's signature stands against its end, ``decisions.set_hold`` looks.
 
     Args:
         connection: within ``Database.begin``.
         report_id: the report's.
         on_hold: whether it is to be held.
         by: id of the key that asks, or ``cli``.
+        signed: what the entry says of a decision that a custodian signed; it has one of its own each time.
 
     Raises:
         NotFoundError: there is none of this id.
@@ -260,9 +270,9 @@ async def set_hold(connection: AsyncConnection, report_id: str, *, on_hold: bool
         .values(on_hold=on_hold)
     )
     report = await get(connection, report_id)
-    if changed.rowcount:
+    if changed.rowcount or signed is not None:
         event = HELD_EVENT if on_hold else UNHELD_EVENT
-        await audit.append(connection, event, report_id, {"by": by})
+        await audit.append(connection, event, report_id, signed or {"by": by})
     return report
 
 

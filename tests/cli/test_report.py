@@ -93,6 +93,24 @@ def test_a_report_is_held_and_let_go(site: Cordon, report_id: str) -> None:
         assert site("report", "show", report_id, "--json").document["on_hold"] is held
 
 
+def test_a_hold_that_a_custodian_signed_ends_with_a_signature_alone(site: Cordon, report_id: str) -> None:
+    """Either at once, or as a document for HTTP."""
+    ada = ("--identity", "ada.key")
+    signed = site("report", "hold", report_id, *ada)
+    assert (signed.code, "on hold, signed" in signed.err) == (0, True)
+    refused = site("report", "unhold", report_id)
+    assert (refused.code, "--identity FILE" in refused.err) == (1, True)
+    assert site("report", "unhold", report_id, "--out", "x").code == 2
+    assert site("report", "show", report_id, "--json").document["on_hold"]
+    written = site("report", "unhold", report_id, *ada, "--out", "ends.json")
+    assert (written.code, f"POST /v1/reports/{report_id}/unhold" in written.err) == (0, True)
+    assert site("report", "show", report_id, "--json").document["on_hold"]
+    assert site("report", "unhold", report_id, *ada).code == 0
+    shown = site("report", "show", report_id, "--json").document
+    assert (shown["on_hold"], [each["action"] for each in shown["decisions"]]) == (False, ["hold", "unhold"])
+    assert site("audit", "verify").code == 0
+
+
 def test_other_reports_of_the_same_medium_and_place_are_named(
     site: Cordon, report_id: str, host: MediaHost
 ) -> None:

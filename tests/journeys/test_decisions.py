@@ -102,6 +102,28 @@ def test_a_time_before_all_times_is_no_decision_and_no_error_of_the_gate(
     assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
 
 
+def test_a_hold_that_a_custodian_signed_takes_a_signature_to_end(
+    gate: RunningGate, prepared: Prepared, report_id: str
+) -> None:
+    """A token alone ends one that a token set, with an empty body or an empty object."""
+    ada, _ = prepared.custodians
+    http = gate.client("report")
+    for action, held in (("hold", True), ("unhold", False)):
+        answer = http.post(f"/v1/reports/{report_id}/{action}", json={})
+        assert (answer.status_code, answer.json()["on_hold"]) == (200, held)
+    before = digests(prepared, report_id)
+    refused = post(gate, report_id, "hold", deciding(Action.UNHOLD, report_id, before, ada))
+    assert (refused.status_code, refused.json()["code"]) == (422, "signature_required")
+    signed = post(gate, report_id, "hold", deciding(Action.HOLD, report_id, before, ada))
+    assert (signed.status_code, signed.json()["on_hold"]) == (200, True)
+    for body in (b"", b"{}"):
+        answer = http.post(f"/v1/reports/{report_id}/unhold", content=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
+    assert http.get(f"/v1/reports/{report_id}").json()["on_hold"]
+    ended = post(gate, report_id, "unhold", deciding(Action.UNHOLD, report_id, before, ada))
+    assert (ended.status_code, ended.json()["on_hold"]) == (200, False)
+
+
 def test_filing_by_hand_and_destroying_take_a_signed_document_too(
     gate: RunningGate, prepared: Prepared, report_id: str
 ) -> None:

@@ -20,6 +20,7 @@ from app.custody.decision import Action
 from app.custody.ending import Ending
 from app.custody.identity import fingerprint, generate
 from app.custody.roster import WORKER_NAME, Pinned
+from app.errors import ConflictError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
@@ -205,6 +206,84 @@ async def test_a_hold_that_was_taken_off_stands_by_the_log(site: Site) -> None:
     assert await site.purge() == ()
     async with site.database.connect() as connection:
         assert await alarms.standing(connection) == ()
+
+
+async def _by_the_row_alone(site: Site, report_id: str) -> None:
+    await site.write(report_id, on_hold=False)
+
+
+async def _with_an_entry(site: Site, report_id: str) -> None:
+    async with site.database.begin() as connection:
+        await reports.set_hold(connection, report_id, on_hold=False, by="cli")
+
+
+async def _with_the_hold_taken_for_its_end(site: Site, report_id: str) -> None:
+    async with site.database.connect() as connection:
+        held = (await decisions.every(connection, report_id, site.pins.read()))[-1]
+    async with site.database.begin() as connection:
+        told = {"by": "cli", "decision_sha256": held.sha256}
+        await reports.set_hold(connection, report_id, on_hold=False, by="cli", signed=told)
+
+
+async def _signed_off_by_the_thief(site: Site, report_id: str) -> None:
+    files = await seen(site.database, report_id, site.pins.read())
+    forged = deciding(Action.UNHOLD, report_id, files, site.thief, custodian=fingerprint(site.ada.public_key))
+    told = {"by": "cli", "decision_sha256": await site.put(report_id, forged)}
+    async with site.database.begin() as connection:
+        await reports.set_hold(connection, report_id, on_hold=False, by="cli", signed=told)
+
+
+async def _with_the_decision_taken_away(site: Site, report_id: str) -> None:
+    async with site.database.begin() as connection:
+        await connection.execute(delete(documents).where(documents.c.action == "hold"))
+        await reports.set_hold(connection, report_id, on_hold=False, by="cli")
+
+
+@pytest.mark.parametrize(
+    "take_off",
+    [
+        _by_the_row_alone,
+        _with_an_entry,
+        _with_the_hold_taken_for_its_end,
+        _signed_off_by_the_thief,
+        _with_the_decision_taken_away,
+    ],
+    ids=lambda take_off: take_off.__name__.strip("_"),
+)
+async def test_a_hold_that_a_custodian_signed_stands_whatever_row_and_log_say(
+    site: Site, take_off: Callable[[Site, str], Awaitable[None]]
+) -> None:
+    """Its report is over and due: a purge leaves it, an alarm and an auditor name it, nobody destroys it."""
+    report_id = await site.report(State.FILED)
+    await site.decide(report_id, Action.HOLD)
+    assert await site.purge() == ()
+    async with site.database.connect() as connection:
+        assert await alarms.standing(connection) == ()
+        assert await inspection.of_report(connection, report_id, site.pins.read()) == ()
+    order = await site.signed(report_id, Action.DESTROY)
+    await take_off(site, report_id)
+    assert await site.is_kept_and_named(report_id, US, LATER)
+    async with site.database.begin() as connection:
+        with pytest.raises(ConflictError):
+            await removal.destroy(
+                connection, order, site.pins.read(), report_id=report_id, dual_control=False, by="cli"
+            )
+
+
+async def test_a_hold_ends_with_any_custodians_signature_and_no_token(site: Site) -> None:
+    """One that nobody signed ends with a token; another hold after a signed end is again only a flag."""
+    report_id = await site.report(State.FILED)
+    await site.decide(report_id, Action.HOLD)
+    roster = site.pins.read()
+    async with site.database.begin() as connection:
+        with pytest.raises(SignatureRequiredError):
+            await decisions.set_hold(connection, report_id, roster, on_hold=False, by="01JKEY")
+    await site.decide(report_id, Action.UNHOLD)
+    for on_hold in (True, False):
+        async with site.database.begin() as connection:
+            held = await decisions.set_hold(connection, report_id, roster, on_hold=on_hold, by="01JKEY")
+        assert held.on_hold is on_hold
+    assert await site.purge() == (report_id,)
 
 
 async def test_where_the_longest_time_counts_from_detection_that_is_held_against_the_log(site: Site) -> None:

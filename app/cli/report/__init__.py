@@ -8,6 +8,7 @@ from app.cli.report import (
     exporting,
     filed,
     filing,
+    holding,
     keeping,
     purging,
     reading,
@@ -23,8 +24,8 @@ app.command("open")(reading.open_report)
 app.command("approve")(deciding.approve)
 app.command("reject")(deciding.reject)
 app.command("annotate")(deciding.annotate)
-app.command("hold")(reading.hold)
-app.command("unhold")(reading.unhold)
+app.command("hold")(holding.hold)
+app.command("unhold")(holding.unhold)
 app.command("file")(filing.file_report)
 app.command("filed")(filed.filed)
 app.command("export")(exporting.export)

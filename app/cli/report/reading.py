@@ -207,24 +207,6 @@ def open_report(
             emit(f"  {line}")
 
 
-def hold(report_id: ReportId) -> None:
-    """Keep a report from ever being removed, until 'unhold'. Doing it twice is no error.
-
-    cordon report hold 01J9ZK3V5T8QX2M4N6P8R0S1T2
-    """
-    asyncio.run(_set_hold(report_id, on_hold=True))
-    say(f"report {report_id} is on hold")
-
-
-def unhold(report_id: ReportId) -> None:
-    """End a hold. Doing it twice is no error.
-
-    cordon report unhold 01J9ZK3V5T8QX2M4N6P8R0S1T2
-    """
-    asyncio.run(_set_hold(report_id, on_hold=False))
-    say(f"report {report_id} is not on hold")
-
-
 async def _list(state: "State | None") -> "tuple[list[Report], dict[str, str]]":
     """The reports, and of some of them what they wait for."""
     from app.cli.state import open_state
@@ -262,14 +244,6 @@ async def _show(
             await filings.get(connection, report_id),
             await filings.steps(connection, report_id),
         )
-
-
-async def _set_hold(report_id: str, *, on_hold: bool) -> None:
-    from app.cli.state import BY, open_state
-    from app.store import reports
-
-    async with open_state() as database, database.begin() as connection:
-        await reports.set_hold(connection, report_id, on_hold=on_hold, by=BY)
 
 
 def _is_file(report: str) -> bool:
