@@ -180,6 +180,10 @@ class ReportList(BaseModel):
     """Reports, newest first."""
 
     reports: list[ReportSummary]
+    unreadable: list[str] = Field(
+        description="Ids of those among them whose rows hold what no Cordon wrote: somebody changed the "
+        "database, and `cordon audit verify` says where. They are not among the reports; mostly none."
+    )
 
 
 @router.get(
@@ -201,8 +205,8 @@ async def list_reports(
 ) -> ReportList:
     """What can be told of each without opening it."""
     async with at.database.connect() as connection:
-        found = await reports.list_reports(connection, state=state, before=before, limit=limit)
-    return ReportList(reports=[_summary(report) for report in found])
+        page = await reports.list_reports(connection, state=state, before=before, limit=limit)
+    return ReportList(reports=[_summary(report) for report in page.reports], unreadable=list(page.unreadable))
 
 
 @router.get(

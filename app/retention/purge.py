@@ -29,7 +29,6 @@ from app.store.decisions import PURGED_EVENT
 from app.store.filings import Transaction
 from app.store.recorded import of_each, recorded
 from app.store.reports import Report
-from app.store.schema import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -270,17 +269,7 @@ async def _read_all(database: Database) -> _Read:
     async with database.connect() as connection:
         ids = await reports.every_id(connection)
         for page in range(0, len(ids), reports.MAX_LISTED):
-            some = ids[page : page + reports.MAX_LISTED]
-            try:
-                found += sorted(await reports.get_some(connection, some), key=lambda each: each.id)
-                continue
-            except UnreadableRowError:
-                pass
-            for report_id in some:
-                try:
-                    found.append(await reports.get(connection, report_id))
-                except UnreadableRowError:
-                    unreadable.append(report_id)
-                except NotFoundError:
-                    continue
+            some = await reports.get_readable(connection, ids[page : page + reports.MAX_LISTED])
+            found += reversed(some.reports)
+            unreadable += some.unreadable
     return _Read(found, unreadable)

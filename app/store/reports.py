@@ -4,12 +4,12 @@ A row tells in the clear only what ``schema`` says: id, times, state, kind, a ke
 custodians, and the SHA-256 of the sealed file. The audit log holds that SHA-256 too.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, and_, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, LargeBinary, Select, and_, cast, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
@@ -17,7 +17,7 @@ from app.media import BankKind
 from app.store import audit, notices
 from app.store.database import of_its_types, readable
 from app.store.report_states import DECIDED, TRANSITIONS, State
-from app.store.schema import filings, idempotency, reports, sightings
+from app.store.schema import UnreadableRowError, filings, idempotency, reports, sightings
 
 MAX_LISTED: Final = 1000
 
@@ -104,23 +104,74 @@ class Queue:
         return (datetime.now(UTC) - self.oldest_at).total_seconds() if self.oldest_at is not None else 0.0
 
 
+@dataclass(frozen=True)
+class Page:
+    """Some reports, newest first.
+
+    Attributes:
+        unreadable: ids of those among them whose rows hold what no Cordon wrote.
+    """
+
+    reports: tuple[Report, ...]
+    unreadable: tuple[str, ...] = ()
+
+
 async def list_reports(
     connection: AsyncConnection, *, state: State | None = None, before: str | None = None, limit: int = 100
-) -> tuple[Report, ...]:
-    """Reports, newest first.
+) -> Page:
+    """Reports, newest first; fewer than asked for only where there are no more.
+
+    One that cannot be read stands before no other.
 
     Args:
         connection: to read with.
-        state: only those in this state.
+        state: only those in this state, or in none that there is.
         before: only those older than the report of this id, for the next page.
-        limit: at most so many, and never more than ``MAX_LISTED``.
+        limit: at most so many that can be read, and never more than ``MAX_LISTED``.
     """
-    wanted = _SHOWN.order_by(reports.c.id.desc()).limit(min(limit, MAX_LISTED))
-    if state is not None:
-        wanted = wanted.where(reports.c.state == state.value)
-    if before is not None:
-        wanted = wanted.where(reports.c.id < before)
-    return await _read(connection, wanted)
+    limit = min(limit, MAX_LISTED)
+    found: list[Report] = []
+    unreadable: list[str] = []
+    while True:
+        wanted = select(reports.c.id).where(named(connection))
+        if state is not None:
+            wanted = wanted.where(
+                or_(
+                    reports.c.state == state.value,
+                    reports.c.state.not_in(list(State)),
+                    reports.c.state.is_(None),
+                )
+            )
+        if before is not None:
+            wanted = wanted.where(reports.c.id < before)
+        ids = await connection.execute(wanted.order_by(reports.c.id.desc()).limit(limit - len(found)))
+        some = ids.scalars().all()
+        page = await get_readable(connection, some)
+        found += page.reports
+        unreadable += page.unreadable
+        if not page.unreadable or len(found) == limit:
+            return Page(tuple(found), tuple(unreadable))
+        before = some[-1]
+
+
+async def get_readable(connection: AsyncConnection, report_ids: Sequence[str]) -> Page:
+    """Those of some reports that are there, newest first: one by one where one of them cannot be read."""
+    try:
+        found = await get_some(connection, report_ids)
+    except UnreadableRowError:
+        pass
+    else:
+        return Page(tuple(sorted(found, key=lambda each: each.id, reverse=True)))
+    readable_ones: list[Report] = []
+    unreadable: list[str] = []
+    for report_id in sorted(report_ids, reverse=True):
+        try:
+            readable_ones.append(await get(connection, report_id))
+        except UnreadableRowError:
+            unreadable.append(report_id)
+        except NotFoundError:
+            continue
+    return Page(tuple(readable_ones), tuple(unreadable))
 
 
 async def every_id(connection: AsyncConnection) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import stat
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from tests.cli.conftest import EDITED, Cordon
 from tests.worlds import MediaHost
+
+PICTURES = ("banked.png", "edited.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,22 @@ def test_reports_are_listed_without_being_opened(site: Cordon, report_id: str) -
     assert [each["id"] for each in listed] == sorted((each["id"] for each in listed), reverse=True)
     people = site("report", "list").out.decode()
     assert f"{report_id}  queued" in people
+
+
+def test_a_report_that_cannot_be_read_is_listed_by_its_id_and_exit_1(own: Cordon) -> None:
+    """All others are listed as ever, in their order."""
+    spoilt, last = [str(own("ingest", name, "--json").document["report"]["id"]) for name in PICTURES]
+    with sqlite3.connect(own.home / "state" / "cordon.db") as database:
+        database.execute("UPDATE reports SET state = 'junk' WHERE id = ?", (spoilt,))
+    database.close()
+    listed = own("report", "list", "--json")
+    assert (listed.code, "1 of the reports cannot be read" in listed.err) == (1, True)
+    assert [each["id"] for each in listed.documents][:2] == [last, spoilt]
+    assert listed.documents[0]["state"] == "queued"
+    assert listed.documents[1] == {"id": spoilt, "state": None, "created_at": None, "bank_kind": None}
+    people = own("report", "list")
+    assert (people.code, f"{spoilt}  unreadable" in people.out.decode()) == (1, True)
+    assert f"{last}  queued" in people.out.decode()
 
 
 def test_one_report_is_shown_with_its_sightings_and_custodians(site: Cordon, report_id: str) -> None:

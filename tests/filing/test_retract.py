@@ -116,7 +116,7 @@ async def test_a_report_that_is_rejected_while_it_is_open_is_withdrawn_and_never
     }
     async with office.database.connect() as connection:
         signed = await decisions.every(connection, report_id, office.pins.read())
-        listed = await reports.list_reports(connection, state=State.RETRACTED)
+        listed = (await reports.list_reports(connection, state=State.RETRACTED)).reports
     assert [each.decision.action for each in signed] == [Action.APPROVE, Action.REJECT]
     assert told["report.withdrawn"]["decision_sha256"] == signed[1].sha256
     assert [each.id for each in listed] == [report_id]

@@ -5,10 +5,12 @@ import json
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from app.custody.decision import Action
 from app.custody.roster import Roster
 from app.store.database import Database
+from app.store.schema import reports as table
 from tests.deciding import approving, deciding, seen
 from tests.gates import Prepared, RunningGate
 from tests.journeys.conftest import EDITED
@@ -100,6 +102,29 @@ def test_a_time_before_all_times_is_no_decision_and_no_error_of_the_gate(
     document["signed"] = json.dumps(said, sort_keys=True, separators=(",", ":"))
     answer = post(gate, report_id, "reject", json.dumps(document).encode())
     assert (answer.status_code, answer.json()["code"]) == (422, "signature_required")
+
+
+def test_a_report_that_cannot_be_read_is_named_beside_the_others(
+    gate: RunningGate, prepared: Prepared, report_id: str
+) -> None:
+    """It is not among them, and no page ends at it."""
+    http = gate.client("report")
+    before = {each["id"] for each in http.get("/v1/reports").json()["reports"]}
+
+    async def write(state: str) -> None:
+        database = Database.open(prepared.store)
+        async with database.begin() as connection:
+            await connection.execute(update(table).where(table.c.id == report_id).values(state=state))
+        await database.close()
+
+    asyncio.run(write("junk"))
+    try:
+        answer = http.get("/v1/reports", params={"limit": 1000})
+    finally:
+        asyncio.run(write("queued"))
+    assert (answer.status_code, answer.json()["unreadable"]) == (200, [report_id])
+    assert {each["id"] for each in answer.json()["reports"]} == before - {report_id}
+    assert http.get("/v1/reports").json()["unreadable"] == []
 
 
 def test_a_hold_that_a_custodian_signed_takes_a_signature_to_end(

@@ -89,7 +89,7 @@ async def stored_stubs(prepared: Prepared) -> list[dict[str, dict[str, str]]]:
         async with database.connect() as connection:
             assert await audit.verify_chain(connection) is None
             stubs = []
-            for report in await reports.list_reports(connection, limit=reports.MAX_LISTED):
+            for report in (await reports.list_reports(connection, limit=reports.MAX_LISTED)).reports:
                 for file in (await sealed.authentic(connection, report.id, pins)).values():
                     stubs.append(json.loads(pyrage.decrypt(file, [identity])))  # noqa: PERF401
             return stubs

@@ -78,7 +78,7 @@ class Shelf:
 
     async def ids(self) -> list[str]:
         async with self.database.connect() as connection:
-            return sorted(each.id for each in await reports.list_reports(connection))
+            return sorted(each.id for each in (await reports.list_reports(connection)).reports)
 
     async def tombs(self) -> tuple[removal.Tombstone, ...]:
         async with self.database.connect() as connection:

@@ -515,7 +515,7 @@ async def test_reports_that_waited_with_entries_are_queued_when_no_entry_waits_a
         await entry_marks.disable(connection, second.id, why="flat", by="cli")
     assert await entry_marks.release_reports(database) == 45
     async with database.connect() as connection:
-        found = await reports.list_reports(connection)
+        found = (await reports.list_reports(connection)).reports
         assert await audit.verify_chain(connection) is None
     assert {each.id for each in found if each.state is State.QUEUED} == set(waiting)
     assert {each.id for each in found if each.state is State.PARKED} == {other}

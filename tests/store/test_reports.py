@@ -403,13 +403,36 @@ async def test_reports_are_listed_newest_first_in_pages(database: Database, outb
     async with database.begin() as connection:
         await connection.execute(update(table).where(table.c.id == made[0]).values(state="rejected"))
     async with database.connect() as connection:
-        first = await reports.list_reports(connection, limit=2)
-        rest = await reports.list_reports(connection, before=first[-1].id)
-        queued = await reports.list_reports(connection, state=State.QUEUED, limit=10_000)
+        first = (await reports.list_reports(connection, limit=2)).reports
+        rest = (await reports.list_reports(connection, before=first[-1].id)).reports
+        queued = (await reports.list_reports(connection, state=State.QUEUED, limit=10_000)).reports
     listed = [report.id for report in (*first, *rest)]
     assert sorted(listed) == sorted(made)
     assert listed == sorted(made, reverse=True)
     assert {report.id for report in queued} == set(made[1:])
+
+
+async def test_a_report_that_cannot_be_read_is_named_and_stands_before_no_other(
+    database: Database, outbox: SealedOutbox
+) -> None:
+    """Pages are as full as without it, whatever state is asked for; nor is a time that is none read."""
+    made = [(await outbox.commit(stub(f"medium-{number}"))).id for number in range(6)]
+    never = "294276-01-01" if database.file is None else "never"
+    async with database.begin() as connection:
+        await connection.execute(update(table).where(table.c.id.in_(made[3:5])).values(state="junk"))
+        spoilt = f"UPDATE reports SET created_at = '{never}' WHERE id = '{made[0]}'"  # noqa: S608 - ours
+        await connection.execute(text(spoilt))
+    async with database.connect() as connection:
+        first = await reports.list_reports(connection, limit=2)
+        rest = await reports.list_reports(connection, before=first.reports[-1].id, limit=2)
+        queued = await reports.list_reports(connection, state=State.QUEUED)
+        filed = await reports.list_reports(connection, state=State.FILED)
+    assert [each.id for each in first.reports] == [made[5], made[2]]
+    assert first.unreadable == (made[4], made[3])
+    assert ([each.id for each in rest.reports], rest.unreadable) == ([made[1]], (made[0],))
+    assert [each.id for each in queued.reports] == [made[5], made[2], made[1]]
+    assert queued.unreadable == (made[4], made[3], made[0])
+    assert (filed.reports, filed.unreadable) == ((), (made[4], made[3]))
 
 
 async def test_a_hold_is_a_flag_recorded_once_with_who_set_it(

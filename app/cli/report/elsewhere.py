@@ -81,13 +81,16 @@ class Server:
 
         async def read(client: "httpx.AsyncClient") -> tuple[str, ...]:
             found: list[str] = []
+            unreadable: list[str] = []
             while True:
                 before = {"before": found[-1]} if found else {}
                 path = f"/v1/reports?{urlencode({'limit': _PAGE, **before})}"
-                page = [str(each["id"]) for each in (await _asked(client, "GET", path)).json()["reports"]]
+                listed = (await _asked(client, "GET", path)).json()
+                page = [str(each["id"]) for each in listed["reports"]]
                 found += page
+                unreadable += listed.get("unreadable", [])
                 if len(page) < _PAGE:
-                    return tuple(reversed(found))
+                    return tuple(sorted([*found, *unreadable]))
 
         return await self._with_client(read)
 

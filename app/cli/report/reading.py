@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Document, Opened, open_stored, read_key, words_of
 from app.cli.report.waiting import waits_for
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.store.decisions import Listed
     from app.store.filings import Filing, LoggedStep
     from app.store.report_states import State
-    from app.store.reports import Report, Sighting
+    from app.store.reports import Page, Report, Sighting
 
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
 
@@ -36,6 +36,9 @@ def list_reports(
 ) -> None:
     """List all reports, newest first: what can be told without opening them.
 
+    One whose row holds what no Cordon wrote is listed by its id alone (with --json the rest is null), and the
+    command exits with 1.
+
     cordon report list
     cordon report list --json | jq -r .id
     """
@@ -43,26 +46,37 @@ def list_reports(
 
     if state is not None and state not in list(State):
         raise UsageError(f"--state is one of {', '.join(State)}")
-    rows = []
     found, waiting = asyncio.run(_list(State(state) if state is not None else None))
-    for each in found:
+    readable_ones = {each.id: each for each in found.reports}
+    rows = []
+    for report_id in sorted([*readable_ones, *found.unreadable], reverse=True):
+        each = readable_ones.get(report_id)
         if as_json:
             emit_json(
                 {
-                    "id": each.id,
-                    "state": each.state,
-                    "created_at": each.created_at.isoformat(),
-                    "bank_kind": each.bank_kind.value,
+                    "id": report_id,
+                    "state": each.state if each else None,
+                    "created_at": each.created_at.isoformat() if each else None,
+                    "bank_kind": each.bank_kind.value if each else None,
                 }
             )
-        hold = "yes" if each.on_hold else ""
-        rows.append((each.id, each.state, f"{each.created_at:%Y-%m-%d %H:%M}", each.bank_kind.value, hold))
+        rows.append((report_id, *(_cells(each) if each else ("unreadable", "", "", ""))))
     if not as_json:
         emit_table(("id", "state", "created (UTC)", "kind", "on hold"), rows)
     for report_id, what in list(waiting.items())[:_TOLD]:
         say(f"report {report_id}: {what}")
     if len(waiting) > _TOLD:
         say(f"and {len(waiting) - _TOLD} more; 'cordon report show' tells of each what it waits for")
+    if found.unreadable:
+        raise FailedError(
+            f"{len(found.unreadable)} of the reports cannot be read: somebody changed the database. "
+            "'cordon audit verify' says where, as far as the audit log tells"
+        )
+
+
+def _cells(report: "Report") -> tuple[str, str, str, str]:
+    held = "yes" if report.on_hold else ""
+    return report.state.value, f"{report.created_at:%Y-%m-%d %H:%M}", report.bank_kind.value, held
 
 
 def show(report_id: ReportId, as_json: AsJson = False) -> None:
@@ -207,12 +221,13 @@ def open_report(
             emit(f"  {line}")
 
 
-async def _list(state: "State | None") -> "tuple[list[Report], dict[str, str]]":
+async def _list(state: "State | None") -> "tuple[Page, dict[str, str]]":
     """The reports, and of some of them what they wait for."""
     from app.cli.state import open_state
     from app.store import reports
 
     found: list[Report] = []
+    unreadable: list[str] = []
     waiting: dict[str, str] = {}
     async with open_state() as database, database.connect() as connection:
         while True:
@@ -222,10 +237,11 @@ async def _list(state: "State | None") -> "tuple[list[Report], dict[str, str]]":
                 before=found[-1].id if found else None,
                 limit=reports.MAX_LISTED,
             )
-            found += page
-            waiting |= await waits_for(connection, page)
-            if len(page) < reports.MAX_LISTED:
-                return found, waiting
+            found += page.reports
+            unreadable += page.unreadable
+            waiting |= await waits_for(connection, page.reports)
+            if len(page.reports) < reports.MAX_LISTED:
+                return reports.Page(tuple(found), tuple(unreadable)), waiting
 
 
 async def _show(
@@ -325,7 +341,7 @@ async def _others(report_id: str) -> dict[str, bytes]:
     async with open_state() as database, database.connect() as connection:
         return {
             other.id: await sealed_files.sealed(connection, other.id)
-            for other in await reports.list_reports(connection, limit=reports.MAX_LISTED)
+            for other in (await reports.list_reports(connection, limit=reports.MAX_LISTED)).reports
             if other.id != report_id
         }
 
