@@ -3,8 +3,12 @@
 import getpass
 import sys
 from pathlib import Path
+from typing import Final
 
 from app.cli.console import FailedError, UsageError, say
+
+ASKED: Final = "-"
+"""What an option is given so that its words are asked for."""
 
 _MIN_PASSPHRASE_CHARACTERS = 8
 
@@ -44,6 +48,25 @@ def confirmed(question: str) -> bool:
     sys.stderr.write(f"{question}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def in_words(given: str, option: str) -> str:
+    """What an option says; ``-`` is asked on the terminal, or read as the next line of standard input.
+
+    So that words about a case stand in no shell's history and in no list of processes.
+
+    Raises:
+        UsageError: nothing was said.
+    """
+    if given != ASKED:
+        return given
+    if sys.stdin.isatty():
+        sys.stderr.write(f"{option}: ")
+        sys.stderr.flush()
+    said = sys.stdin.readline().strip()
+    if not said:
+        raise UsageError(f"{option} - takes a line of standard input, and there was none")
+    return said
 
 
 def _ask(prompt: str) -> str:

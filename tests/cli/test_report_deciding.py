@@ -11,6 +11,8 @@ from lxml import etree
 
 from app.custody.identity import Identity, generate, read_identity, write_identity
 from tests.cli.conftest import EDITED, Cordon
+from tests.cli.test_custodian import on_a_terminal
+from tests.gates import CORDON
 from tests.worlds import MediaHost
 
 ADA = ("--identity", "ada.key")
@@ -107,6 +109,27 @@ def test_a_note_is_signed_and_sealed_and_changes_no_state(site: Cordon, report_i
     assert (
         "annotate  ada\n      note: asked the host" in site("report", "open", report_id, *GRACE).out.decode()
     )
+
+
+def test_words_given_as_a_dash_are_asked_for_and_stand_in_no_command(
+    site: Cordon, report_id: str, worker: Identity
+) -> None:
+    """As lines of standard input in the order of --help, or on the terminal; one that is missing is told."""
+    asked = ("--add", "account_id=-", "--escalate", "-", "--note", "-")
+    approve = ("report", "approve", report_id, *ADA, *asked, "--out", "asked.json", YES)
+    ran = site(*approve, stdin=b"in danger now\nseen before\n4711\n")
+    assert ran.code == 0, ran.err
+    report = etree.fromstring(xml_in((site.home / "asked.json").read_bytes(), worker))
+    assert report.findtext("incidentSummary/escalateToHighPriority") == "in danger now"
+    told = etree.tostring(report)
+    assert b"seen before" in told
+    assert b"4711" in told
+    silent = site(*approve, stdin=b"in danger now\n")
+    assert (silent.code, "--note - takes a line" in silent.err) == (2, True)
+    note: list[str | Path] = [CORDON, "report", "annotate", report_id, "--note", "-", "--identity"]
+    code, _ = on_a_terminal([*note, site.home / "ada.key"], ["asked the host"], **site.environment)
+    assert code == 0
+    assert "note: asked the host" in site("report", "open", report_id, *GRACE).out.decode()
 
 
 def test_two_must_approve_the_very_same_document_where_that_is_set(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.asking import confirmed
+from app.cli.asking import confirmed, in_words
 from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
@@ -63,7 +63,7 @@ def approve(
 
         cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
         cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --add account_id=4711
-        cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --provenance-unknown 'no accounts'
+        cordon report approve 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --note - --escalate -
     """
     from app.filing.cybertip.document import Said
 
@@ -95,7 +95,9 @@ def approve(
 def reject(
     report_id: ReportId,
     identity: IdentityFile,
-    reason: Annotated[str, typer.Option(metavar="WHY", help="Why it is no match that must be reported.")],
+    reason: Annotated[
+        str, typer.Option(metavar="WHY", help="Why it is no match that must be reported; - asks.")
+    ],
     disable_entry: Annotated[
         list[int] | None,
         typer.Option(metavar="ENTRY", help="Take this entry of a bank out of force in the same step."),
@@ -115,7 +117,7 @@ def reject(
     in the same step; 'cordon report open' names it under its match. Under CORDON_DUAL_CONTROL two custodians
     must reject it, and only an entry that both name is taken out of force: by default, those of the first.
 
-        cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo'
+        cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason -
         cordon report reject 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'a logo' --disable-entry 7
     """
     from app.custody.decision import Action
@@ -139,7 +141,7 @@ def reject(
 def annotate(
     report_id: ReportId,
     identity: IdentityFile,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="What the other custodians should know.")],
+    note: Annotated[str, typer.Option(metavar="TEXT", help="What the other custodians should know; - asks.")],
     out: Out = None,
     server: ServerOption = None,
     token_file: TokenFile = None,
@@ -147,7 +149,7 @@ def annotate(
 ) -> None:
     """Write a note on a report, signed and sealed to the custodians. It is not filed; its state stays.
 
-    cordon report annotate 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --note 'asked the host'
+    cordon report annotate 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --note -
     """
     from app.custody.decision import Action
 
@@ -178,7 +180,8 @@ def _check_can_be_filed(opened: Opened) -> None:
 
 
 def worded(text: str, option: str) -> str:
-    """A text that says something."""
+    """A text that says something; asked for, where ``-`` was given."""
+    text = in_words(text, option)
     if not text.strip():
         raise UsageError(f"{option} says something in words")
     return text

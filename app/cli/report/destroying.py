@@ -17,7 +17,8 @@ def destroy(
     report_id: ReportId,
     identity: IdentityFile,
     reason: Annotated[
-        str, typer.Option(metavar="WHY", help="Who lawfully asked for it: an authority, a court, a case.")
+        str,
+        typer.Option(metavar="WHY", help="Who lawfully asked for it: an authority, a court, a case; - asks."),
     ],
     out: Out = None,
     yes: Yes = False,
@@ -28,7 +29,7 @@ def destroy(
     under way. Your signed order stays, with the reason sealed to the custodians; so does the audit log. Under
     CORDON_DUAL_CONTROL two custodians must order it, each with their own key.
 
-        cordon report destroy 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason 'order 12/2026'
+        cordon report destroy 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key --reason -
     """
     from app.custody.decision import Action, sign
 

@@ -15,7 +15,8 @@ def filed(
     report_id: ReportId,
     identity: IdentityFile,
     reference: Annotated[
-        str, typer.Option(metavar="TEXT", help="What the authority calls it: a report number, a case.")
+        str,
+        typer.Option(metavar="TEXT", help="What the authority calls it: a report number, a case; - asks."),
     ],
     out: Out = None,
     yes: Yes = False,

@@ -28,7 +28,8 @@ def retry(
         typer.Option(metavar="FILE", dir_okay=False, help="Your private key's file; with --afresh."),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(metavar="WHY", help="How you know that it is not filed; with --afresh.")
+        str | None,
+        typer.Option(metavar="WHY", help="How you know that it is not filed; with --afresh; - asks."),
     ] = None,
     out: Out = None,
     yes: Yes = False,

@@ -1,6 +1,7 @@
 """What a custodian says of a report: the same options for filing it through the worker and by hand.
 
-Nothing is guessed: what no option says is not said. ``docs/custody.md`` tells each option's source.
+Nothing is guessed: what no option says is not said. ``docs/custody.md`` tells each option's source. What is
+given as ``-`` is asked for, so that no word about a case need stand in a command.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.asking import in_words
 from app.cli.console import UsageError
 from app.cli.report.opening import Opened, words_of
 
@@ -20,7 +22,10 @@ IncidentType = Annotated[
     typer.Option(metavar="TYPE", help="What it is, by a part of NCMEC's name for it: 'trafficking', ..."),
 ]
 Escalate = Annotated[
-    str | None, typer.Option(metavar="WHY", help="Ask for haste, and say why: a child is in danger now.")
+    str | None,
+    typer.Option(
+        metavar="WHY", help="Ask for haste, and say why: a child is in danger now; - asks for the words."
+    ),
 ]
 Annotations = Annotated[
     list[str] | None,
@@ -37,13 +42,16 @@ Intent = Annotated[
     str | None,
     typer.Option(metavar="WORD", help="preferential, commercial, situational, unintentional, minor, risky"),
 ]
-Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What else NCMEC should read.")]
+Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What else NCMEC should read; - asks for it.")]
 Add = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Provenance that the report lacks and you know; marked as yours."),
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Provenance that the report lacks and you know; marked as yours. KEY=- asks for the value.",
+    ),
 ]
 ProvenanceUnknown = Annotated[
-    str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told.")
+    str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told; - asks for it.")
 ]
 
 
@@ -59,15 +67,16 @@ def given(
     provenance_unknown: str | None,
 ) -> dict[str, Any]:
     """What the options say, as fields of ``Said``; those that nobody gave are not in it."""
+    named = _in_words(incident_type, "--incident-type")
     said = {
-        "incident_type": _incident_type(incident_type) if incident_type is not None else None,
-        "escalation": escalate,
-        "annotations": tuple(annotations) if annotations else None,
-        "classification": classification,
-        "intent": intent,
-        "note": note,
+        "incident_type": _incident_type(named) if named is not None else None,
+        "escalation": _in_words(escalate, "--escalate"),
+        "annotations": tuple(in_words(each, "--annotation") for each in annotations or ()) or None,
+        "classification": _in_words(classification, "--classification"),
+        "intent": _in_words(intent, "--intent"),
+        "note": _in_words(note, "--note"),
         "provenance": _added(add) if add else None,
-        "provenance_unknown": provenance_unknown,
+        "provenance_unknown": _in_words(provenance_unknown, "--provenance-unknown"),
     }
     return {name: value for name, value in said.items() if value is not None}
 
@@ -115,5 +124,9 @@ def _incident_type(given: str) -> str:
 def _added(given: Sequence[str]) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     if not all(equals and value for _, equals, value in pairs):
-        raise UsageError("--add takes KEY=VALUE, like account_id=4711")
-    return {key: value for key, _, value in pairs}
+        raise UsageError("--add takes KEY=VALUE, like account_id=4711, or KEY=- to be asked for the value")
+    return {key: in_words(value, f"--add {key}=") for key, _, value in pairs}
+
+
+def _in_words(given: str | None, option: str) -> str | None:
+    return in_words(given, option) if given is not None else None
