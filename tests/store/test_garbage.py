@@ -86,8 +86,9 @@ OF_TYPE: Final = {
 UNIQUE: Final = (
     "CREATE UNIQUE INDEX free_report ON reports (id)",
     "CREATE UNIQUE INDEX free_filing ON filings (report_id)",
+    "CREATE UNIQUE INDEX free_alarm ON alarms (kind, subject) WHERE cleared_at IS NULL",
 )
-"""What points to the one, and what is written to the other, wants that."""
+"""What points to the one, and what is written to the others, wants that."""
 
 NAMED: Final = {
     "audit": ("seq", "at", "event", "subject", "details", "previous", "digest"),
@@ -159,24 +160,26 @@ async def archive(database: Database, store: StoreSettings) -> Archive:
     return Archive(database, pins, ada, report_id)
 
 
-async def free_of_constraints(database: Database) -> None:
-    """As whoever owns the tables can make them."""
+async def free_of_constraints(database: Database, *more: str) -> None:
+    """The tables of an auditor, and more, as whoever owns them can make them."""
+    tables = (*TABLES, *more)
+    unique = [index for index in UNIQUE if index.split(" ON ")[1].split()[0] in tables]
     if database.file is not None:
         await database.close()
         with contextlib.closing(sqlite3.connect(database.file, isolation_level=None)) as connection:
-            for name in TABLES:
+            for name in tables:
                 connection.execute(f"CREATE TABLE free AS SELECT * FROM {name}")  # noqa: S608 - one of those above
                 connection.execute(f"DROP TABLE {name}")
                 connection.execute(f"ALTER TABLE free RENAME TO {name}")
-            for index in UNIQUE:
+            for index in unique:
                 connection.execute(index)
         return
     async with database.begin() as connection:
-        for name in TABLES:
+        for name in tables:
             await connection.execute(text(f"CREATE TABLE free AS SELECT * FROM {name}"))  # noqa: S608
             await connection.execute(text(f"DROP TABLE {name} CASCADE"))
             await connection.execute(text(f"ALTER TABLE free RENAME TO {name}"))
-        for index in UNIQUE:
+        for index in unique:
             await connection.execute(text(index))
 
 
@@ -318,3 +321,24 @@ async def test_garbage_in_a_row_of_one_report_keeps_no_other_from_being_filed(
                     elif table == "filings":
                         state = (await reports.get(connection, spoiled)).state
                         assert state in {State.FILED, State.PARKED}, what
+
+
+@pytest.mark.parametrize("table", ["alarms", "notices", "custodians"])
+async def test_garbage_in_what_else_stands_in_the_database_keeps_no_report_from_being_filed(
+    database: Database, store: StoreSettings, table: str
+) -> None:
+    """Also where an alarm or a notice cannot be read any more, or whom the database calls a custodian."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        async with database.begin() as connection:
+            await alarms.raise_alarm(connection, AlarmKind.REPORT_WAITING, report_id)
+        await free_of_constraints(database, table)
+        async with database.connect() as connection:
+            columns = await kinds(connection, table)
+        for number, (column, every) in enumerate(columns.items()):
+            for value in every[number % 3 :: 3]:
+                async with garbage(database, table, column, value, "") as connection:
+                    undone = Undone(database, connection)
+                    await Filer(undone, replace(office.desk, database=undone), timedelta(hours=72)).turn()
+                    filed = (await reports.get(connection, report_id)).state
+                    assert filed is State.FILED, f"{table}.{column} = {value[:60]}"
