@@ -152,12 +152,17 @@ class Roster:
         """The same, and one more.
 
         Raises:
-            InvalidRequestError: the name is none.
+            InvalidRequestError: the name is none, or the worker's.
             ConflictError: the name or the key is taken.
         """
         if not NAME.fullmatch(pinned.name):
             raise InvalidRequestError(
                 "A custodian's name is 1 to 64 letters, digits and . _ @ -, a letter or digit first."
+            )
+        if pinned.name == WORKER_NAME:
+            # Among the former it is what tells a worker, whose word counts for longer.
+            raise InvalidRequestError(
+                f"'{WORKER_NAME}' is what the filing worker is called; choose another name."
             )
         for other in self.custodians:
             if other.public_key == pinned.public_key:

@@ -73,6 +73,8 @@ def test_names_and_keys_are_pinned_once() -> None:
         roster.with_custodian(_pinned("ada"))
     with pytest.raises(InvalidRequestError, match="64 letters"):
         roster.with_custodian(_pinned('a"b'))
+    with pytest.raises(InvalidRequestError, match="another name"):
+        roster.with_custodian(_pinned("worker"))
 
 
 # A key made once: the ids of tests must be the same in every process.
