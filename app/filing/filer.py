@@ -36,6 +36,7 @@ from app.filing import receipts
 from app.filing.cybertip import grammar
 from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
 from app.filing.cybertip.client import CyberTipline
+from app.filing.cybertip.document import reporter_is_placeholder
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema
@@ -247,6 +248,8 @@ async def _document(desk: Desk, turn: Turn) -> _Document:
     now = max(desk.now(), *(signed.decision.decided_at for signed in approval.signed))
     if is_refusable(desk, root, now):
         raise _HaltedError(Meaning.PARK, "invalid_document")
+    if desk.environment is Environment.PRODUCTION and reporter_is_placeholder(root):
+        raise _HaltedError(Meaning.PARK, "reporter_placeholder")
     return _Document(xml, approval.xml_sha256)
 
 

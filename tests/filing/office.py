@@ -185,10 +185,10 @@ class Office:
             return [(row.event, json.loads(row.details)) for row in rows]
 
 
-def document(report_id: str) -> bytes:
+def document(report_id: str, reporter: Reporter = REPORTER) -> bytes:
     """The XML of a report as its custodian builds it."""
     opened = json.loads(stub().to_json(report_id))
-    return build([opened], REPORTER, Said(), role="voluntary", preservation=None, now=datetime.now(UTC))
+    return build([opened], reporter, Said(), role="voluntary", preservation=None, now=datetime.now(UTC))
 
 
 @contextlib.asynccontextmanager

@@ -13,13 +13,14 @@ from app.custody.decision import Action
 from app.errors import ConflictError
 from app.filing.cybertip.answers import Answer
 from app.filing.cybertip.client import CyberTipline
+from app.filing.cybertip.document import Reporter
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
-from app.settings import StoreSettings
+from app.settings import FilingSettings, StoreSettings
 from app.store import alarms, audit, decisions, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
@@ -403,6 +404,23 @@ async def test_a_document_that_cannot_be_filed_is_parked_before_anything_is_sent
     assert await file_next(office.desk) is Outcome.PARKED
     assert (await office.report(report_id)).cause == cause
     assert office.double.calls["submit"] == 0
+
+
+async def test_nothing_is_filed_for_real_in_the_name_of_a_placeholder(office: Office) -> None:
+    """Whoever approves elsewhere has settings of their own there, and the worker files what was signed."""
+    for environment, outcome in (
+        (Environment.DOUBLE, Outcome.DRY_RUN),
+        (Environment.TEST, Outcome.DRY_RUN),
+        (Environment.PRODUCTION, Outcome.PARKED),
+    ):
+        report_id = await office.queued()
+        await office.approve(report_id, document(report_id, Reporter.of(FilingSettings())))
+        office.environment = environment
+        before = office.double.calls["submit"]
+        assert await file_next(office.desk) is outcome
+        report = await office.report(report_id)
+        assert (report.cause == "reporter_placeholder") == (outcome is Outcome.PARKED)
+        assert office.double.calls["submit"] - before == (outcome is not Outcome.PARKED)
 
 
 async def test_a_report_that_is_rejected_while_it_is_being_submitted_is_not_finished(office: Office) -> None:

@@ -190,12 +190,12 @@ def worded(text: str, option: str) -> str:
 def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
     """The XML of what the report and its custodian say, and their words."""
     from app.cli.state import read_settings
-    from app.filing.cybertip.document import Reporter, build, unguessable
+    from app.filing.cybertip.document import build, unguessable
 
     settings = read_settings()
     xml = build(
         opened.documents,
-        Reporter.of(settings.filing),
+        saying.reporter(),
         said,
         role=settings.report.reporter_role,
         preservation=settings.report.preservation,

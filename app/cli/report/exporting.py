@@ -19,7 +19,7 @@ from app.cli.report.writing import write_new
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
-    from app.filing.cybertip.document import Reporter, Said
+    from app.filing.cybertip.document import Said
 
 
 class Format(StrEnum):
@@ -187,7 +187,7 @@ def _built(opened: Opened, said: "Said") -> bytes:
         said = dataclasses.replace(said, provenance_unknown="nobody added it")
     return build(
         opened.documents,
-        _reporter(),
+        saying.reporter(),
         said,
         role=settings.report.reporter_role,
         preservation=settings.report.preservation,
@@ -206,7 +206,7 @@ def _xarf(opened: Opened, said: "Said", classification: str | None) -> bytes:
     called = asyncio.run(_called(opened.report.id))
     return xarf.report(
         opened.documents[0],
-        _reporter(),
+        saying.reporter(),
         classification,
         ncmec_report_id=called,
         added=_not_seen(opened, said),
@@ -223,16 +223,6 @@ def _not_seen(opened: Opened, said: "Said") -> Mapping[str, str]:
         for key, value in said.provenance.items()
         if not any(each.get(key) == value for each in told)
     }
-
-
-def _reporter() -> "Reporter":
-    from app.cli.state import read_settings
-    from app.filing.cybertip.document import Reporter
-
-    reporter = Reporter.of(read_settings().filing)
-    if reporter.placeholders:
-        say(f"the reporter is not set yet, and stands there so: {', '.join(reporter.placeholders)}")
-    return reporter
 
 
 async def _sealed(report_id: str) -> tuple[bytes, int]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.asking import in_words
-from app.cli.console import UsageError
+from app.cli.console import UsageError, say
 from app.cli.report.opening import Opened, words_of
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
-    from app.filing.cybertip.document import Said
+    from app.filing.cybertip.document import Reporter, Said
 
 IncidentType = Annotated[
     str | None,
@@ -53,6 +53,17 @@ Add = Annotated[
 ProvenanceUnknown = Annotated[
     str | None, typer.Option(metavar="WHY", help="Why what is missing cannot be told; - asks for it.")
 ]
+
+
+def reporter() -> "Reporter":
+    """Who reports, by the settings of this machine; what they do not name is said, since it is filed so."""
+    from app.cli.state import read_settings
+    from app.filing.cybertip.document import Reporter
+
+    named = Reporter.of(read_settings().filing)
+    if named.placeholders:
+        say(f"the reporter is not set yet, and stands there so: {', '.join(named.placeholders)}")
+    return named
 
 
 def given(

@@ -156,6 +156,21 @@ def is_placeholder(value: str, *, prose: bool = False) -> bool:
     )
 
 
+def reporter_is_placeholder(root: etree._Element) -> bool:
+    """Whether the reporter that a document names is one that examples use.
+
+    A custodian's machine has settings of its own, by which the document was built there.
+    """
+    for element in root.iterfind("reporter//*"):
+        # The company's name is the first line of what it says of itself.
+        first, _, rest = (element.text or "").strip().partition("\n")
+        if first and is_placeholder(first, prose=element.tag == "termsOfService"):
+            return True
+        if rest and is_placeholder(rest, prose=True):
+            return True
+    return False
+
+
 def build(
     stubs: Sequence[Document],
     reporter: Reporter,
