@@ -102,7 +102,8 @@ class ClearTraffic:
         if rows:
             try:
                 await kept_values.keep(self._database, self._day(), rows)
-            except NotReadyError:
+            except (NotReadyError, asyncio.CancelledError):
+                # A gate that stops cancels the turn, and settles once more.
                 self._unwritten = [*rows, *self._unwritten][:MOST_UNWRITTEN]
                 raise
 

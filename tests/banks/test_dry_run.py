@@ -1,5 +1,6 @@
 """What a bank would match of clear traffic; what is kept for that, and that it is nothing unless chosen."""
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -82,6 +83,28 @@ async def test_only_what_is_clear_and_has_structure_is_kept_with_the_day_alone(d
     await keeper.settle()
     assert await kept(database) == [first + bytes([80])]
     assert {column.name for column in schema.kept_values.columns} == {"id", "day", "value"}
+
+
+async def test_what_a_gate_that_stops_was_about_to_write_is_written_at_its_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn is cancelled in the middle, and another is taken."""
+    keeper = traffic(database)
+    keeper.concluded(SUBMISSION, looks(pdq()), CLEAR)
+    writing = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        writing.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept_values, "keep", never)
+        turn = asyncio.create_task(keeper.settle())
+        await writing.wait()
+        turn.cancel()
+        await asyncio.wait([turn])
+    await keeper.settle()
+    assert len(await kept(database)) == 1
 
 
 async def test_a_share_of_the_traffic_is_drawn(database: Database) -> None:
