@@ -12,6 +12,7 @@ A parked entry goes on matching, and what it matches goes on being dropped: only
 ``parked``, until somebody keeps the entry or disables it.
 """
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -104,7 +105,8 @@ class FloodGuard:
         try:
             async with self._database.begin() as connection:
                 totals = await entry_days.count(connection, self._of, counted)
-        except NotReadyError:
+        except (NotReadyError, asyncio.CancelledError):
+            # A gate that stops cancels the turn, and settles once more.
             for entry_id, media in counted.items():
                 self._uncounted[entry_id] = self._uncounted.get(entry_id, 0) + media
             raise
