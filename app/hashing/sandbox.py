@@ -340,7 +340,7 @@ class Sandbox:
     async def _replace(self) -> None:
         try:
             # One at a time: should many end at once, each medium that finds none at rest makes its own.
-            if not self._forking and len(self._idle) + len(self._busy) < self._decoders + _SPARE:
+            while not self._forking and len(self._idle) + len(self._busy) < self._decoders + _SPARE:
                 self._rest(await self._fork(), spare=True)
         except SandboxError as error:
             if not self._closed.is_set():
