@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.store.audit import Examined
     from app.store.inspection import Discrepancy, Stored
-    from app.store.removals import Examined as Removals
+    from app.store.removal_proofs import Examined as Removals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -168,7 +168,7 @@ class _Looked:
 async def _verify(kept: list[bytes]) -> _Looked:
     from app.cli.state import open_custody
     from app.custody.checkpoint import verify as verified
-    from app.store import audit, checkpoints, inspection, removals
+    from app.store import audit, checkpoints, inspection, removal_proofs
     from app.store.audit import Head
 
     async with open_custody() as (database, pins), database.connect() as connection:
@@ -179,7 +179,7 @@ async def _verify(kept: list[bytes]) -> _Looked:
         examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
         broken_at = examined.finding.first if examined.finding is not None else None
         there = await inspection.stored(connection, broken_at)
-        removed = await removals.examine(connection, roster)
+        removed = await removal_proofs.examine(connection, roster)
         found = list(await inspection.at_large(connection, there, removed))
         for report_id in counted(there.ids, "comparing reports"):
             found += await inspection.of_report(connection, report_id, roster)

@@ -3,11 +3,10 @@
 A copy that is kept elsewhere shows later what was cut off from the log, or written anew, before that moment.
 """
 
-import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity, fingerprint
@@ -17,9 +16,6 @@ from app.errors import InvalidRequestError
 VERSION: Final = 1
 PREFIX: Final = b"cordon checkpoint v1\n"
 """Goes before what is signed, so that no signature made for anything else is one of a checkpoint."""
-
-_HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
-_FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,35 @@ class Checkpoint:
     document: bytes = field(repr=False)
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What is signed."""
+
+    seq: int
+    digest: bytes = field(repr=False)
+    at: datetime
+    signer: str
+
+    def to_json(self) -> str:
+        return envelope.canonical(
+            {
+                "version": VERSION,
+                "seq": self.seq,
+                "digest": self.digest.hex(),
+                "at": envelope.time_text(self.at),
+                "signer": self.signer,
+            }
+        )
+
+
 def sign(seq: int, digest: bytes, identity: Identity) -> Checkpoint:
     """A checkpoint of a head.
 
     Raises:
         InvalidRequestError: the identity has no signing key.
     """
-    at, signer = datetime.now(UTC), fingerprint(identity.public_key)
-    document = envelope.seal_text(PREFIX, _text(seq, digest, at, signer), identity)
-    return Checkpoint(seq, digest, at, signer, document)
+    head = _Head(seq, digest, datetime.now(UTC), fingerprint(identity.public_key))
+    return _checkpoint(head, envelope.seal_text(PREFIX, head.to_json(), identity))
 
 
 def verify(untrusted: bytes, roster: Roster) -> Checkpoint:
@@ -59,40 +75,31 @@ def verify(untrusted: bytes, roster: Roster) -> Checkpoint:
     """
     try:
         signature, text = envelope.open_text(untrusted.strip())
-        said = json.loads(text, object_pairs_hook=envelope.unique)
-        seq, at, signer = said["seq"], envelope.time_of(said["at"]), said["signer"]
-        digest = bytes.fromhex(said["digest"]) if _HEX_SHA256.fullmatch(said["digest"]) else b""
         # Before anybody is told who it says that its signer is: no terminal takes such words for commands.
-        known = type(seq) is int and seq > 0 and _FINGERPRINT.fullmatch(signer) is not None
-        whole = known and _text(seq, digest, at, signer) == text
-    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
-        raise InvalidRequestError("This is no checkpoint of an audit log that this Cordon can read.")
-    key = _signing_key(signer, roster)
+        head = envelope.read(text, _head)
+    except ValueError:
+        raise InvalidRequestError(
+            "This is no checkpoint of an audit log that this Cordon can read."
+        ) from None
+    signer = head.signer
+    key = roster.signing_key(signer)
     if key is None:
         raise InvalidRequestError(f"The signer of this checkpoint, {signer}, is not pinned and never was.")
-    if roster.counts(signer, seq) is False:
+    if roster.counts(signer, head.seq) is False:
         raise InvalidRequestError(f"The signer of this checkpoint, {signer}, was a custodian no more then.")
     if not envelope.is_signed_by(key, PREFIX, signature, text):
         raise InvalidRequestError("The signature of this checkpoint is not good.")
-    return Checkpoint(seq, digest, at, signer, envelope.written(signature, text))
+    return _checkpoint(head, envelope.written(signature, text))
 
 
-def _signing_key(signer: str, roster: Roster) -> str | None:
-    if roster.worker is not None and roster.worker.fingerprint == signer:
-        return roster.worker.signing_key
-    custodian = roster.signer(signer)
-    return custodian.signing_key if custodian is not None else None
+def _head(said: Mapping[str, Any]) -> _Head:
+    seq = said["seq"]
+    if type(seq) is not int or seq <= 0:
+        message = "no number of an entry"
+        raise ValueError(message)
+    digest = bytes.fromhex(envelope.sha256_of(said["digest"]))
+    return _Head(seq, digest, envelope.time_of(said["at"]), envelope.fingerprint_of(said["signer"]))
 
 
-def _text(seq: int, digest: bytes, at: datetime, signer: str) -> str:
-    return envelope.canonical(
-        {
-            "version": VERSION,
-            "seq": seq,
-            "digest": digest.hex(),
-            "at": envelope.time_text(at),
-            "signer": signer,
-        }
-    )
+def _checkpoint(head: _Head, document: bytes) -> Checkpoint:
+    return Checkpoint(head.seq, head.digest, head.at, head.signer, document)

@@ -7,13 +7,12 @@ custodians, the XML to the filing worker and the custodians.
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity
@@ -24,8 +23,6 @@ VERSION: Final = 1
 PREFIX: Final = b"cordon decision v1\n"
 """Goes before what is signed, so that no signature made for anything else is one of a decision."""
 
-_HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
-_FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
 _LAST_ENTRY: Final = 2**63
 _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
@@ -143,7 +140,10 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
         raise SignatureRequiredError(
             "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
         ) from None
-    decision = _decision(signed)
+    try:
+        decision = envelope.read(signed, _decision)
+    except ValueError:
+        raise SignatureRequiredError("What was signed is no decision that this Cordon can read.") from None
     signer = _signer(decision, roster, of_then_too=of_then_too)
     if signer is None:
         raise SignatureRequiredError("The signer of this decision is no pinned custodian.")
@@ -165,48 +165,48 @@ def _signer(decision: Decision, roster: Roster, *, of_then_too: bool) -> Pinned 
     return next(former, None) if of_then_too else None
 
 
-def _decision(signed: str) -> Decision:
-    """What was signed, held to its one form: another writing of the same would be another document."""
-    try:
-        said = json.loads(signed, object_pairs_hook=envelope.unique)
-        decision = Decision(
-            action=Action(said["action"]),
-            report_id=_matching(_ULID, said["report_id"]),
-            sealed_sha256=_digests(said["sealed_sha256"]),
-            decided_at=envelope.time_of(said["decided_at"]),
-            custodian=_matching(_FINGERPRINT, said["custodian"]),
-            xml_sha256=None if said["xml_sha256"] is None else _matching(_HEX_SHA256, said["xml_sha256"]),
-            xml=_bytes(said["xml"]),
-            words=_bytes(said["words"]),
-            resealed_sha256=_digests(said["resealed_sha256"]),
-            disabled_entries=tuple(said["disabled_entries"]),
-        )
-        approves = decision.action in APPROVALS
-        whole = (
-            # This holds its members and its version too.
-            decision.to_json() == signed
-            and bool(decision.sealed_sha256)
-            and approves == (decision.xml_sha256 is not None) == (decision.xml is not None)
-            and len(decision.resealed_sha256)
-            == (len(decision.sealed_sha256) if decision.action is Action.RESEAL else 0)
-            and all(type(entry) is int and 0 < entry < _LAST_ENTRY for entry in decision.disabled_entries)
-            and (decision.action is Action.REJECT or not decision.disabled_entries)
-        )
-    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
-        whole = False
+def _decision(said: Mapping[str, Any]) -> Decision:
+    """What was signed, of which an action has all that it needs and nothing that it has no use for.
+
+    Raises:
+        ValueError: it is no decision; so do ``LookupError``, ``TypeError`` and ``AttributeError`` say.
+    """
+    decision = Decision(
+        action=Action(said["action"]),
+        report_id=_ulid(said["report_id"]),
+        sealed_sha256=_digests(said["sealed_sha256"]),
+        decided_at=envelope.time_of(said["decided_at"]),
+        custodian=envelope.fingerprint_of(said["custodian"]),
+        xml_sha256=None if said["xml_sha256"] is None else envelope.sha256_of(said["xml_sha256"]),
+        xml=_bytes(said["xml"]),
+        words=_bytes(said["words"]),
+        resealed_sha256=_digests(said["resealed_sha256"]),
+        disabled_entries=tuple(said["disabled_entries"]),
+    )
+    approves = decision.action in APPROVALS
+    reseals = len(decision.sealed_sha256) if decision.action is Action.RESEAL else 0
+    whole = (
+        bool(decision.sealed_sha256)
+        and approves == (decision.xml_sha256 is not None) == (decision.xml is not None)
+        and len(decision.resealed_sha256) == reseals
+        and all(type(entry) is int and 0 < entry < _LAST_ENTRY for entry in decision.disabled_entries)
+        and (decision.action is Action.REJECT or not decision.disabled_entries)
+    )
     if not whole:
-        raise SignatureRequiredError("What was signed is no decision that this Cordon can read.")
+        message = "not what its action needs"
+        raise ValueError(message)
     return decision
 
 
-def _matching(pattern: re.Pattern[str], untrusted: str) -> str:
-    if not pattern.fullmatch(untrusted):
-        raise ValueError
+def _ulid(untrusted: str) -> str:
+    if not _ULID.fullmatch(untrusted):
+        message = "no ULID"
+        raise ValueError(message)
     return untrusted
 
 
 def _digests(untrusted: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_matching(_HEX_SHA256, each) for each in untrusted)
+    return tuple(map(envelope.sha256_of, untrusted))
 
 
 def _bytes(untrusted: str | None) -> bytes | None:

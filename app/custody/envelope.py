@@ -7,9 +7,10 @@ No step on the way has to write the text again, so nothing depends on how somebo
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,6 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.custody.identity import Identity, signing_key_bytes
 
 MAX_BYTES: Final = 1024 * 1024
+
+_FINGERPRINT: Final = re.compile("[0-9a-f]{16}")
+_HEX_SHA256: Final = re.compile("[0-9a-f]{64}")
+
+
+class Signable(Protocol):
+    """What is signed: it has one canonical text."""
+
+    def to_json(self) -> str:
+        """Canonical: keys sorted, no blanks, ASCII."""
+
+
+SignableT = TypeVar("SignableT", bound=Signable)
 
 
 def seal_text(prefix: bytes, text: str, identity: Identity) -> bytes:
@@ -44,6 +58,29 @@ def open_text(untrusted: bytes) -> tuple[bytes, str]:
     except (TypeError, AttributeError, RecursionError, binascii.Error):
         message = "no signed document"
         raise ValueError(message) from None
+
+
+def read(text: str, of: Callable[[Mapping[str, Any]], SignableT]) -> SignableT:
+    """What a text says, held to its one form: another writing of the same would be another document.
+
+    That holds its members and its version too.
+
+    Args:
+        text: what was signed, not checked yet.
+        of: makes the value of the members; it may raise what a missing or mistyped one raises.
+
+    Raises:
+        ValueError: it is not the canonical text of such a value.
+    """
+    try:
+        value = of(json.loads(text, object_pairs_hook=unique))
+        whole = value.to_json() == text
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        message = "not the canonical text"
+        raise ValueError(message) from None
+    return value
 
 
 def is_signed_by(signing_key: str, prefix: bytes, signature: bytes, text: str) -> bool:
@@ -79,6 +116,33 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         raise ValueError
     return document
+
+
+def fingerprint_of(untrusted: str) -> str:
+    """A fingerprint.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it is no text.
+    """
+    return _matching(_FINGERPRINT, untrusted)
+
+
+def sha256_of(untrusted: str) -> str:
+    """A SHA-256 as 64 hex digits.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it is no text.
+    """
+    return _matching(_HEX_SHA256, untrusted)
+
+
+def _matching(pattern: re.Pattern[str], untrusted: str) -> str:
+    if not pattern.fullmatch(untrusted):
+        message = "of another form"
+        raise ValueError(message)
+    return untrusted
 
 
 def time_text(moment: datetime) -> str:

@@ -126,6 +126,25 @@ class Roster:
         """The custodian of a fingerprint, of now or of before."""
         return next((each for each in (*self.custodians, *self.former) if each.fingerprint == named_by), None)
 
+    def signing_key(self, named_by: str, *, now: bool = False) -> str | None:
+        """What the worker or a custodian of a fingerprint signs with, of now or of before.
+
+        Args:
+            named_by: the fingerprint.
+            now: whether only who is pinned now counts.
+        """
+        if self.worker is not None and self.worker.fingerprint == named_by:
+            return self.worker.signing_key
+        custodian = self.custodian(named_by) if now else self.signer(named_by)
+        return custodian.signing_key if custodian is not None else None
+
+    def worker_signing_key(self, named_by: str) -> str | None:
+        """What the worker of a fingerprint signs with, of now or of before."""
+        if self.worker is not None and self.worker.fingerprint == named_by:
+            return self.worker.signing_key
+        workers = (each for each in self.former if each.name == WORKER_NAME)
+        return next((each.signing_key for each in workers if each.fingerprint == named_by), None)
+
     def counts(self, named_by: str, entry: int) -> bool | None:
         """Whether what somebody signed counts in an entry of the audit log; None if the log must tell.
 

@@ -22,7 +22,17 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.retention.schedule import Due, due, is_near
 from app.settings import RetentionSettings
-from app.store import alarms, decisions, endings, erasure, inspection, removal, removals, reports, sealed
+from app.store import (
+    alarms,
+    decisions,
+    endings,
+    erasure,
+    inspection,
+    removal,
+    removal_proofs,
+    reports,
+    sealed,
+)
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import PURGED_EVENT
@@ -158,7 +168,7 @@ async def watch(database: Database, settings: RetentionSettings, now: datetime) 
 async def _altered(database: Database, roster: Roster) -> AsyncIterator[tuple[str, str]]:
     """The reports that are gone, or stand otherwise than the audit log has them, and how."""
     async with database.connect() as connection:
-        removed = await removals.examine(connection, roster)
+        removed = await removal_proofs.examine(connection, roster)
         for gone in (*await inspection.missing(connection), *inspection.unproven(removed)):
             yield gone.report_id[: reports.ULID_LENGTH], gone.what
     read = await _read_all(database)
@@ -248,7 +258,7 @@ class _Remover:
                     "by": self.by,
                     "why": ends.why,
                     "jurisdiction": self.settings.jurisdiction or "none",
-                    removals.MEMBER: signed_removal.sign(signed, self.identity),
+                    removal_proofs.MEMBER: signed_removal.sign(signed, self.identity),
                 },
             )
         return True

@@ -93,7 +93,7 @@ async def stored(connection: AsyncConnection, roster: Roster) -> tuple[tuple[Che
     good, bad = [], 0
     for untrusted in rows.scalars():
         try:
-            good.append(checkpoint.verify(untrusted, roster))
+            good.append(checkpoint.verify(untrusted or b"", roster))
         except InvalidRequestError:
             bad += 1
     return tuple(good), bad

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
-from app.store import decisions, endings, filings, removals, reports, sealed
+from app.store import decisions, endings, filings, removal_proofs, reports, sealed
 from app.store.database import readable
 from app.store.recorded import recorded
 from app.store.report_states import ENDED
@@ -86,7 +86,7 @@ async def stored(connection: AsyncConnection, broken_at: int | None) -> Stored:
 
 
 async def at_large(
-    connection: AsyncConnection, found: Stored, removed: removals.Examined
+    connection: AsyncConnection, found: Stored, removed: removal_proofs.Examined
 ) -> tuple[Discrepancy, ...]:
     """What is wrong with the reports as a whole: one is gone, was put back, or has no id.
 
@@ -113,7 +113,7 @@ async def missing(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     return await _told_by(connection, wanted, "it is gone, and no entry says that it was removed")
 
 
-def unproven(removed: removals.Examined) -> tuple[Discrepancy, ...]:
+def unproven(removed: removal_proofs.Examined) -> tuple[Discrepancy, ...]:
     """Reports that the log says were removed, and nothing signed does."""
     return tuple(Discrepancy(each.report_id, each.entry, each.what) for each in removed.unproven)
 

@@ -32,7 +32,7 @@ OPENED_EVENT: Final = "report.opened"
 
 REMOVAL: Final = "removal"
 SIGNED: Final = "signed"
-"""What the audit entry of a seal says of the report's removal to come: see ``app.store.removals``."""
+"""What the audit entry of a seal says of the report's removal to come: see ``app.store.removal_proofs``."""
 
 WORKER: Final = "worker"
 """What the audit entry of a seal calls the fingerprint of the worker, where a file is sealed to it too."""

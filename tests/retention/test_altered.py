@@ -24,7 +24,7 @@ from app.errors import ConflictError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, decisions, endings, inspection, removal, removals, reports, sealed
+from app.store import alarms, audit, decisions, endings, inspection, removal, removal_proofs, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
@@ -137,7 +137,7 @@ class Site:
             there = await reports.every_id(connection)
             named = {each for each in there if await inspection.of_report(connection, each, self.pins.read())}
             stored = await inspection.stored(connection, None)
-            gone = await removals.examine(connection, self.pins.read())
+            gone = await removal_proofs.examine(connection, self.pins.read())
             assert await inspection.at_large(connection, stored, gone) == ()
         return report_id not in removed and report_id in there and told == named == {report_id}
 
@@ -490,7 +490,8 @@ async def test_a_removal_and_a_resealing_of_who_left_count_no_more_either(site: 
     by_ada = await purge.purge(site.database, US, before, LATER, by="cli", identity=site.ada)
     assert purged in by_ada
     async with site.database.connect() as connection:
-        gone = {each.report_id: each.what for each in (await removals.examine(connection, roster)).unproven}
+        examined = await removal_proofs.examine(connection, roster)
+    gone = {each.report_id: each.what for each in examined.unproven}
     what = "it is gone, and who signed its removal was a custodian no more"
     assert gone == dict.fromkeys([*by_ada, destroyed], what)
 

@@ -22,7 +22,7 @@ from app.errors import SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, inspection, removal, removals, reports, sealed
+from app.store import alarms, audit, inspection, removal, removal_proofs, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import DESTROYED_EVENT, PURGED_EVENT
@@ -82,7 +82,7 @@ class Site:
         async with self.database.connect() as connection:
             assert await audit.verify_chain(connection) is None
             stored = await inspection.stored(connection, None)
-            removed = await removals.examine(connection, self.pins.read())
+            removed = await removal_proofs.examine(connection, self.pins.read())
             assert removed.before == 0
             found = await inspection.at_large(connection, stored, removed)
             for each in stored.ids:
@@ -220,7 +220,7 @@ async def _called_one_of_before(site: Site) -> str:
     report_id = await site.report("a", State.REJECTED)
     await site.delete(report_id)
     async with site.database.begin() as connection:
-        await audit.append(connection, removals.SIGNED_FROM_EVENT, "removals", {})
+        await audit.append(connection, removal_proofs.SIGNED_FROM_EVENT, "removals", {})
     return report_id
 
 
@@ -298,7 +298,7 @@ async def test_what_was_removed_before_removals_were_signed_is_told_apart(site: 
     # Nor does it help to have the database brought up again.
     await site.delete(left)
     async with site.database.begin() as connection:
-        await audit.append(connection, removals.SIGNED_FROM_EVENT, "removals", {})
+        await audit.append(connection, removal_proofs.SIGNED_FROM_EVENT, "removals", {})
     assert await _examined(site) == ({left}, 1)
     assert await site.told() == {left}
 
@@ -328,5 +328,5 @@ def test_a_document_of_another_form_is_no_removal(changed: dict[str, Any]) -> No
 
 async def _examined(site: Site) -> tuple[set[str], int]:
     async with site.database.connect() as connection:
-        found = await removals.examine(connection, site.pins.read())
+        found = await removal_proofs.examine(connection, site.pins.read())
     return {each.report_id for each in found.unproven}, found.before

@@ -35,7 +35,7 @@ from app.store import (
     decisions,
     filings,
     inspection,
-    removals,
+    removal_proofs,
     reports,
 )
 from app.store.alarms import AlarmKind
@@ -202,7 +202,7 @@ async def look(connection: AsyncConnection, roster: Roster) -> list[str]:
     found = ["bad checkpoint"] * bad + ([checkpoints.told(finding)] if finding is not None else [])
     broken_at = finding.first if finding is not None else None
     stored = await inspection.stored(connection, broken_at)
-    removed = await removals.examine(connection, roster)
+    removed = await removal_proofs.examine(connection, roster)
     found += [each.told() for each in await inspection.at_large(connection, stored, removed)]
     for report_id in stored.ids:
         found += [each.told() for each in await inspection.of_report(connection, report_id, roster)]

@@ -11,7 +11,7 @@ from app.custody.removal import Removal, sign
 from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, inspection, removal, removals, reports
+from app.store import decisions, inspection, removal, removal_proofs, reports
 from app.store.database import Database
 from app.store.inspection import Discrepancy
 from app.store.report_states import State
@@ -38,7 +38,7 @@ class Shelf:
         """All that is wrong."""
         async with self.database.connect() as connection:
             stored = await inspection.stored(connection, None)
-            removed = await removals.examine(connection, self.pins.read())
+            removed = await removal_proofs.examine(connection, self.pins.read())
             found = list(await inspection.at_large(connection, stored, removed))
             for report_id in await reports.every_id(connection):
                 found += await inspection.of_report(connection, report_id, self.pins.read())
@@ -57,7 +57,7 @@ class Shelf:
                 at=datetime.now(UTC),
                 signer=fingerprint(self.ada.public_key),
             )
-            details = {removals.MEMBER: sign(signed, self.ada)}
+            details = {removal_proofs.MEMBER: sign(signed, self.ada)}
             await removal.remove(connection, report_id, event=decisions.PURGED_EVENT, details=details)
 
     async def entry(self, event: str) -> int:
