@@ -61,6 +61,10 @@ TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
 
 
+ASKED_WITHIN: Final = timedelta(days=1)
+"""How long a rejected report waits for the authority's word before a second rejection is the last one: by
+then whatever was only opened there has expired, and no call is in the air."""
+
 _OPENED_LOCK: Final = 0x436F72646F6E03
 
 _MOST_ATTEMPTS: Final = 2**31 - 1
@@ -246,9 +250,14 @@ async def _take_turn(
 
 
 async def get(connection: AsyncConnection, report_id: str) -> Filing | None:
-    """How far a report has come; None if nobody began to file it."""
-    found = await connection.execute(select(filings).where(filings.c.report_id == report_id))
-    row = found.mappings().one_or_none()
+    """How far a report has come; None if nobody began to file it.
+
+    Raises:
+        UnreadableRowError: its row holds what no Cordon wrote.
+    """
+    with readable():
+        found = await connection.execute(select(filings).where(filings.c.report_id == report_id))
+        row = found.mappings().one_or_none()
     return Filing.of(row) if row is not None else None
 
 
@@ -416,9 +425,12 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     """Make it due at once that a report is withdrawn, if the authority may have it; whether that is so.
 
     It may if it is open there, or somebody tried to finish it before it was approved anew or parked: that
-    call may be in the air still. Where it was parked after an earlier rejection, the authority was asked, and
-    another one is a person's last word. That its approval was taken back, the filer reads from the signed
-    decisions.
+    call may be in the air still. Where the filing's row cannot be read, the log says whether somebody tried.
+    That its approval was taken back, the filer reads from the signed decisions.
+
+    Where it was parked after an earlier rejection, the authority was asked, and another one is a person's
+    last word. So it is where the authority could not be asked within ``ASKED_WITHIN``: perhaps nobody here
+    can ask it any more. An answer that comes after all still counts.
 
     Args:
         connection: within ``Database.begin``.
@@ -429,34 +441,56 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
         NotFoundError: there is no such report.
     """
     state = await reports.lock(connection, report_id)
-    filing = await get(connection, report_id)
-    if filing is None or filing.authority_report_id is None or filing.step is Step.RETRACTED:
-        return False
-    tried = filing.step is Step.FINISHING and (
-        state is State.APPROVED or (state is State.PARKED and not await taken_back(connection, [report_id]))
-    )
-    if state is not State.SUBMITTED and not tried:
+    try:
+        filing = await get(connection, report_id)
+        is_open = filing is not None and filing.authority_report_id is not None
+        if filing is not None and (not is_open or filing.step is Step.RETRACTED):
+            return False
+        tried = filing is not None and filing.step is Step.FINISHING
+    except UnreadableRowError:
+        filing, is_open, tried = None, True, False
+    if filing is None:
+        tried = await attempted(connection, report_id) is not None
+    earlier = (await taken_back(connection, [report_id])).get(report_id)
+    if state is State.SUBMITTED:
+        on_its_way = (is_open or tried) and (earlier is None or earlier > now - ASKED_WITHIN)
+    else:
+        on_its_way = tried and (state is State.APPROVED or (state is State.PARKED and earlier is None))
+    if not on_its_way:
         return False
     await connection.execute(
         update(filings).where(filings.c.report_id == report_id).values(next_attempt_at=now)
     )
-    if tried:
+    if state is not State.SUBMITTED:
         await reports.move(connection, report_id, to=State.SUBMITTED)
     return True
 
 
-async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -> frozenset[str]:
-    """Which of some reports were rejected while the authority may have them, and not approved since."""
-    rows = await connection.execute(
-        select(audit_log.c.subject, audit_log.c.event)
+async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -> dict[str, datetime]:
+    """Which of some reports were rejected while the authority may have them, and not approved since.
+
+    By id, since when: the first such rejection after the newest approval.
+
+    Raises:
+        UnreadableRowError: an entry of one cannot be read.
+    """
+    wanted = (
+        select(audit_log.c.subject, audit_log.c.event, audit_log.c.at)
         .where(
             audit_log.c.subject.in_(report_ids),
             audit_log.c.event.in_([WITHDRAWN_EVENT, f"report.{State.APPROVED}"]),
         )
         .order_by(audit_log.c.seq)
     )
-    newest = {row.subject: row.event for row in rows}
-    return frozenset(each for each, event in newest.items() if event == WITHDRAWN_EVENT)
+    with readable():
+        rows = (await connection.execute(wanted)).all()
+    found: dict[str, datetime] = {}
+    for row in rows:
+        if row.event == WITHDRAWN_EVENT:
+            found.setdefault(row.subject, row.at)
+        else:
+            found.pop(row.subject, None)
+    return found
 
 
 async def retracted(

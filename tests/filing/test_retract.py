@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from app.custody.decision import Action
 from app.filing import filer
@@ -20,6 +20,7 @@ from app.store import decisions, filings, reports
 from app.store.database import Database
 from app.store.filings import LEASE, LONGEST_PAUSE
 from app.store.report_states import State
+from app.store.schema import filings as filings_table
 from app.store.schema import reports as report_table
 from tests.deciding import deciding, seen
 from tests.filing.office import Office, document, open_office
@@ -224,6 +225,79 @@ async def test_a_report_that_vanished_after_an_attempted_finish_is_not_called_re
     assert (await office.report(report_id)).cause == "authority_5001"
     await office.reject(report_id)
     assert await state(office, report_id) is State.REJECTED
+
+
+async def test_a_second_rejection_after_a_day_is_the_last_word_of_who_can_ask_no_more(
+    database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent after it, an answer that was late still counts, and approving it anew parks it."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        office.double.plan.append(Planned("finish", Fault.UNHEARD))
+        assert await file_next(office.desk) is Outcome.POSTPONED
+        for _ in range(2):
+            await office.reject(report_id)
+            assert await state(office, report_id) is State.SUBMITTED
+        monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+        await office.reject(report_id)
+        assert await state(office, report_id) is State.REJECTED
+        assert await office.doubts(report_id) == ()
+        assert await soon(office) is None
+        assert office.double.calls["retract"] == 0
+        await office.approve(report_id)
+        assert await soon(office) is Outcome.PARKED
+        assert (await office.report(report_id)).cause == "finish_unknown"
+        assert there(office) == [There.OPEN]
+
+
+async def test_a_finish_that_was_heard_before_the_last_word_makes_it_filed(
+    database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a person said: the authority has it, and the worker that waited for the answer says so."""
+    monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+
+        async def rejected_twice() -> None:
+            await office.reject(report_id)
+            await office.reject(report_id)
+            assert await state(office, report_id) is State.REJECTED
+
+        assert await file_next(Meddling(office, "finish", rejected_twice).desk()) is Outcome.FILED
+        assert await state(office, report_id) is State.FILED
+        assert there(office) == [There.FINISHED]
+
+
+@pytest.mark.parametrize("attempted", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_report_whose_filing_cannot_be_read_can_be_rejected(
+    database: Database,
+    store: StoreSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    attempted: bool,
+    gone: bool,
+) -> None:
+    """The log says whether somebody tried to finish it: then it is no end before a day has passed."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        fault = Planned("finish" if attempted else "submit", Fault.UNHEARD)
+        office.double.plan.append(fault)
+        assert await file_next(office.desk) is Outcome.POSTPONED
+        async with database.begin() as connection:
+            table = filings_table
+            if gone:
+                await connection.execute(delete(table))
+            else:
+                await connection.execute(update(table).values(step="a step that no Cordon takes"))
+        await office.reject(report_id)
+        if attempted:
+            assert await state(office, report_id) is State.SUBMITTED
+            monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+            await office.reject(report_id)
+        assert await state(office, report_id) is State.REJECTED
+        assert await soon(office) is None
+        assert office.double.calls["finish"] == int(attempted)
 
 
 async def test_a_rejection_while_it_is_being_submitted_withdraws_what_was_opened(office: Office) -> None:

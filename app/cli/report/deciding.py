@@ -112,6 +112,7 @@ def reject(
 
     One that was approved already is rejected the same way, as long as it is not filed: the worker withdraws
     what it opened at the authority, and the report is 'retracted' then. If it was too late, it is 'filed'.
+    Where nobody can ask the authority's API any more, rejecting it again after a day is the last word.
 
     The reason is sealed to the custodians. An entry that matches what it should not can be taken out of force
     in the same step; 'cordon report open' names it under its match. Under CORDON_DUAL_CONTROL two custodians

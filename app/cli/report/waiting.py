@@ -1,11 +1,13 @@
 """What a report on its way to the authority waits for, said where somebody would look for it."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 _UNASKED: Final = (
     "rejected, and the authority may have it: no worker runs that asks for it back; start one, or ask now: "
-    "'cordon report file {}'"
+    "'cordon report file {0}'. Who has no access to its API any more asks it otherwise: 'cordon report filed "
+    "{0}' if it has the report, and if not, 'cordon report reject {0}' once more, {1}"
 )
 _UNFILED: Final = "no worker runs that files it; start one, or file it now: 'cordon report file {}'"
 
@@ -28,4 +30,14 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
     taken_back = await filings.taken_back(connection, on_their_way)
     if any(each.role == processes.WORKER for each in await processes.live(connection)):
         return dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
-    return {each: (_UNASKED if each in taken_back else _UNFILED).format(each) for each in on_their_way}
+    return {
+        each: _UNASKED.format(each, _when(taken_back[each] + filings.ASKED_WITHIN))
+        if each in taken_back
+        else _UNFILED.format(each)
+        for each in on_their_way
+    }
+
+
+def _when(last_word_at: datetime) -> str:
+    """From when on another rejection is a person's last word."""
+    return "now" if last_word_at <= datetime.now(UTC) else f"after {last_word_at:%Y-%m-%d %H:%M} UTC"
