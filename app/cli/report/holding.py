@@ -2,18 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli.console import UsageError, say
 from app.cli.report.deciding import Out, drawn_up, hand_in
-from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
+from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import open_stored, read_key
 from app.cli.report.reading import ReportId
-
-if TYPE_CHECKING:
-    from app.custody.decision import Action
 
 Signer = Annotated[
     Path | None,
@@ -44,14 +41,7 @@ def hold(
         cordon report hold 01J9ZK3V5T8QX2M4N6P8R0S1T2
         cordon report hold 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity ada.key
     """
-    from app.custody.decision import Action
-
-    if identity is None:
-        _check_unsigned_use(out, server)
-        asyncio.run(_set_hold(report_id, on_hold=True))
-        say(f"report {report_id} is on hold")
-        return
-    _sign(Action.HOLD, report_id, identity, out, server, token_file, ca_file)
+    _set(report_id, identity, out, server_of(server, token_file, ca_file), on_hold=True)
 
 
 def unhold(
@@ -69,40 +59,28 @@ def unhold(
         cordon report unhold 01J9ZK3V5T8QX2M4N6P8R0S1T2
         cordon report unhold 01J9ZK3V5T8QX2M4N6P8R0S1T2 --identity grace.key
     """
-    from app.custody.decision import Action
-
-    if identity is None:
-        _check_unsigned_use(out, server)
-        asyncio.run(_set_hold(report_id, on_hold=False))
-        say(f"report {report_id} is not on hold")
-        return
-    _sign(Action.UNHOLD, report_id, identity, out, server, token_file, ca_file)
+    _set(report_id, identity, out, server_of(server, token_file, ca_file), on_hold=False)
 
 
-def _check_unsigned_use(out: Path | None, server: str | None) -> None:
-    if out is not None or server is not None:
-        raise UsageError("--out and --server go with a signature: give --identity FILE too")
-
-
-def _sign(
-    action: "Action",
-    report_id: str,
-    identity: Path,
-    out: Path | None,
-    server: str | None,
-    token_file: Path | None,
-    ca_file: Path | None,
+def _set(
+    report_id: str, identity: Path | None, out: Path | None, at: Server | None, *, on_hold: bool
 ) -> None:
     from app.custody.decision import Action
 
-    at = server_of(server, token_file, ca_file)
-    held = read_key(identity)
-    decision = drawn_up(action, open_stored(report_id, held, at), held, {})
-    done = "on hold, signed" if action is Action.HOLD else "not on hold, signed"
-    hand_in(decision, held, out, done, at)
+    told = "on hold" if on_hold else "not on hold"
+    if identity is not None:
+        held = read_key(identity)
+        action = Action.HOLD if on_hold else Action.UNHOLD
+        decision = drawn_up(action, open_stored(report_id, held, at), held, {})
+        hand_in(decision, held, out, f"{told}, signed", at)
+        return
+    if out is not None or at is not None:
+        raise UsageError("--out and --server go with a signature: give --identity FILE too")
+    asyncio.run(_set_flag(report_id, on_hold=on_hold))
+    say(f"report {report_id} is {told}")
 
 
-async def _set_hold(report_id: str, *, on_hold: bool) -> None:
+async def _set_flag(report_id: str, *, on_hold: bool) -> None:
     from app.cli.state import BY, open_custody
     from app.store import decisions
 
