@@ -136,9 +136,7 @@ async def import_list(
             changed = await banks.add(connection, name, signals, by=by, origin=listed.origin)
     else:
         changed = await _import_staged(database, name, listed, by, tell("import"))
-    return Imported(
-        changed.generation, changed.changed, total - changed.changed, summary.bad, summary.first_bad
-    )
+    return Imported(changed.generation, changed.changed, changed.unchanged, summary.bad, summary.first_bad)
 
 
 async def _import_staged(
@@ -154,7 +152,7 @@ async def _import_staged(
                 await banks.stage(database, staged, part)
                 done += len(part)
                 progress(done)
-        changed = await banks.finish_import(database, staged, by=by)
+        changed = await banks.finish_import(database, staged, given=done, by=by)
     except BaseException:
         await asyncio.shield(banks.give_up_import(database, staged))
         raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli import bank_entry
+from app.cli.asking import in_words
 from app.cli.console import UsageError, emit_json, emit_table, printable, say
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
 
@@ -43,7 +44,9 @@ Tiers = Annotated[
 QUALITY_HELP = "PDQ matches of pictures below this quality, 50 to 100, do not count."
 Reason = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="Why matches of a csam bank are blocked without a report."),
+    typer.Option(
+        metavar="TEXT", help="Why matches of a csam bank are blocked without a report; - asks for the words."
+    ),
 ]
 ListType = Annotated[
     SignalType | None,
@@ -101,7 +104,8 @@ def create(
         cordon bank create leaks --kind ncii --action report --tier near=block --minimum-quality 70
         cordon bank create harmless --kind other --action suppress
     """
-    policy = _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, no_report_reason)
+    reason = _asked(no_report_reason)
+    policy = _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, reason)
     asyncio.run(_create(name, kind, action, policy))
     say(f"bank {name} is made; 'cordon bank import {name} FILE' fills it")
 
@@ -124,9 +128,8 @@ def set_policy(
         raise UsageError(
             "nothing to set: give --action, --threshold, --tier, --minimum-quality or --no-report-reason"
         )
-    asyncio.run(
-        _set(name, _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, no_report_reason))
-    )
+    reason = _asked(no_report_reason)
+    asyncio.run(_set(name, _Policy(action, _thresholds(threshold), _tiers(tier), minimum_quality, reason)))
     say(f"bank {name} is changed; every running gate follows within seconds")
 
 
@@ -400,6 +403,10 @@ def _tiers(given: list[str] | None) -> dict[Tier, BankAction]:
     return tiers
 
 
+def _asked(no_report_reason: str | None) -> str | None:
+    return in_words(no_report_reason, "--no-report-reason") if no_report_reason is not None else None
+
+
 def _actions(bank: "Bank") -> str:
     """What a bank does, and what it does otherwise on matches of a tier."""
     others = [
@@ -430,9 +437,11 @@ async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy
 
 async def _set(name: str, policy: _Policy) -> None:
     from app.cli.state import BY, open_state
-    from app.store import banks
+    from app.store import bank_changes, banks
 
     async with open_state() as database, database.begin() as connection:
+        # Before it looks: what another sets meanwhile would be put back.
+        await bank_changes.take_turn(connection)
         there = await banks.get(connection, name)
         await banks.configure(
             connection,

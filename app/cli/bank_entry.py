@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from app.cli.asking import in_words
 from app.cli.console import emit_json, emit_table, printable, say
 from app.media import SignalType
 
@@ -122,7 +123,9 @@ def show(entry_id: EntryId, as_json: AsJson = False) -> None:
 @app.command()
 def disable(
     entry_id: EntryId,
-    why: Annotated[str, typer.Option(metavar="TEXT", help="For those who look at it later.")],
+    why: Annotated[
+        str, typer.Option(metavar="TEXT", help="For those who look at it later; - asks for the words.")
+    ],
 ) -> None:
     """Take one entry out of force. It stays in its bank, so that no import brings it back.
 
@@ -130,10 +133,11 @@ def disable(
     to decide: delete it instead.
 
         cordon bank entry disable 4711 --why "a logo, see case 17"
+        cordon bank entry disable 4711 --why -
     """
     from app.store import entry_marks
 
-    _decide(partial(entry_marks.disable, entry_id=entry_id, why=why))
+    _decide(partial(entry_marks.disable, entry_id=entry_id, why=in_words(why, "--why")))
     say(f"entry {entry_id} is disabled; every running gate follows within seconds")
 
 
@@ -153,16 +157,20 @@ def enable(entry_id: EntryId) -> None:
 def annotate(
     entry_id: EntryId,
     note: Annotated[
-        str, typer.Argument(metavar="NOTE", help="At most 1,000 characters; empty takes the note away.")
+        str,
+        typer.Argument(
+            metavar="NOTE", help="At most 1,000 characters; - asks for it, and empty takes it away."
+        ),
     ],
 ) -> None:
     """Set the note of one entry.
 
     cordon bank entry annotate 4711 "seen in case 17"
+    cordon bank entry annotate 4711 -
     """
     from app.store import entry_marks
 
-    _decide(partial(entry_marks.annotate, entry_id=entry_id, note=note or None))
+    _decide(partial(entry_marks.annotate, entry_id=entry_id, note=in_words(note, "NOTE") or None))
     say(f"entry {entry_id} is annotated")
 
 
@@ -242,12 +250,20 @@ def show_history(name: str, *, before: int | None, limit: int, as_json: bool) ->
             f"{change.at:%Y-%m-%d %H:%M:%S}",
             change.what,
             change.by,
-            "" if change.entries is None else str(change.entries),
+            _entries(change),
             "" if change.entry_id is None else str(change.entry_id),
         )
         for change in found
     ]
     emit_table(("seq", "at (UTC)", "what", "by", "entries", "entry"), rows)
+
+
+def _entries(change: "BankChange") -> str:
+    """How many it added or removed, and of how many that were there it told something."""
+    if change.entries is None:
+        return ""
+    there = (f"{change.details[word]:,} {word}" for word in ("known", "kept") if change.details.get(word))
+    return "; ".join([str(change.entries), *there])
 
 
 def _show(found: "tuple[BankEntry, ...]", *, as_json: bool) -> None:

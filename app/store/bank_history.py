@@ -27,7 +27,8 @@ class BankChange:
         by: id of a key, ``cli``, or ``flood_guard``.
         entries: how many it added or removed; None for a change of another kind.
         entry_id: the entry it was about; None if it was about the bank.
-        details: what else the audit says: ids, words of this program, and numbers.
+        details: what else the audit says: ids, words of this program, and numbers, like how many signals were
+            ``known`` before, or how many entries were ``kept`` that a source withdrew.
     """
 
     seq: int

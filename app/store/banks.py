@@ -425,8 +425,10 @@ async def add(
     await bank_opinions.record(connection, bank.id, change_id, signals, origin, all_new=added == len(signals))
     await connection.execute(update(changes).where(changes.c.id == change_id).values(added=added))
     await _imported(connection, bank, generation, imported=bool(signals))
-    await _audit_change(connection, "bank.signals_added", bank, generation=generation, changed=added, by=by)
-    return Changed(generation, added, len(signals) - added)
+    known = len(signals) - added
+    told = {"known": known}
+    await _audit_change(connection, "bank.signals_added", bank, generation, changed=added, by=by, told=told)
+    return Changed(generation, added, known)
 
 
 async def remove(
@@ -467,9 +469,10 @@ async def remove(
         connection,
         "bank.signals_withdrawn" if withdrawing else "bank.signals_removed",
         bank,
-        generation=generation,
+        generation,
         changed=gone,
         by=by,
+        told={"kept": withdrawn - deserted} if withdrawing else {},
     )
     return Changed(generation, gone, len(signals) - removed - withdrawn, kept=withdrawn - deserted)
 
@@ -520,8 +523,14 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
     return added
 
 
-async def finish_import(database: Database, staged: Staged, *, by: str) -> Changed:
-    """Make all that was staged visible at once; ``unchanged`` is not counted.
+async def finish_import(database: Database, staged: Staged, *, given: int, by: str) -> Changed:
+    """Make all that was staged visible at once.
+
+    Args:
+        database: where the bank is.
+        staged: the import.
+        given: how many signals were staged, those that the bank held already among them.
+        by: as in ``create``.
 
     Raises:
         ConflictError: as ``stage``.
@@ -540,10 +549,12 @@ async def finish_import(database: Database, staged: Staged, *, by: str) -> Chang
             raise ConflictError("Another import into this bank has begun, or the bank is gone.")
         bank = await get(connection, staged.bank.name)
         await _imported(connection, bank, generation, imported=True)
+        known = given - finished.added
+        told = {"known": known}
         await _audit_change(
-            connection, "bank.signals_added", bank, generation=generation, changed=finished.added, by=by
+            connection, "bank.signals_added", bank, generation, changed=finished.added, by=by, told=told
         )
-    return Changed(generation, finished.added, 0)
+    return Changed(generation, finished.added, known)
 
 
 async def give_up_import(database: Database, staged: Staged) -> None:
@@ -665,11 +676,18 @@ async def _imported(connection: AsyncConnection, bank: Bank, generation: int, *,
 
 
 async def _audit_change(
-    connection: AsyncConnection, event: str, bank: Bank, *, generation: int, changed: int, by: str
+    connection: AsyncConnection,
+    event: str,
+    bank: Bank,
+    generation: int,
+    *,
+    changed: int,
+    by: str,
+    told: Mapping[str, int],
 ) -> None:
     await audit.append(
         connection,
         event,
         bank.name,
-        {"bank_id": bank.id, "generation": generation, "entries": changed, "by": by},
+        {"bank_id": bank.id, "generation": generation, "entries": changed, "by": by, **told},
     )

@@ -107,6 +107,31 @@ def test_an_entry_is_annotated(banked: Cordon) -> None:
     assert banked("bank", "entry", "annotate", number, "x" * 1001).code == 2
 
 
+def test_words_given_as_a_dash_are_asked_for_and_stand_in_no_command(banked: Cordon) -> None:
+    """Why an entry is out of force, its note, and why a bank does not report; none at all is refused."""
+    number = str(entry(banked, "md5"))
+    assert banked("bank", "entry", "disable", number, "--why", "-", stdin=b"a logo, case 17\n").code == 0
+    assert banked("bank", "entry", "annotate", number, "-", stdin=b"seen by ada\n").code == 0
+    shown = banked("bank", "entry", "show", number, "--json").document
+    assert (shown["disabled"]["why"], shown["note"]) == ("a logo, case 17", "seen by ada")
+    silent = banked("bank", "entry", "annotate", number, "-")
+    assert (silent.code, "NOTE - takes a line of standard input" in silent.err) == (2, True)
+    block = ("--action", "block", "--no-report-reason", "-")
+    assert banked("bank", "create", "quiet", "--kind", "csam", *block, stdin=b"by agreement\n").code == 0
+    assert banked("bank", "set", "known", *block, stdin=b"by order 9\n").code == 0
+    reasons = {each["name"]: each["no_report_reason"] for each in banked("bank", "list", "--json").documents}
+    assert reasons == {"known": "by order 9", "quiet": "by agreement", "harmless": None}
+
+
+def test_the_history_tells_what_a_second_source_spoke_of(banked: Cordon) -> None:
+    """It adds no entry, and a withdrawal of its word takes none away."""
+    assert banked("bank", "import", "known", "list.csv", "--source", "police").code == 0
+    assert banked("bank", "remove", "known", "list.csv", "--source", "police").code == 0
+    withdrawn, told, *_ = banked("bank", "history", "known").out.decode().splitlines()[1:]
+    assert withdrawn.rstrip().endswith("0; 2 kept")
+    assert told.rstrip().endswith("0; 2 known")
+
+
 def test_a_pair_is_named_and_taken_apart(banked: Cordon) -> None:
     """Only of a csam entry and one that suppresses; what is not parked cannot be kept."""
     number, other = str(entry(banked, "pdq")), str(entry(banked, "pdq", "harmless"))

@@ -343,7 +343,7 @@ async def test_every_change_is_in_the_audit_with_counts_and_without_values(datab
         await banks.configure(connection, "a", thresholds={SignalType.PDQ: 9}, by="k7")
     staged = await banks.begin_import(database, "a")
     await banks.stage(database, staged, some(5, 6, 7))
-    await banks.finish_import(database, staged, by="cli")
+    await banks.finish_import(database, staged, given=3, by="cli")
     await delete(database)
     async with database.connect() as connection:
         entries = (await connection.execute(select(schema.audit).order_by(schema.audit.c.seq))).all()
@@ -461,8 +461,8 @@ async def test_a_staged_import_is_seen_by_nobody_until_it_is_finished(database: 
     assert added(await changes(database)) == []
     assert await values(database, SignalType.MD5, 99) == []
     assert (await get(database)).first_generation is None
-    finished = await banks.finish_import(database, staged, by="cli")
-    assert (finished.generation, finished.changed) == (2, 4)
+    finished = await banks.finish_import(database, staged, given=5, by="cli")
+    assert (finished.generation, finished.changed, finished.unchanged) == (2, 4, 1)
     assert await counts(database) == {(bank.id, SignalType.MD5): 4}
     assert (await get(database)).first_generation == 2
     assert len(await values(database, SignalType.MD5, 2)) == 4
@@ -486,7 +486,7 @@ async def test_what_is_only_staged_cannot_be_removed(database: Database) -> None
     staged = await banks.begin_import(database, "a")
     await banks.stage(database, staged, some(1))
     assert (await remove(database, some(1))).changed == 0
-    await banks.finish_import(database, staged, by="cli")
+    await banks.finish_import(database, staged, given=1, by="cli")
     assert (await remove(database, some(1))).changed == 1
 
 
@@ -499,9 +499,9 @@ async def test_an_import_begun_later_takes_the_place_of_an_unfinished_one(databa
     with pytest.raises(ConflictError):
         await banks.stage(database, crashed, some(3))
     with pytest.raises(ConflictError):
-        await banks.finish_import(database, crashed, by="cli")
+        await banks.finish_import(database, crashed, given=2, by="cli")
     assert await banks.stage(database, again, some(2, 4)) == 2
-    assert (await banks.finish_import(database, again, by="cli")).changed == 2
+    assert (await banks.finish_import(database, again, given=2, by="cli")).changed == 2
     assert sorted(await values(database, SignalType.MD5, 99)) == sorted(each.value for each in some(2, 4))
     assert await banks.sweep(database) == 1, "what only the crashed import brought"
     assert await rows(database) == 2
@@ -513,8 +513,8 @@ async def test_imports_into_two_banks_do_not_disturb_each_other(database: Databa
     first, second = await banks.begin_import(database, "a"), await banks.begin_import(database, "b")
     await banks.stage(database, first, some(1))
     await banks.stage(database, second, some(1, 2))
-    assert (await banks.finish_import(database, second, by="cli")).changed == 2
-    assert (await banks.finish_import(database, first, by="cli")).changed == 1
+    assert (await banks.finish_import(database, second, given=2, by="cli")).changed == 2
+    assert (await banks.finish_import(database, first, given=1, by="cli")).changed == 1
 
 
 async def test_an_import_that_was_killed_is_given_up_after_a_day(database: Database) -> None:
@@ -572,7 +572,7 @@ async def test_an_import_into_a_bank_that_is_deleted_meanwhile_fails(database: D
     await delete(database)
     for attempt in (
         banks.stage(database, staged, some(2)),
-        banks.finish_import(database, staged, by="cli"),
+        banks.finish_import(database, staged, given=1, by="cli"),
     ):
         with pytest.raises(ConflictError):
             await attempt

@@ -139,7 +139,7 @@ async def test_what_an_unfinished_import_says_is_read_by_nobody(database: Databa
     await banks.stage(database, staged, some(1, 2))
     entry = await only(database)
     assert [each.source for each in entry.sources] == ["hotline"]
-    await banks.finish_import(database, staged, by="cli")
+    await banks.finish_import(database, staged, given=2, by="cli")
     first, second = await entries(database)
     assert [each.source for each in first.sources] == ["exchange", "hotline"]
     assert first.disputed
@@ -218,7 +218,7 @@ async def test_a_withdrawal_takes_nothing_from_an_import_that_is_under_way(datab
     staged = await banks.begin_import(database, "a", origin=Origin("police"))
     await banks.stage(database, staged, some(1))
     assert (await remove(database, some(1), HOTLINE)).changed == 0
-    await banks.finish_import(database, staged, by="cli")
+    await banks.finish_import(database, staged, given=2, by="cli")
     assert [each.source for each in (await only(database)).sources] == ["police"]
 
 
@@ -258,7 +258,7 @@ async def test_an_import_under_way_keeps_its_word_on_what_another_takes_over(
     staged = await banks.begin_import(database, "a", origin=origin)
     await banks.stage(database, staged, some(1, 2))
     await give(database, some(1, 2), HOTLINE)
-    await banks.finish_import(database, staged, by="cli")
+    await banks.finish_import(database, staged, given=1, by="cli")
     told_of = ["hotline", "police"] if origin is not None else ["hotline"]
     assert [[each.source for each in entry.sources] for entry in await entries(database)] == [told_of] * 2
     changed = await remove(database, some(1, 2), HOTLINE)
@@ -452,6 +452,22 @@ async def test_only_an_entry_of_a_suppression_bank_is_named_for_a_csam_entry(dat
     await delete(database, "harmless")
     await banks.sweep(database)
     assert (await BankReader(database).changes(0)).named == frozenset()
+
+
+async def test_the_history_tells_how_many_entries_that_were_there_a_change_spoke_of(
+    database: Database,
+) -> None:
+    """A second source that speaks of it all adds nothing, and one that withdraws may take nothing."""
+    await make(database)
+    await give(database, some(1, 2), HOTLINE)
+    await give(database, some(1, 2, 3), Origin("police"))
+    staged = await banks.begin_import(database, "a", origin=Origin("exchange"))
+    await banks.stage(database, staged, some(1, 2, 3, 4))
+    await banks.finish_import(database, staged, given=4, by="cli")
+    await remove(database, some(1, 2), HOTLINE)
+    found = await history(database)
+    told = [(each.entries, each.details.get("known"), each.details.get("kept")) for each in found]
+    assert told == [(0, None, 2), (1, 3, None), (1, 2, None), (2, 0, None), (None, None, None)]
 
 
 async def test_the_history_tells_who_did_what_to_how_many(database: Database) -> None:
