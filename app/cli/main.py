@@ -28,6 +28,8 @@ _ORDER: Final = (
 # Their texts are written for operators. By name, since importing their modules takes longer than to fail.
 _FOR_OPERATORS: Final = frozenset({"SchemaError", "SandboxError", "ControlMissingError"})
 
+_PRIVATE_KEYS: Final = ("PRIVATE KEY", "AGE-SECRET-KEY-", "AGE-PLUGIN-")
+
 app = typer.Typer(
     name="cordon",
     add_completion=False,
@@ -163,5 +165,9 @@ def _tell_usage(error: typer.TyperException) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
-    say(" ".join(error.format_message().replace("Value error, ", "").split()) + hint)
+    message = " ".join(error.format_message().replace("Value error, ", "").split())
+    if any(mark in message.upper() for mark in _PRIVATE_KEYS):
+        # An SSH key begins like an option.
+        message = "A private key stands in this command. Give the public one"
+    say(message + hint)
     return error.exit_code

@@ -41,6 +41,7 @@ _PROTECTED: Final = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE
 _PEM: Final = b"-----BEGIN "
 _SSH_ED25519: Final = "ssh-ed25519"
 _SSH_RSA: Final = "ssh-rsa"
+_PUBLIC: Final = (b"ssh-", b"ecdsa-", b"sk-", b"age1")
 _OTHERS: Final = 0o077
 # As the plugins that there are write it above an identity.
 _RECIPIENT_COMMENT: Final = re.compile(r"#\s*(?:public key|recipient):\s*(age1\S+)", re.IGNORECASE)
@@ -179,6 +180,8 @@ def read_identity(path: Path, ask: Ask | None = None, *, attended: bool = False)
         raise InvalidRequestError(f"{path} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(status.st_mode):
         raise InvalidRequestError(f"{path} is not a file.")
+    if untrusted.startswith(_PUBLIC):
+        raise InvalidRequestError(f"{path} is the public half of a key; name the file of the private one.")
     if stat.S_IMODE(status.st_mode) & _OTHERS:
         raise InvalidRequestError(f"Others may read {path}; run 'chmod 600 {path}' first.")
     if untrusted.startswith(_PROTECTED):
@@ -300,7 +303,9 @@ def _unprotected(untrusted: bytes, path: Path, ask: Ask | None) -> bytes:
     try:
         opened: bytes = pyrage.passphrase.decrypt(untrusted, ask())
     except pyrage.DecryptError:
-        raise InvalidRequestError(f"The passphrase does not open the identity {path}.") from None
+        raise InvalidRequestError(
+            f"The passphrase does not open the identity {path}, or the file is damaged."
+        ) from None
     return opened
 
 
@@ -310,9 +315,12 @@ def _parse(untrusted: bytes, path: Path) -> Identity:
         secrets = [pyrage.x25519.Identity.from_str(line) for line in lines if line.startswith(_SECRET_PREFIX)]
         of_plugins = [pyrage.plugin.Identity.from_str(line) for line in lines if line.startswith(IDENTITY)]
     except (UnicodeDecodeError, pyrage.IdentityError):
-        raise InvalidRequestError(f"{path} is no identity file.") from None
+        raise InvalidRequestError(f"{path} is no identity file, or a damaged one.") from None
     seeds = [line.removeprefix(_SIGNING_COMMENT) for line in lines if line.startswith(_SIGNING_COMMENT)]
-    seed = signing_key_bytes(seeds[0]) if seeds else None
+    try:
+        seed = signing_key_bytes(seeds[0]) if seeds else None
+    except InvalidRequestError:
+        raise InvalidRequestError(f"The signing key in {path} is damaged; take a copy of the file.") from None
     if secrets:
         return Identity(str(secrets[0].to_public()), tuple(str(secret) for secret in secrets), seed)
     if not of_plugins:
@@ -374,7 +382,9 @@ def _ssh_key(untrusted: bytes, path: Path, ask: Ask | None) -> tuple[SSHPrivateK
     try:
         return serialization.load_ssh_private_key(untrusted, password=ask().encode()), True
     except (ValueError, TypeError, InvalidTag):
-        raise InvalidRequestError(f"The passphrase does not open the SSH identity {path}.") from None
+        raise InvalidRequestError(
+            f"The passphrase does not open the SSH identity {path}, or the file is damaged."
+        ) from None
 
 
 def _no_ssh_identity(path: Path) -> InvalidRequestError:

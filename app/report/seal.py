@@ -54,7 +54,10 @@ def open_report(
     try:
         document = json.loads(identity.decrypt(untrusted_sealed))
     except (InvalidRequestError, ValueError):
-        raise InvalidRequestError("This identity does not open it, or it is no sealed report.") from None
+        raise InvalidRequestError(
+            "This identity does not open it, or it is no sealed report. What was sealed before somebody was "
+            "added opens to them once another custodian ran 'cordon report reseal'."
+        ) from None
     if not isinstance(document, dict) or document.get("stub_version") != STUB_VERSION:
         raise InvalidRequestError(
             "It is sealed to this identity, but is no report that this Cordon can read."

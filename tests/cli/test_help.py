@@ -69,6 +69,8 @@ def test_help_goes_to_stdout(cordon: Cordon) -> None:
         (("nonsense",), "No such command 'nonsense'. (see 'cordon --help')"),
         (("bank", "create", "x", "--kind", "csam"), "Missing option '--action'"),
         (("bank", "create", "x", "--kind", "odd", "--action", "report"), "'odd' is not one of"),
+        (("custodian", "add", "ada", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbg"), "Give the public one"),
+        (("custodian", "add", "ada", "age1q", "AGE-SECRET-KEY-1b3Blbg"), "Give the public one"),
         (("ingest",), "name sources, or a list of them with --from"),
         (("ingest", ".", "--bank", "list", "--server", "http://localhost"), "for runs without a server"),
     ],
@@ -79,6 +81,8 @@ def test_bad_usage_is_exit_2_and_one_line(cordon: Cordon, arguments: tuple[str, 
     assert (ran.code, ran.out) == (2, b"")
     assert told in ran.err
     assert len(ran.err.splitlines()) == 1
+    # Of a private key nothing is repeated.
+    assert "b3Blbg" not in ran.err
 
 
 def test_a_wrong_setting_is_exit_2_and_named(cordon: Cordon) -> None:

@@ -216,6 +216,24 @@ def test_nobody_approves_with_another_key_or_without_being_asked(
     assert state(site, report_id) == "queued"
 
 
+def test_whose_key_signs_nothing_hears_it_before_being_asked(
+    site: Cordon, cordon: Cordon, report_id: str
+) -> None:
+    """Nothing of the report is shown to decide on; opening it goes on working."""
+    key = cordon.home / "id_rsa"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", key], check=True)
+    public = " ".join(Path(f"{key}.pub").read_text().split()[:2])
+    assert site("custodian", "add", "reader", public).code == 0
+    try:
+        assert site("report", "reseal", report_id, *ADA).code == 0
+        assert site("report", "open", report_id, "--identity", key).code == 0
+        tried = site("report", "approve", report_id, "--identity", key)
+    finally:
+        assert site("custodian", "remove", "reader").code == 0
+    assert (tried.code, tried.out) == (1, b"")
+    assert "reader decides nothing with this identity: it holds no signing key" in tried.err
+
+
 def test_who_is_added_later_opens_old_reports_after_resealing_and_who_left_opens_no_new(
     site: Cordon, report_id: str
 ) -> None:
@@ -225,7 +243,8 @@ def test_who_is_added_later_opens_old_reports_after_resealing_and_who_left_opens
     keys = (made.out.decode().strip(), "--signing-key", made.err.split("--signing-key ")[1].strip())
     assert site("custodian", "add", "joan", *keys).code == 0
     try:
-        assert site("report", "open", report_id, "--identity", "joan.key").code == 2
+        closed = site("report", "open", report_id, "--identity", "joan.key")
+        assert (closed.code, "ran 'cordon report reseal'" in closed.err) == (2, True)
         assert "sealed anew: 0 reports" in site("report", "reseal", "--identity", "joan.key").err
         done = site("report", "reseal", *ADA)
         assert "sealed anew: " in done.err

@@ -91,13 +91,14 @@ def test_an_identity_that_others_may_read_is_refused(tmp_path: Path, mode: int) 
         b"AGE-PLUGIN-NAME-1NOTBECH32\n",
         b"\xff\xfe binary",
         b"age-encryption.org/v1\n-> scrypt abc 18\n",
+        b"# signing key (private): ed25519:NOTBECH32\n",
     ],
 )
 def test_a_file_without_an_identity_is_refused_and_not_repeated(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "identity.txt"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(InvalidRequestError, match="identity") as refusal:
+    with pytest.raises(InvalidRequestError, match=r"identity\.txt") as refusal:
         read_identity(path)
     assert "NOTBECH32" not in str(refusal.value)
 
@@ -163,6 +164,11 @@ def test_a_file_under_a_passphrase_opens_with_it_and_with_nothing_else(tmp_path:
     assert read_identity(path, lambda: "correct horse") == identity
     with pytest.raises(InvalidRequestError, match="does not open"):
         read_identity(path, lambda: "wrong horse")
+    # A passphrase that is right must not be blamed for half a file.
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InvalidRequestError, match="or the file is damaged"):
+        read_identity(path, lambda: "correct horse")
+    write_identity(identity, path := tmp_path / "other.age", "correct horse")
     with pytest.raises(InvalidRequestError, match="protected by a passphrase"):
         read_identity(path)
 
@@ -239,6 +245,13 @@ def test_an_ssh_key_that_cannot_be_used_is_refused_with_the_mend(
     subprocess.run(["ssh-keygen", "-q", *options, "-f", tmp_path / "id"], check=True)
     with pytest.raises(InvalidRequestError, match=said):
         read_identity(tmp_path / "id")
+
+
+def test_the_public_half_given_for_the_private_one_is_called_that(tmp_path: Path) -> None:
+    """Not that others may read it, which they may."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "id"], check=True)
+    with pytest.raises(InvalidRequestError, match="public half"):
+        read_identity(tmp_path / "id.pub")
 
 
 def test_an_ssh_key_under_a_cipher_that_is_not_known_is_refused_with_the_mend(tmp_path: Path) -> None:

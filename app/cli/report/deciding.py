@@ -15,7 +15,7 @@ from app.cli.asking import confirmed, in_words
 from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
-from app.cli.report.opening import Opened, open_stored, read_key, signer_of, words_of
+from app.cli.report.opening import Opened, open_to_decide, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
 from app.cli.report.waiting import waits_for
 from app.cli.report.writing import write_new
@@ -81,7 +81,7 @@ def approve(
     )
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
-    opened = open_stored(report_id, held, at)
+    opened = open_to_decide(report_id, held, at)
     _show(opened)
     _check_can_be_filed(opened)
     xml, words = _second(opened, held, said) or _first(opened, said)
@@ -126,7 +126,7 @@ def reject(
     entries = tuple(disable_entry or ())
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
-    opened = open_stored(report_id, held, at)
+    opened = open_to_decide(report_id, held, at)
     _show(opened)
     matched = {match["entry_id"] for document in opened.documents for match in document["matches"]}
     if not matched.issuperset(entries):
@@ -157,7 +157,7 @@ def annotate(
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     words = {"note": worded(note, "--note")}
-    decision = drawn_up(Action.ANNOTATE, open_stored(report_id, held, at), held, words)
+    decision = drawn_up(Action.ANNOTATE, open_to_decide(report_id, held, at), held, words)
     hand_in(decision, held, out, "annotated", at)
 
 

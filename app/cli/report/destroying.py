@@ -8,7 +8,7 @@ import typer
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, printable, say
 from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, worded
-from app.cli.report.opening import open_stored, read_key
+from app.cli.report.opening import open_to_decide, read_key
 from app.cli.report.reading import ReportId
 from app.cli.report.writing import write_new
 
@@ -35,7 +35,7 @@ def destroy(
 
     words = {"reason": worded(reason, "--reason")}
     held = read_key(identity)
-    opened = open_stored(report_id, held)
+    opened = open_to_decide(report_id, held)
     say(f"report {report_id} is {opened.report.state}, of {opened.report.created_at:%Y-%m-%d %H:%M} UTC")
     if not yes and not confirmed("Destroy this report for good"):
         raise FailedError("nothing was destroyed")

@@ -63,17 +63,34 @@ def open_stored(report_id: str, identity: "Identity", server: Server | None = No
     return asyncio.run(_open(report_id, identity) if server is None else _fetch(report_id, identity, server))
 
 
+def open_to_decide(report_id: str, identity: "Identity", server: Server | None = None) -> Opened:
+    """The same for who decides then: whoever cannot hears it before reading all of it and being asked.
+
+    Raises:
+        FailedError: as ``signer_of`` does.
+    """
+    opened = open_stored(report_id, identity, server)
+    signer_of(opened, identity)
+    return opened
+
+
 def signer_of(opened: Opened, identity: "Identity") -> "Pinned":
     """Who decides with this identity.
 
     Raises:
-        FailedError: it is no pinned custodian's, or that one signs with another key.
+        FailedError: it is no pinned custodian's, or that one signs with another key or with none.
     """
     from app.custody.identity import fingerprint
 
     pinned = opened.roster.custodian(fingerprint(identity.public_key))
     if pinned is None:
         raise FailedError("this identity is no pinned custodian's; see 'cordon custodian list'")
+    if identity.signing_public_key is None:
+        raise FailedError(
+            f"{pinned.name} decides nothing with this identity: it holds no signing key"
+            + ("" if pinned.signing_key is None else ", though one is pinned; take a whole copy of the file")
+            + ". 'cordon custodian keygen' makes one that does, which 'cordon custodian add' takes"
+        )
     if pinned.signing_key != identity.signing_public_key:
         raise FailedError(
             f"the signing key that is pinned for {pinned.name} is not this identity's; remove the custodian "

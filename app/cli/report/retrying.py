@@ -11,7 +11,7 @@ from app.cli.asking import confirmed
 from app.cli.console import FailedError, UsageError, emit, say
 from app.cli.report.deciding import Out, Yes, drawn_up, hand_in, worded
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
-from app.cli.report.opening import open_stored, read_key
+from app.cli.report.opening import open_to_decide, read_key
 from app.cli.report.reading import ReportId, readable
 
 
@@ -68,7 +68,7 @@ def _file_afresh(
 
     words = {"reason": reason}
     held = read_key(identity)
-    opened = open_stored(report_id, held, at)
+    opened = open_to_decide(report_id, held, at)
     for line in readable(words):
         emit(line)
     if not yes and not confirmed("File it as a new report, though an earlier one may be filed"):
