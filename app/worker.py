@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 TIDY_SECONDS: Final = 60.0
 BY: Final = "worker"
+BANKS: Final = "banks"
+"""Of the alarm that banks cannot be read: what is in force stays, and nothing new comes."""
 NOTIFY_SECONDS: Final = 5.0
 CHECKPOINT_SECONDS: Final = 3600.0
 FILE_SECONDS: Final = 5.0
@@ -121,7 +123,8 @@ async def work(settings: Settings) -> int:
                     with _surviving(cut, "upkeep"):
                         await chore.turn(turn)
             with contextlib.suppress(NotReadyError):
-                await _tell_unreadable(database, cut | filer.passed_over)
+                unread = {BANKS} if banks.unreadable else set()
+                await _tell_unreadable(database, cut | filer.passed_over | unread)
             cut.clear()
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():

@@ -23,7 +23,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 import numpy as np
 
 from app.entries import Bank, Changes, Entries, Head
-from app.errors import NotReadyError
+from app.errors import ConflictError, NotReadyError
 from app.log import event, failure
 from app.matching.index import NO_ENTRIES, EntryIndex
 from app.matching.loaded import LoadedBanks
@@ -125,7 +125,11 @@ class _Base:
 
 
 class CurrentBanks:
-    """Follows the banks of a store; ``ready`` gives what is in force."""
+    """Follows the banks of a store; ``ready`` gives what is in force.
+
+    Attributes:
+        unreadable: whether the store holds what no Cordon wrote: what is in force stays, nothing new comes.
+    """
 
     def __init__(
         self,
@@ -152,7 +156,8 @@ class CurrentBanks:
         self._build_failed_at = float("-inf")
         self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
-        self._unreadable = False
+        self._unread = False
+        self.unreadable = False
         self._look_again = asyncio.Event()
         self._published = asyncio.Event()
 
@@ -274,12 +279,13 @@ class CurrentBanks:
         """Bring what is in force up to date; if that fails, it stays as it is."""
         try:
             await self._refresh()
-        except (NotReadyError, SnapshotError, OSError) as error:
-            if not self._unreadable:
+        except (NotReadyError, ConflictError, SnapshotError, OSError) as error:
+            if not self._unread:
                 failure(logger, "banks_not_read", error)
-            self._unreadable = True
+            self._unread = True
+            self.unreadable = isinstance(error, ConflictError)
         else:
-            self._unreadable = False
+            self._unread = self.unreadable = False
 
     async def _refresh(self) -> None:
         base = self._base
@@ -324,7 +330,7 @@ class CurrentBanks:
         began = time.monotonic()
         try:
             base = await self._build_base()
-        except (NotReadyError, SnapshotError, OSError) as error:
+        except (NotReadyError, ConflictError, SnapshotError, OSError) as error:
             self._build_failed_at = time.monotonic()
             failure(logger, "banks_snapshot_failed", error)
             return

@@ -32,6 +32,7 @@ from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
 from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notice
 from app.store.report_states import State
+from app.store.schema import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +93,22 @@ def channels(settings: NotifySettings) -> tuple[Channel, ...]:
 async def tell(database: Database, to: Sequence[Channel]) -> None:
     """One turn: address what is new, tell what is due, and say what cannot be told.
 
-    A channel that fails is left alone until the next turn.
+    A channel that fails is left alone until the next turn. Notices that cannot be read are forgotten: they
+    stand before no other.
 
     Raises:
         NotReadyError: the database does not answer.
     """
+    try:
+        await _tell_all(database, to)
+    except UnreadableRowError:
+        async with database.begin() as connection:
+            forgotten = await notices.forget_unreadable(connection)
+        log.event(logger, logging.ERROR, "notices_unreadable", notices=forgotten)
+        await _tell_all(database, to)
+
+
+async def _tell_all(database: Database, to: Sequence[Channel]) -> None:
     more = True
     while more:
         async with database.begin() as connection:
@@ -144,10 +156,8 @@ async def _watch(database: Database, channel: Channel) -> None:
 
 def _pause(attempts: int) -> timedelta:
     """10 s, 40 s, 160 s and so on, up to 6 hours."""
-    pause = FIRST_PAUSE
-    for _ in range(attempts):
-        pause = min(pause * 4, LONGEST_PAUSE)
-    return pause
+    longer: int = 4 ** min(max(attempts, 0), 8)
+    return min(FIRST_PAUSE * longer, LONGEST_PAUSE)
 
 
 class Webhook:

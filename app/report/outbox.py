@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from app import log
 from app.custody.plugins import SEAL_SECONDS
 from app.custody.recipients import programs_of
-from app.errors import NotReadyError, ReportNotStoredError
+from app.errors import ConflictError, NotReadyError, ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.report.automatic import may_file
 from app.report.draft import Stub
@@ -129,7 +129,8 @@ class SealedOutbox:
                 and self._automatic_within is not None
                 and may_file(stub.content, distance=self._automatic_within),
             )
-        except NotReadyError as error:
+        except (NotReadyError, ConflictError) as error:
+            # A conflict is a row that somebody else wrote: no fault of who handed the medium in.
             raise ReportNotStoredError(str(error)) from None
 
     async def record_block(self, submission_id: str, by: str, banks: Sequence[str]) -> None:
@@ -145,7 +146,8 @@ class SealedOutbox:
         """
         try:
             await self._shelf.record_block(submission_id, by, banks)
-        except NotReadyError as error:
+        except (NotReadyError, ConflictError) as error:
+            # A conflict is a row that somebody else wrote: no fault of who handed the medium in.
             raise ReportNotStoredError(str(error)) from None
 
 

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log
 from app.store import notices
+from app.store.database import of_its_types, read_each
 from app.store.reports import named
-from app.store.schema import alarms, reports
+from app.store.schema import UnreadableRowError, alarms, reports
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class AlarmKind(StrEnum):
     it. Or it is gone, and nothing signed proves that it was removed."""
     ROW_UNREADABLE = "row_unreadable"
     """A row holds what no Cordon wrote: the subject is the report that cannot be filed, or what is cut short
-    each time, ``filing`` or ``upkeep``."""
+    each time, ``filing`` or ``upkeep``, or ``banks``, of which nothing new comes into force."""
     REMOVAL_UNFINISHED = "removal_unfinished"
     """Removed reports may still stand in the database's files; the subject is ``database``."""
     REMOVAL_UNSIGNED = "removal_unsigned"
@@ -144,10 +145,12 @@ async def clear_all_of(connection: AsyncConnection, subject: str) -> None:
 
 async def match_to(connection: AsyncConnection, kind: AlarmKind, subjects: Collection[str]) -> None:
     """Make the alarms of a kind be those of these subjects: raise what is new, clear what is gone."""
-    stood = await connection.execute(
-        select(alarms.c.subject).where(alarms.c.kind == kind.value, alarms.c.cleared_at.is_(None))
+    stood, _ = await read_each(
+        connection,
+        select(alarms.c.subject).where(alarms.c.kind == kind.value, alarms.c.cleared_at.is_(None)),
+        _subject,
     )
-    standing = set(stood.scalars())
+    standing = set(stood)
     for subject in sorted(set(subjects) - standing):
         await raise_alarm(connection, kind, subject)
     for subject in sorted(standing - set(subjects)):
@@ -170,14 +173,16 @@ async def reports_stuck_in(
 
 
 async def standing(connection: AsyncConnection, limit: int = MAX_LISTED) -> tuple[Alarm, ...]:
-    """The alarms that stand, oldest first; none of a kind that this Cordon does not know."""
-    rows = await connection.execute(
+    """The alarms that stand, oldest first; none of a kind that this Cordon does not know, or unreadable."""
+    found, _ = await read_each(
+        connection,
         select(alarms.c.kind, alarms.c.subject, alarms.c.raised_at)
         .where(_STANDS)
         .order_by(alarms.c.raised_at, alarms.c.id)
-        .limit(limit)
+        .limit(limit),
+        _alarm,
     )
-    return tuple(Alarm(AlarmKind(row.kind), row.subject, row.raised_at) for row in rows)
+    return tuple(found)
 
 
 async def count_standing(connection: AsyncConnection) -> dict[AlarmKind, int]:
@@ -186,3 +191,13 @@ async def count_standing(connection: AsyncConnection) -> dict[AlarmKind, int]:
         select(alarms.c.kind, func.count()).where(_STANDS).group_by(alarms.c.kind)
     )
     return dict.fromkeys(AlarmKind, 0) | {AlarmKind(kind): count for kind, count in rows}
+
+
+def _subject(row: RowMapping) -> str:
+    if not isinstance(row["subject"], str):
+        raise UnreadableRowError
+    return row["subject"]
+
+
+def _alarm(row: RowMapping) -> Alarm:
+    return of_its_types(Alarm(AlarmKind(row["kind"]), row["subject"], row["raised_at"]))

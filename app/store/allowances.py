@@ -18,8 +18,8 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import processes
-from app.store.database import Database
-from app.store.schema import key_permits, key_slots
+from app.store.database import Database, readable
+from app.store.schema import UnreadableRowError, key_permits, key_slots
 from app.store.schema import processes as running
 
 BURST_SECONDS: Final = 1.0
@@ -110,18 +110,19 @@ class Allowances:
 
     async def _slots(self, connection: AsyncConnection, ask: Ask) -> Slots:
         since = processes.silent_since()
-        others = (
-            await connection.execute(
-                select(func.sum(key_slots.c.requests), func.sum(key_slots.c.lines))
-                .join(running, running.c.id == key_slots.c.process_id)
-                .where(
-                    key_slots.c.key_id == ask.key_id,
-                    key_slots.c.process_id != self._process_id,
-                    running.c.seen_at >= since,
+        with readable():
+            others = (
+                await connection.execute(
+                    select(func.sum(key_slots.c.requests), func.sum(key_slots.c.lines))
+                    .join(running, running.c.id == key_slots.c.process_id)
+                    .where(
+                        key_slots.c.key_id == ask.key_id,
+                        key_slots.c.process_id != self._process_id,
+                        running.c.seen_at >= since,
+                    )
                 )
-            )
-        ).one()
-        free = [ask.concurrency - int(taken or 0) for taken in others]
+            ).one()
+            free = [ask.concurrency - int(taken or 0) for taken in others]
         slots = Slots(
             max(ask.held.requests, min(ask.wanted.requests, free[0])),
             max(ask.held.lines, min(ask.wanted.lines, free[1])),
@@ -143,12 +144,18 @@ class Allowances:
 async def _locked_full_at(connection: AsyncConnection, key_id: str) -> float:
     """When a key's bucket is full; its row is this transaction's until it ends."""
     row = select(key_permits.c.full_at).where(key_permits.c.key_id == key_id).with_for_update()
-    full_at = (await connection.execute(row)).scalar_one_or_none()
+    try:
+        with readable():
+            full_at = (await connection.execute(row)).scalar_one_or_none()
+            full_at = float(full_at) if full_at is not None else None
+    except UnreadableRowError:
+        # Somebody else wrote it. What is drawn is written over it.
+        return 0.0
     if full_at is None:
         # Two gates may do so at once; then one fails, and Database.write tries again.
         await connection.execute(insert(key_permits).values(key_id=key_id, full_at=0.0))
         return 0.0
-    return float(full_at)
+    return full_at if math.isfinite(full_at) else 0.0
 
 
 async def _now(connection: AsyncConnection) -> float:

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import NewSignal
@@ -14,6 +14,7 @@ from app.errors import NotFoundError
 from app.media import SignalType
 from app.store import bank_opinions
 from app.store.bank_opinions import Opinion
+from app.store.database import readable
 from app.store.schema import banks, changes, entries, entry_days, entry_marks, opinions, suppression_pairs
 
 MAX_LISTED: Final = 1000
@@ -97,10 +98,10 @@ async def get(connection: AsyncConnection, entry_id: int, *, in_bank: str | None
     Raises:
         NotFoundError: there is no such entry in that bank, or in any.
     """
-    row = (await connection.execute(_SHOWN.where(entries.c.id == entry_id))).one_or_none()
-    if row is None or in_bank not in {None, row.name}:
+    rows = await _rows(connection, _SHOWN.where(entries.c.id == entry_id))
+    if not rows or in_bank not in {None, rows[0].name}:
         raise NotFoundError("There is no such entry.")
-    return (await _told(connection, [row]))[0]
+    return (await _told(connection, rows))[0]
 
 
 async def page(
@@ -130,7 +131,7 @@ async def page(
         of_bank = of_bank.where(_MAY_BE[state])
     found: list[BankEntry] = []
     while len(found) < limit:
-        rows = (await connection.execute(of_bank.where(entries.c.id > after))).all()
+        rows = await _rows(connection, of_bank.where(entries.c.id > after))
         if not rows:
             break
         after = rows[-1].id
@@ -154,7 +155,7 @@ async def find(connection: AsyncConnection, name: str, signals: Sequence[NewSign
         asked = _SHOWN.where(
             entries.c.bank_id == bank_id, tuple_(entries.c.type, entries.c.value).in_(wanted)
         )
-        rows += (await connection.execute(asked.order_by(entries.c.id))).all()
+        rows += await _rows(connection, asked.order_by(entries.c.id))
     return await _told(connection, rows)
 
 
@@ -164,7 +165,7 @@ async def doubted(connection: AsyncConnection, entry_ids: Collection[int]) -> fr
     wanted = sorted(entry_ids)
     for begin in range(0, len(wanted), _FOUND_AT_ONCE):
         some = _SHOWN.where(entries.c.id.in_(wanted[begin : begin + _FOUND_AT_ONCE]))
-        told = await _told(connection, (await connection.execute(some)).all())
+        told = await _told(connection, await _rows(connection, some))
         doubts |= {each.id for each in told if each.disputed or each.disabled is not None}
     return frozenset(doubts)
 
@@ -184,7 +185,25 @@ async def _bank_id(connection: AsyncConnection, name: str) -> int:
     return bank_id
 
 
+async def _rows(connection: AsyncConnection, wanted: Select[Any]) -> Sequence[Row[*tuple[Any, ...]]]:
+    with readable():
+        rows: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(wanted)).all()
+    return rows
+
+
 async def _told(connection: AsyncConnection, rows: Sequence[Row[*tuple[Any, ...]]]) -> tuple[BankEntry, ...]:
+    """What is told of entries.
+
+    Raises:
+        UnreadableRowError: something of them is what no Cordon wrote.
+    """
+    with readable():
+        return await _all_told(connection, rows)
+
+
+async def _all_told(
+    connection: AsyncConnection, rows: Sequence[Row[*tuple[Any, ...]]]
+) -> tuple[BankEntry, ...]:
     ids = [row.id for row in rows]
     said = await bank_opinions.of_entries(connection, ids)
     pairs: dict[int, list[int]] = {}

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import NewSignal, Origin
-from app.store.database import Database
+from app.store.database import Database, spans
 from app.store.schema import changes, entries, opinions, sources
 
 NOBODY: Final = 0
@@ -367,11 +367,8 @@ async def sweep(database: Database) -> None:
     leftover = ~exists().where(entries.c.id == opinions.c.entry_id) | ~exists().where(
         changes.c.id == opinions.c.change_id
     )
-    async with database.connect() as connection:
-        span = select(func.min(opinions.c.entry_id), func.max(opinions.c.entry_id))
-        first, last = (await connection.execute(span)).one()
-    for begin in range(first or 0, (last or -1) + 1, _OPINIONS_AT_ONCE):
-        some = opinions.c.entry_id.between(begin, begin + _OPINIONS_AT_ONCE - 1) & leftover
+    async for first, last in spans(database, opinions.c.entry_id, _OPINIONS_AT_ONCE):
+        some = opinions.c.entry_id.between(first, last) & leftover
         async with database.connect() as connection:
             if not (await connection.execute(select(exists().where(some)))).scalar_one():
                 continue

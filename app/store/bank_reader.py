@@ -16,7 +16,7 @@ from app.entries import Changes, Entries, Head
 from app.errors import NotReadyError
 from app.media import SignalType
 from app.store import banks
-from app.store.database import Database
+from app.store.database import Database, of_its_types, readable
 from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs
 
 _READ_AT_ONCE: Final = 1_000
@@ -36,6 +36,7 @@ class BankReader:
 
         Raises:
             NotReadyError: the database does not answer.
+            UnreadableRowError: a row holds what no Cordon wrote.
         """
         known = exists().where(changes.c.generation == generation, changes.c.nonce == nonce)
         touched = (
@@ -55,44 +56,49 @@ class BankReader:
             .outerjoin(changes, changes.c.generation == index_state.c.generation)
         )
         async with self._database.connect() as connection:
-            row = (await connection.execute(asked)).one()
-        return Head(
-            generation=row.generation,
-            nonce=row.nonce or b"",
-            pruned_generation=row.pruned_generation,
-            known=generation == 0 or bool(row.known),
-            touched=int(row.touched),
-        )
+            with readable():
+                row = (await connection.execute(asked)).one()
+                return of_its_types(
+                    Head(
+                        generation=row.generation,
+                        nonce=row.nonce or b"",
+                        pruned_generation=row.pruned_generation,
+                        known=generation == 0 or bool(row.known),
+                        touched=int(row.touched),
+                    )
+                )
 
     async def changes(self, since: int) -> Changes:
         """All banks, and what became of their entries since a generation.
 
         Raises:
             NotReadyError: the database does not answer, or the banks change faster than they can be read.
+            UnreadableRowError: a row holds what no Cordon wrote.
         """
         for _ in range(_READ_ATTEMPTS):
             async with self._database.connect() as connection:
-                before = await _generation(connection)
-                pending = tuple(
-                    await connection.scalars(
-                        select(changes.c.generation)
-                        .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
-                        .order_by(changes.c.generation)
+                with readable():
+                    before = await _generation(connection)
+                    pending = tuple(
+                        await connection.scalars(
+                            select(changes.c.generation)
+                            .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
+                            .order_by(changes.c.generation)
+                        )
                     )
-                )
-                read = Changes(
-                    generation=before,
-                    banks=await banks.every(connection),
-                    added=await _added(connection, since),
-                    **await _removed(connection, since),
-                    pending=pending,
-                    **await _marked(connection, frozenset(pending)),
-                    named=await _named(connection),
-                )
-                # PostgreSQL shows each statement what was committed by then: only if nothing was
-                # committed in between is all of it of one generation.
-                if await _generation(connection) == before:
-                    return read
+                    read = Changes(
+                        generation=before,
+                        banks=await banks.every(connection),
+                        added=await _added(connection, since),
+                        **await _removed(connection, since),
+                        pending=pending,
+                        **await _marked(connection, frozenset(pending)),
+                        named=await _named(connection),
+                    )
+                    # PostgreSQL shows each statement what was committed by then: only if nothing was
+                    # committed in between is all of it of one generation.
+                    if await _generation(connection) == before:
+                        return read
         raise NotReadyError("the banks change faster than they can be read")
 
     async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
@@ -102,6 +108,7 @@ class BankReader:
 
         Raises:
             NotReadyError: the database does not answer.
+            UnreadableRowError: a row holds what no Cordon wrote.
         """
         asked = (
             select(entries.c.id, entries.c.bank_id, entries.c.value)
@@ -114,14 +121,16 @@ class BankReader:
             .execution_options(yield_per=_READ_AT_ONCE)
         )
         async with self._database.connect() as connection, connection.stream(asked) as found:
-            async for rows in found.partitions():
-                yield _columns(of, rows)
+            with readable():
+                async for rows in found.partitions():
+                    yield _columns(of, rows)
 
     async def in_force(self, bank_id: int, of: SignalType) -> AsyncGenerator[Entries, None]:
         """The entries of one bank and type that are in force now; close it if it is not exhausted.
 
         Raises:
             NotReadyError: the database does not answer.
+            UnreadableRowError: a row holds what no Cordon wrote.
         """
         disabled = exists().where(
             entry_marks.c.entry_id == entries.c.id, entry_marks.c.disabled_at.is_not(None)
@@ -139,8 +148,9 @@ class BankReader:
             .execution_options(yield_per=_READ_AT_ONCE)
         )
         async with self._database.connect() as connection, connection.stream(asked) as found:
-            async for rows in found.partitions():
-                yield _columns(of, rows)
+            with readable():
+                async for rows in found.partitions():
+                    yield _columns(of, rows)
 
 
 async def _generation(connection: AsyncConnection) -> int:

@@ -25,8 +25,8 @@ from app.entries import UNSUPPRESSING, Bank, NewSignal, Origin, is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
 from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_days, entry_marks
-from app.store.database import Database
-from app.store.schema import banks, changes, entries, index_state
+from app.store.database import Database, readable, spans
+from app.store.schema import UnreadableRowError, banks, changes, entries, index_state
 from app.store.schema import entry_marks as table_of_marks
 
 SMALL_CHANGE: Final = 10_000
@@ -359,25 +359,33 @@ async def get(connection: AsyncConnection, name: str) -> Bank:
     Raises:
         NotFoundError: there is none.
     """
-    row = (await connection.execute(select(banks).where(banks.c.name == name))).one_or_none()
-    if row is None:
-        raise NotFoundError("There is no such bank.")
-    return _bank(row)
+    with readable():
+        row = (await connection.execute(select(banks).where(banks.c.name == name))).one_or_none()
+        if row is None:
+            raise NotFoundError("There is no such bank.")
+        return _bank(row)
 
 
 async def every(connection: AsyncConnection) -> tuple[Bank, ...]:
-    """All banks, by name."""
-    return tuple(_bank(row) for row in await connection.execute(select(banks).order_by(banks.c.name)))
+    """All banks, by name.
+
+    Raises:
+        UnreadableRowError: a row holds what no Cordon wrote.
+    """
+    with readable():
+        return tuple(_bank(row) for row in await connection.execute(select(banks).order_by(banks.c.name)))
 
 
 async def counts(connection: AsyncConnection) -> Mapping[tuple[int, SignalType], int]:
     """How many entries there are, by id of bank and type. Reads all of them."""
-    rows = await connection.execute(
+    wanted = (
         select(entries.c.bank_id, entries.c.type, func.count())
         .where(entries.c.removed_generation.is_(None), bank_entries.visible())
         .group_by(entries.c.bank_id, entries.c.type)
     )
-    return {(bank_id, SignalType(of)): count for bank_id, of, count in rows}
+    with readable():
+        rows = (await connection.execute(wanted)).all()
+        return {(bank_id, SignalType(of)): count for bank_id, of, count in rows}
 
 
 async def disabled(connection: AsyncConnection) -> Mapping[int, int]:
@@ -577,12 +585,10 @@ async def sweep(database: Database) -> int:
     leftover = or_(
         entries.c.bank_id.not_in(select(banks.c.id)), entries.c.change_id.not_in(select(changes.c.id))
     )
-    async with database.connect() as connection:
-        first, last = (await connection.execute(select(func.min(entries.c.id), func.max(entries.c.id)))).one()
     swept = 0
-    for begin in range(first or 0, (last or 0) + 1, _SWEPT_AT_ONCE):
+    async for first, last in spans(database, entries.c.id, _SWEPT_AT_ONCE):
         # By ranges of ids, which no planner can turn into a scan of all that there is.
-        some = and_(entries.c.id >= begin, entries.c.id < begin + _SWEPT_AT_ONCE, leftover)
+        some = entries.c.id.between(first, last) & leftover
         async with database.connect() as connection:
             if not (await connection.execute(select(exists().where(some)))).scalar_one():
                 continue
@@ -649,6 +655,10 @@ def _check_thresholds(thresholds: Mapping[SignalType, int], largest: Mapping[Sig
 
 
 def _bank(row: Row[*tuple[Any, ...]]) -> Bank:
+    numbers = [row.id, row.minimum_quality, *row.thresholds.values()]
+    numbers += [each for each in (row.max_age_seconds, row.first_generation) if each is not None]
+    if not (isinstance(row.name, str) and all(isinstance(each, int) for each in numbers)):
+        raise UnreadableRowError
     return Bank(
         id=row.id,
         name=row.name,

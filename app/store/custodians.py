@@ -18,9 +18,9 @@ from app.custody.identity import checked_public_key, checked_signing_key, finger
 from app.custody.roster import Pinned, Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
 from app.store import audit
-from app.store.database import Database
+from app.store.database import Database, of_its_types, read_each
+from app.store.schema import UnreadableRowError, custodians, reports, sightings
 from app.store.schema import audit as log
-from app.store.schema import custodians, reports, sightings
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +60,12 @@ class Difference:
     Attributes:
         unpinned: rows that the file does not have like this: nothing is sealed to them.
         missing: pinned custodians that no row is like: reports are sealed to them all the same.
+        unreadable: how many rows hold what no Cordon wrote.
     """
 
     unpinned: tuple[Custodian, ...]
     missing: tuple[Pinned, ...]
+    unreadable: int = 0
 
     @property
     def fingerprints(self) -> frozenset[str]:
@@ -85,6 +87,10 @@ class Difference:
                 "reports are sealed to the pinned key; see 'cordon custodian pin'"
                 for each in self.missing
             ),
+            *(
+                ["rows of custodians in the database cannot be read: somebody changed it"]
+                * bool(self.unreadable)
+            ),
         )
 
 
@@ -102,8 +108,21 @@ class Readable:
 
 
 async def active(connection: AsyncConnection) -> tuple[Custodian, ...]:
-    """All custodians of the database, oldest first."""
-    rows = await connection.execute(
+    """All custodians of the database, oldest first.
+
+    Raises:
+        UnreadableRowError: a row holds what no Cordon wrote.
+    """
+    found, unreadable = await _active(connection)
+    if unreadable:
+        raise UnreadableRowError
+    return tuple(found)
+
+
+async def _active(connection: AsyncConnection) -> tuple[list[Custodian], int]:
+    """The custodians whose rows can be read, and how many cannot."""
+    found, unreadable = await read_each(
+        connection,
         select(
             custodians.c.name,
             custodians.c.public_key,
@@ -112,17 +131,19 @@ async def active(connection: AsyncConnection) -> tuple[Custodian, ...]:
             custodians.c.added_at,
         )
         .where(custodians.c.removed_at.is_(None))
-        .order_by(custodians.c.id)
+        .order_by(custodians.c.id),
+        lambda row: of_its_types(Custodian(**row)),
     )
-    return tuple(Custodian(**row) for row in rows.mappings())
+    return found, len(unreadable)
 
 
 async def compare(connection: AsyncConnection, roster: Roster) -> Difference:
     """Where the database and the pinned do not agree."""
-    rows = await active(connection)
+    rows, unreadable = await _active(connection)
     return Difference(
         tuple(row for row in rows if row.as_pinned not in roster.custodians),
         tuple(each for each in roster.custodians if each not in [row.as_pinned for row in rows]),
+        unreadable,
     )
 
 

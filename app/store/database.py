@@ -27,7 +27,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    event,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -57,6 +68,9 @@ MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
 # Any number will do, if no other use of advisory locks in the same database takes it too.
 _MIGRATION_LOCK: Final = 0x436F72646F6E01
 
+_LEAST_INTEGER: Final = -(2**63)
+_LARGEST_INTEGER: Final = 2**63 - 1
+
 _WRITES: Final = "cordon_writes"
 
 # At DEBUG these log statements with their values, and rows.
@@ -76,6 +90,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Answer = TypeVar("Answer")
+Made = TypeVar("Made")
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
@@ -284,6 +299,64 @@ def readable() -> Iterator[None]:
         raise UnreadableRowError from None
 
 
+async def spans(
+    database: "Database", numbers: ColumnElement[int], width: int
+) -> AsyncIterator[tuple[int, int]]:
+    """Ranges of a column's numbers, at most so wide and none of them empty, from the least on.
+
+    However far apart they are: whoever can write to the database makes nobody count for ever.
+
+    Raises:
+        NotReadyError: the database does not answer.
+        UnreadableRowError: what follows on the last range is no number.
+    """
+    last = _LEAST_INTEGER
+    while True:
+        async with database.connect() as connection:
+            first = await connection.scalar(select(func.min(numbers)).where(numbers > last))
+        if first is None:
+            return
+        if not isinstance(first, int):
+            raise UnreadableRowError
+        last = min(first + width - 1, _LARGEST_INTEGER)
+        yield first, last
+
+
+async def read_each(
+    connection: AsyncConnection, wanted: Select[Any], made: Callable[[RowMapping], Made]
+) -> tuple[list[Made], list[ColumnElement[bool]]]:
+    """What is made of each row, in order; and where those rows are that hold what no Cordon wrote.
+
+    They are read together, and one by one only if one of them cannot be read, so that it stands before no
+    other. What holds of the place of a row is true until the transaction ends.
+
+    Args:
+        connection: to read with.
+        wanted: rows of one table.
+        made: makes something of a row.
+    """
+    try:
+        with readable():
+            rows = (await connection.execute(wanted)).mappings().all()
+            return [made(row) for row in rows], []
+    except UnreadableRowError:
+        pass
+    place: ColumnElement[Any] = literal_column(
+        "rowid" if connection.dialect.name == "sqlite" else "CAST(ctid AS TEXT)"
+    )
+    places = (await connection.execute(wanted.with_only_columns(place, maintain_column_froms=True))).scalars()
+    found: list[Made] = []
+    unreadable: list[ColumnElement[bool]] = []
+    for at in places.all():
+        there = place == literal(at)
+        try:
+            with readable():
+                found += [made(row) for row in (await connection.execute(wanted.where(there))).mappings()]
+        except UnreadableRowError:
+            unreadable.append(there)
+    return found, unreadable
+
+
 def of_its_types(row: Row) -> Row:
     """A frozen dataclass that was made of a row, if each field holds what it is declared to.
 
@@ -291,8 +364,9 @@ def of_its_types(row: Row) -> Row:
         UnreadableRowError: one does not: SQLite keeps anything in any column, and constraints can be dropped.
     """
     for each in fields(row):
-        # What an item of a tuple is, its reader has seen.
-        declared: Any = tuple if get_origin(each.type) is tuple else each.type
+        # What an item of a tuple or a set is, its reader has seen.
+        origin = get_origin(each.type)
+        declared: Any = origin if origin in {tuple, frozenset} else each.type
         if not isinstance(getattr(row, each.name), declared):
             raise UnreadableRowError
     return row

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 
 from app.media import PDQ_BYTES
-from app.store.database import Database
+from app.store.database import Database, readable
 from app.store.schema import kept_values
 
 MOST_DAYS: Final = 7
@@ -50,8 +50,10 @@ async def read(database: Database) -> NDArray[np.uint8]:
 
     Raises:
         NotReadyError: the database does not answer.
+        UnreadableRowError: a row holds what no Cordon wrote.
     """
     asked = select(kept_values.c.value).execution_options(yield_per=_READ_AT_ONCE)
     async with database.connect() as connection, connection.stream(asked) as found:
-        chunks = [b"".join(row.value for row in rows) async for rows in found.partitions()]
-    return np.frombuffer(b"".join(chunks), np.uint8).reshape(-1, ROW_BYTES)
+        with readable():
+            chunks = [b"".join(row.value for row in rows) async for rows in found.partitions()]
+            return np.frombuffer(b"".join(chunks), np.uint8).reshape(-1, ROW_BYTES)

@@ -9,17 +9,21 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
-from app.store.schema import notices
+from app.store.database import of_its_types, read_each, readable
+from app.store.schema import UnreadableRowError, notices
 
 REPORT_CHANGED: Final = "report.changed"
 ALARM_RAISED: Final = "alarm.raised"
 ALARM_CLEARED: Final = "alarm.cleared"
 
 _ADDRESSED_AT_ONCE: Final = 1000
+
+_MOST_ATTEMPTS: Final = 2**31 - 1
+"""What the column holds on PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ async def address(connection: AsyncConnection, channels: Mapping[str, Callable[[
         connection: within ``Database.begin``.
         channels: what each wants. A notice that none wants goes, and so does what waits for a channel that
             is no longer there.
+
+    Raises:
+        UnreadableRowError: a row holds what no Cordon wrote.
     """
     gone = notices.c.channel.is_not(None) & notices.c.channel.not_in(list(channels))
     await connection.execute(delete(notices).where(gone))
@@ -75,13 +82,14 @@ async def address(connection: AsyncConnection, channels: Mapping[str, Callable[[
         .limit(_ADDRESSED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    rows = [dict(row) for row in new.mappings()]
-    copies = [
-        {**row, "id": str(ULID()), "channel": channel}
-        for row in rows
-        for channel, wants in channels.items()
-        if wants(_notice(row))
-    ]
+    with readable():
+        rows = [dict(row) for row in new.mappings()]
+        copies = [
+            {**row, "id": str(ULID()), "channel": channel}
+            for row in rows
+            for channel, wants in channels.items()
+            if wants(_notice(row))
+        ]
     if copies:
         await connection.execute(insert(notices), copies)
     await connection.execute(delete(notices).where(notices.c.id.in_([row["id"] for row in rows])))
@@ -94,6 +102,9 @@ async def take_due(
     """Take what is due for a channel, oldest first; nobody else gets it until the lease is over.
 
     Whoever takes it and dies leaves it to the next: a notice may be told twice, under the same id.
+
+    Raises:
+        UnreadableRowError: a row holds what no Cordon wrote.
     """
     now = datetime.now(UTC)
     due = await connection.execute(
@@ -103,11 +114,14 @@ async def take_due(
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    taken = tuple(_notice(row) for row in due.mappings().all())
+    with readable():
+        taken = tuple(_notice(row) for row in due.mappings().all())
+    # What somebody else wrote there may be more than the column holds.
+    more = case((notices.c.attempts < _MOST_ATTEMPTS, notices.c.attempts + 1))
     await connection.execute(
         update(notices)
         .where(notices.c.id.in_([notice.id for notice in taken]))
-        .values(next_attempt_at=now + lease, attempts=notices.c.attempts + 1)
+        .values(next_attempt_at=now + lease, attempts=func.coalesce(more, _MOST_ATTEMPTS))
     )
     return taken
 
@@ -122,12 +136,26 @@ async def postpone(connection: AsyncConnection, ids: Sequence[str], until: datet
     await connection.execute(update(notices).where(notices.c.id.in_(ids)).values(next_attempt_at=until))
 
 
+async def forget_unreadable(connection: AsyncConnection) -> int:
+    """Forget the notices whose rows hold what no Cordon wrote; how many they were.
+
+    Nobody can be told of them, and what they were to tell of stands elsewhere.
+    """
+    _, unreadable = await read_each(connection, select(notices), _notice)
+    for there in unreadable:
+        await connection.execute(delete(notices).where(there))
+    return len(unreadable)
+
+
 async def oldest(connection: AsyncConnection, channel: str) -> datetime | None:
     """Since when the oldest notice of a channel waits; None if none does."""
     waiting = select(func.min(notices.c.created_at)).where(notices.c.channel == channel)
-    since: datetime | None = (await connection.execute(waiting)).scalar_one_or_none()
+    with readable():
+        since: datetime | None = (await connection.execute(waiting)).scalar_one_or_none()
     return since
 
 
 def _notice(row: Mapping[Any, Any]) -> Notice:
-    return Notice(**{each.name: row[each.name] for each in fields(Notice)})
+    if not isinstance(row["next_attempt_at"], datetime):
+        raise UnreadableRowError
+    return of_its_types(Notice(**{each.name: row[each.name] for each in fields(Notice)}))

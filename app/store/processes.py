@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from app.errors import NotReadyError
-from app.store.database import Database
+from app.store.database import Database, of_its_types, read_each
 from app.store.schema import processes
 
 LIVE_SECONDS: Final = 10.0
@@ -103,8 +103,10 @@ def silent_since() -> datetime:
 
 
 async def live(connection: AsyncConnection) -> tuple[Process, ...]:
-    """The processes heard of within ``LIVE_SECONDS``, oldest first."""
-    rows = await connection.execute(
-        select(processes).where(processes.c.seen_at >= silent_since()).order_by(processes.c.id)
+    """The processes heard of within ``LIVE_SECONDS``, oldest first; none whose row cannot be read."""
+    found, _ = await read_each(
+        connection,
+        select(processes).where(processes.c.seen_at >= silent_since()).order_by(processes.c.id),
+        lambda row: of_its_types(Process(**row)),
     )
-    return tuple(Process(**row) for row in rows.mappings())
+    return tuple(found)

@@ -17,7 +17,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import alarms, audit, decisions, reports, sealed
-from app.store.database import Database
+from app.store.database import Database, readable
 from app.store.report_states import State
 from app.store.reports import Report
 from app.store.schema import tombstones
@@ -151,12 +151,17 @@ async def destroy(
 
 
 async def every(connection: AsyncConnection) -> tuple[Tombstone, ...]:
-    """The tombstones, oldest report first."""
-    rows = await connection.execute(select(tombstones).order_by(tombstones.c.id))
-    return tuple(
-        Tombstone(**dict(row) | {"bank_kind": BankKind(row["bank_kind"]), "state": State(row["state"])})
-        for row in rows.mappings()
-    )
+    """The tombstones, oldest report first.
+
+    Raises:
+        UnreadableRowError: one holds what no Cordon wrote.
+    """
+    with readable():
+        rows = await connection.execute(select(tombstones).order_by(tombstones.c.id))
+        return tuple(
+            Tombstone(**dict(row) | {"bank_kind": BankKind(row["bank_kind"]), "state": State(row["state"])})
+            for row in rows.mappings()
+        )
 
 
 async def unerased(database: Database, *, removed_before: datetime | None = None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.store import audit, notices, reports
-from app.store.database import Database
+from app.store.database import Database, readable
 from app.store.report_states import State
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
@@ -176,7 +176,8 @@ class ReportShelf:
         if self._hash_key is None:
             async with self._database.connect() as connection:
                 secret = await connection.execute(select(secrets.c.value).where(secrets.c.name == "place"))
-                self._hash_key = hmac.digest(secret.scalar_one(), self._place_key, "sha256")
+                with readable():
+                    self._hash_key = hmac.digest(secret.scalar_one(), self._place_key, "sha256")
         return self._hash_key
 
 

@@ -80,6 +80,8 @@ OF_TYPE: Final = {
     "json": ("NULL", "'5'", "'null'", "'{\"a\": 1}'", "'[[], 1]'"),
     "bigint": ("NULL", *NUMBERS),
     "integer": ("NULL", "-1", "2147483647"),
+    "double precision": ("NULL", "'NaN'", "'-Infinity'", "1e300", "-1"),
+    "date": ("NULL", "'infinity'", "'4713-01-01 BC'", "'294276-01-01'", "'9999-12-31'"),
     "boolean": ("NULL",),
 }
 
