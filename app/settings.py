@@ -195,7 +195,7 @@ class HashingSettings(_Stage):
     max_frames: Count = Field(500, description="Most frames or pages of one medium.")
     decode_seconds: Seconds = Field(10, description="Time to decode and hash one medium.")
     scan_seconds: Seconds = Field(60, description="Time to wait for a decoder and its memory, and to decode.")
-    decoders: Count | None = Field(None, description="Decoder processes. Default: one a processor, and two.")
+    decoders: Count | None = Field(None, description="Decoders at work. Default: one a processor, and two.")
     decoder_media: Count = Field(256, description="Media a decoder process sees before it is replaced.")
     quick_look: bool = Field(
         True,

@@ -45,6 +45,12 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def has_spun(pid: int) -> bool:
+    """Whether a process took a tenth of a second in its own code, so that it spins by now."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[11]) >= os.sysconf("SC_CLK_TCK") / 10
+
+
 def processes_of(sandbox: Sandbox) -> tuple[int, ...]:
     """Process ids of the fork server and all workers."""
     assert sandbox._server is not None
@@ -188,17 +194,34 @@ async def test_a_decoder_that_keeps_hold_of_its_medium_is_replaced() -> None:
         assert sandbox.state.replaced[Cause.OUTGREW] == 1
 
 
-async def test_no_more_decoders_run_than_may() -> None:
+@pytest.mark.parametrize("order", ["honest", "segfault"])
+async def test_no_more_decoders_run_than_may_and_one_that_waits_to_take_the_place_of_another(
+    order: str,
+) -> None:
     async with decoy_sandbox(decoders=2, decoder_media=2) as sandbox:
-        most = 0
+        most = most_at_work = 0
 
         async def one() -> None:
-            nonlocal most
-            assert (await told(sandbox, "honest")).undecidable is None
+            nonlocal most, most_at_work
+            await told(sandbox, order)
             most = max(most, sandbox.state.workers)
+            most_at_work = max(most_at_work, len(sandbox._busy))
 
         await asyncio.gather(*(one() for _ in range(40)))
-        assert most <= 2
+        assert most <= 3
+        assert most_at_work <= 2
+
+
+async def test_no_medium_waits_until_a_decoder_that_saw_enough_is_replaced() -> None:
+    """Another is at hand: with the fork server stopped, which makes none, the next medium is scanned too."""
+    async with decoy_sandbox(decoder_media=1) as sandbox:
+        await told(sandbox, "honest")
+        await until(lambda: sandbox.state.workers == 2)
+        os.kill(processes_of(sandbox)[0], signal.SIGSTOP)
+        for _ in range(2):
+            async with asyncio.timeout(workers._READY_SECONDS / 2):
+                assert (await told(sandbox, "honest")).undecidable is None
+        os.kill(processes_of(sandbox)[0], signal.SIGCONT)
 
 
 async def test_memory_for_decoding_is_granted_from_one_budget() -> None:
@@ -289,6 +312,9 @@ async def test_the_fork_server_is_restarted_when_it_dies() -> None:
     async with decoy_sandbox(decoders=2, decode_seconds=30) as sandbox:
         spinning = asyncio.create_task(told(sandbox, "partly spin"))
         await until(lambda: sandbox.state.decode_bytes == 1_000)
+        # What it found before it spins has to be here before it is lost with its fork server.
+        (spinner,) = sandbox._busy
+        await until(lambda: has_spun(spinner.pid))
         server, *workers = processes_of(sandbox)
         assert sandbox.alive
         os.kill(server, signal.SIGKILL)
