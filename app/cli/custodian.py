@@ -184,18 +184,28 @@ def pin(
     worker_signing_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="And its ed25519:... key; both go together.")
     ] = None,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Write the pinned to the database instead, and no other stays.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
 ) -> None:
     """Pin the custodians that the database tells of, after showing every difference and asking.
 
-    For a second gate on one database, or after the database was changed by somebody who should not have:
-    compare each fingerprint with what that custodian reads to you from the key itself, then say yes.
+    For a second gate on one database: compare each fingerprint with what that custodian reads to you from the
+    key itself, then say yes. Where somebody changed the database who should not have, --restore writes the
+    custodians of the file there again. With --worker only the worker's key is pinned.
 
         cordon custodian pin
+        cordon custodian pin --restore
         cordon custodian pin --worker age1... --worker-signing-key ed25519:...
     """
     if (worker is None) != (worker_signing_key is None):
         raise UsageError("--worker and --worker-signing-key go together")
+    if restore:
+        if worker is not None:
+            raise UsageError("--restore goes without --worker")
+        _restore_after_asking(yes=yes)
+        return
     before, after = asyncio.run(_to_pin(worker, worker_signing_key))
     lines = list(_changes(before, after))
     if before == after:
@@ -207,6 +217,29 @@ def pin(
         raise FailedError("nothing was pinned")
     asyncio.run(_pin(before, after))
     say("pinned")
+
+
+def _restore_after_asking(*, yes: bool) -> None:
+    _, roster, difference = asyncio.run(_list())
+    if not roster.custodians:
+        raise FailedError("the file pins nobody, so there is nobody to write to the database")
+    if not difference.told():
+        say("nothing to restore: the file and the database agree")
+        return
+    for line in difference.told():
+        emit(printable(line))
+    if not yes and not confirmed("Write the pinned custodians to the database, and take others out of it"):
+        raise FailedError("nothing was written")
+    asyncio.run(_restore())
+    say("the database tells of the pinned custodians again")
+
+
+async def _restore() -> None:
+    from app.cli.state import open_custody
+    from app.store import custodians
+
+    async with open_custody() as (database, pins), database.begin() as connection:
+        await custodians.restore(connection, pins.read_if_there())
 
 
 def _try_to_seal(public_key: str) -> None:
@@ -237,13 +270,14 @@ async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Cu
         return added, len(roster.custodians)
 
 
-async def _list() -> "tuple[tuple[Custodian, ...], Roster, Difference]":
+async def _list() -> "tuple[list[Custodian], Roster, Difference]":
     from app.cli.state import open_custody
     from app.store import custodians
 
     async with open_custody() as (database, pins), database.connect() as connection:
         roster = pins.read_if_there()
-        return await custodians.active(connection), roster, await custodians.compare(connection, roster)
+        known, _ = await custodians.each_readable(connection)
+        return known, roster, await custodians.compare(connection, roster)
 
 
 async def _remove(name: str) -> "tuple[Readable | None, int]":
@@ -283,13 +317,15 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
         before = after = pins.read_if_there()
         newest = await audit.head(connection)
         until = newest.seq if newest is not None else None
-        rows = [row.as_pinned for row in await custodians.active(connection)]
-    for each in before.custodians:
-        if each not in rows:
-            after = after.without_custodian(each.name, until=until)
-    for row in rows:
-        if row not in after.custodians:
-            after = after.with_custodian(row)
+        # Whoever pins a worker's key compared that one, and no custodian's.
+        rows = [row.as_pinned for row in await custodians.active(connection)] if worker is None else None
+    if rows is not None:
+        for each in before.custodians:
+            if each not in rows:
+                after = after.without_custodian(each.name, until=until)
+        for row in rows:
+            if row not in after.custodians:
+                after = after.with_custodian(row)
     if worker is not None and worker_signing_key is not None:
         keys = WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
         if after.worker not in {None, keys}:

@@ -5,18 +5,18 @@ Reports are not sealed to these rows but to whom the file of the pinned names: s
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log as journal
 from app.custody.identity import checked_public_key, checked_signing_key, fingerprint, signing_key_of
 from app.custody.roster import Pinned, Roster, RosterFile
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.store import audit
 from app.store.database import Database, of_its_types, read_each
 from app.store.schema import UnreadableRowError, custodians, reports, sightings
@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 _ADDED_EVENT: Final = "custodian.added"
 _REMOVED_EVENT: Final = "custodian.removed"
+
+_UNREADABLE: Final = (
+    "rows of custodians in the database hold what no Cordon wrote: somebody changed it; "
+    "'cordon custodian pin --restore' takes them out"
+)
 
 ENOUGH: Final = 2
 TOO_FEW: Final = "fewer than two custodians: one lost key loses every report"
@@ -79,18 +84,15 @@ class Difference:
         return (
             *(
                 f"custodian '{each.name}' ({each.fingerprint}) of the database is not pinned: nothing is "
-                "sealed to that key; see 'cordon custodian pin'"
+                "sealed to that key; 'cordon custodian pin' pins it, with --restore it goes from the database"
                 for each in self.unpinned
             ),
             *(
                 f"pinned custodian '{each.name}' ({each.fingerprint}) is gone or changed in the database; "
-                "reports are sealed to the pinned key; see 'cordon custodian pin'"
+                "reports are sealed to the pinned key; 'cordon custodian pin --restore' writes it there again"
                 for each in self.missing
             ),
-            *(
-                ["rows of custodians in the database cannot be read: somebody changed it"]
-                * bool(self.unreadable)
-            ),
+            *([_UNREADABLE] if self.unreadable else []),
         )
 
 
@@ -111,16 +113,19 @@ async def active(connection: AsyncConnection) -> tuple[Custodian, ...]:
     """All custodians of the database, oldest first.
 
     Raises:
-        UnreadableRowError: a row holds what no Cordon wrote.
+        ConflictError: a row holds what no Cordon wrote.
     """
-    found, unreadable = await _active(connection)
+    found, unreadable = await each_readable(connection)
     if unreadable:
-        raise UnreadableRowError
+        raise ConflictError(
+            "The database holds a custodian that no Cordon wrote: somebody changed it. 'cordon custodian "
+            "list' shows whom else; 'cordon custodian pin --restore' writes there again who is pinned."
+        )
     return tuple(found)
 
 
-async def _active(connection: AsyncConnection) -> tuple[list[Custodian], int]:
-    """The custodians whose rows can be read, and how many cannot."""
+async def each_readable(connection: AsyncConnection) -> tuple[list[Custodian], int]:
+    """The custodians of the database as far as they can be read, oldest first, and how many cannot."""
     found, unreadable = await read_each(
         connection,
         select(
@@ -132,14 +137,27 @@ async def _active(connection: AsyncConnection) -> tuple[list[Custodian], int]:
         )
         .where(custodians.c.removed_at.is_(None))
         .order_by(custodians.c.id),
-        lambda row: of_its_types(Custodian(**row)),
+        _custodian,
     )
     return found, len(unreadable)
 
 
+def _custodian(row: RowMapping) -> Custodian:
+    found = of_its_types(Custodian(**row))
+    try:
+        public_key = checked_public_key(found.public_key)
+        signing_key = found.signing_key and checked_signing_key(found.signing_key)
+    except InvalidRequestError:
+        raise UnreadableRowError from None
+    if (public_key, signing_key) != (found.public_key, found.signing_key):
+        raise UnreadableRowError
+    # Whoever swaps a key leaves the fingerprint of the other beside it.
+    return replace(found, fingerprint=fingerprint(public_key))
+
+
 async def compare(connection: AsyncConnection, roster: Roster) -> Difference:
     """Where the database and the pinned do not agree."""
-    rows, unreadable = await _active(connection)
+    rows, unreadable = await each_readable(connection)
     return Difference(
         tuple(row for row in rows if row.as_pinned not in roster.custodians),
         tuple(each for each in roster.custodians if each not in [row.as_pinned for row in rows]),
@@ -235,6 +253,41 @@ async def remove(connection: AsyncConnection, name: str) -> Readable:
     }
     await audit.append(connection, _REMOVED_EVENT, removed, details)
     return left
+
+
+async def restore(connection: AsyncConnection, roster: Roster) -> None:
+    """Make the rows those of the pinned again, after somebody changed them; within ``Database.begin``.
+
+    Rows are compared by the database and not read here: anything may stand in them.
+    """
+    now, kept, lost = datetime.now(UTC), [], []
+    for each in roster.custodians:
+        of_it = (
+            custodians.c.removed_at.is_(None),
+            custodians.c.name == each.name,
+            custodians.c.public_key == each.public_key,
+            custodians.c.signing_key.is_not_distinct_from(each.signing_key),
+            custodians.c.fingerprint == each.fingerprint,
+        )
+        found = (await connection.execute(select(custodians.c.id).where(*of_it).limit(1))).scalar()
+        if found is None:
+            lost.append(each)
+        else:
+            kept.append(found)
+    wrong = (custodians.c.removed_at.is_(None), custodians.c.id.not_in(kept))
+    await connection.execute(update(custodians).where(*wrong).values(removed_at=now))
+    for each in lost:
+        await connection.execute(
+            insert(custodians).values(
+                name=each.name,
+                public_key=each.public_key,
+                signing_key=each.signing_key,
+                fingerprint=each.fingerprint,
+                added_at=now,
+            )
+        )
+    told = {"custodians": list(roster.fingerprints)}
+    await audit.append(connection, "custodian.restored", "custodians", told)
 
 
 async def counts(connection: AsyncConnection, roster: Roster, signer: str, entry: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.custody.identity import Identity, generate, write_identity
+from app.custody.identity import Identity, fingerprint, generate, write_identity
 from app.report.seal import seal
 from tests.cli.conftest import Cordon
 from tests.gates import CORDON
@@ -137,6 +137,49 @@ def test_what_the_database_says_otherwise_is_told_and_pinned_only_by_a_person(co
     in_database(cordon, "UPDATE custodians SET removed_at = added_at WHERE name = 'ada'")
     assert cordon("custodian", "pin", "--yes").code == 0
     assert names(cordon) == ["grace"]
+
+
+def test_pinning_a_worker_s_key_pins_no_custodian_that_somebody_wrote_to_the_database(cordon: Cordon) -> None:
+    """Not even with --yes: nobody compared that one."""
+    added(cordon, "ada")
+    mallory, worker = generate(), generate()
+    in_database(cordon, "UPDATE custodians SET public_key = ? WHERE name = 'ada'", mallory.public_key)
+    keys = ("--worker", worker.public_key, "--worker-signing-key", str(worker.signing_public_key))
+    pinned = cordon("custodian", "pin", *keys, "--yes")
+    assert (pinned.code, mallory.public_key in pinned.out.decode()) == (0, False)
+    file = (cordon.home / "state" / "custodians").read_text()
+    assert worker.public_key in file
+    assert mallory.public_key not in file
+
+
+def test_the_pinned_are_written_to_the_database_again_whatever_stood_there(cordon: Cordon) -> None:
+    """A swapped key under its old fingerprint, a stranger, one taken away, and what is no text at all."""
+    for name in ("ada", "grace", "joan", "mary"):
+        added(cordon, name)
+    pinned = cordon("custodian", "list")
+    file = (cordon.home / "state" / "custodians").read_bytes()
+    mallory = generate()
+    in_database(cordon, "UPDATE custodians SET public_key = ? WHERE name = 'ada'", mallory.public_key)
+    in_database(cordon, "UPDATE custodians SET removed_at = added_at WHERE name = 'grace'")
+    in_database(cordon, "UPDATE custodians SET name = x'ff00', signing_key = x'00' WHERE name = 'joan'")
+    in_database(
+        cordon,
+        "INSERT INTO custodians (name, public_key, fingerprint, added_at) "
+        "SELECT 'eve', ?, fingerprint, added_at FROM custodians WHERE name = 'mary'",
+        mallory.public_key,
+    )
+    told = cordon("custodian", "list").err
+    assert f"custodian 'ada' ({fingerprint(mallory.public_key)}) of the database is not pinned" in told
+    assert "hold what no Cordon wrote" in told
+    refused = cordon("custodian", "pin", "--yes")
+    assert (refused.code, "pin --restore" in refused.err) == (1, True)
+    assert cordon("custodian", "pin", "--restore").code == 2
+    assert cordon("custodian", "pin", "--restore", "--yes").code == 0
+    again = cordon("custodian", "list")
+    assert (again.out, again.err) == (pinned.out, pinned.err)
+    assert (cordon.home / "state" / "custodians").read_bytes() == file
+    assert "nothing to restore" in cordon("custodian", "pin", "--restore", "--yes").err
+    assert cordon("audit", "verify").code == 0
 
 
 def test_custodians_of_an_older_database_are_pinned_at_the_first_use_and_that_is_told(cordon: Cordon) -> None:
