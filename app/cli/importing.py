@@ -158,7 +158,7 @@ async def _build_index(
 def _tell_imported(name: str, imported: Imported) -> None:
     _tell_bad_lines(imported.first_left_out, imported.left_out)
     if imported.left_out:
-        say(f"left out: {imported.left_out} bad lines")
+        say(f"left out: {'1 bad line' if imported.left_out == 1 else f'{imported.left_out} bad lines'}")
     there = f"; {imported.present} it held already, or came twice" if imported.present else ""
     say(f"{imported.added} signals are new in bank {printable(name)}{there}")
 
@@ -172,6 +172,7 @@ async def _remove(name: str, signals: list[NewSignal], origin: Origin | None, pr
             some = signals[begin : begin + SMALL_CHANGE]
             async with database.begin() as connection:
                 parts.append(await banks.remove(connection, name, some, by=BY, origin=origin))
+            await database.give_way()
             progress("withdraw", begin + len(some), len(signals))
         await entry_marks.release_reports(database)
         removed, kept = sum(part.changed for part in parts), sum(part.kept for part in parts)

@@ -374,6 +374,7 @@ async def sweep(database: Database) -> None:
                 continue
         async with database.begin() as connection:
             await connection.execute(delete(opinions).where(some))
+        await database.give_way()
 
 
 async def _record_nobodys(

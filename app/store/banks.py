@@ -528,6 +528,7 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
             all_new=added == len(signals),
         )
         await connection.execute(update(changes).where(*mine).values(added=changes.c.added + added))
+    await database.give_way()
     return added
 
 
@@ -595,6 +596,7 @@ async def sweep(database: Database) -> int:
         async with database.begin() as connection:
             # Asked again: an entry may have been taken over by a new change in between.
             swept += (await connection.execute(delete(entries).where(some))).rowcount
+        await database.give_way()
     await bank_opinions.sweep(database)
     await entry_marks.sweep(database)
     await entry_days.sweep(database)
@@ -638,6 +640,7 @@ async def prune(database: Database, generation: int) -> int:
             some = select(entries.c.id).where(removed).limit(_SWEPT_AT_ONCE)
             gone = await connection.execute(delete(entries).where(entries.c.id.in_(some)))
         pruned += gone.rowcount
+        await database.give_way()
         if gone.rowcount < _SWEPT_AT_ONCE:
             return pruned
 

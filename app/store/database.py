@@ -55,6 +55,12 @@ LOCK_WAIT_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 10.0
 """How long PostgreSQL, or a free connection of the pool, is waited for."""
 
+_WRITING_SECONDS: Final = 1.0
+"""How long who writes in many transactions goes on before it leaves the others their turn."""
+
+_TURN_SECONDS: Final = 0.125
+"""For so long then. SQLite looks for its lock every tenth of a second, and knows no queue."""
+
 RETRY_SECONDS: Final = 5.0
 """How long a write is tried again that failed for a reason that passes."""
 
@@ -117,6 +123,7 @@ class Database:
         self._turn: contextlib.AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
+        self._gave_way_at = float("-inf")
 
     @classmethod
     def open(cls, settings: StoreSettings) -> Self:
@@ -191,6 +198,15 @@ class Database:
                         raise
                 await asyncio.sleep(pause)
                 pause *= 2
+
+    async def give_way(self) -> None:
+        """Let other processes write, now and then: for who writes in one transaction after another.
+
+        Else a report could find SQLite busy whenever it looks, for as long as an import takes.
+        """
+        if self.is_sqlite and time.monotonic() - self._gave_way_at >= _WRITING_SECONDS:
+            await asyncio.sleep(_TURN_SECONDS)
+            self._gave_way_at = time.monotonic()
 
     async def migrate_if_empty(self) -> None:
         """Make the tables if there are none. Several processes may do so at once."""

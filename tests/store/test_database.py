@@ -313,6 +313,32 @@ async def test_writers_of_one_process_and_of_several_wait_for_each_other(store: 
         await database.close()
 
 
+async def test_who_writes_in_one_transaction_after_another_gives_way_to_other_processes(
+    store: StoreSettings,
+) -> None:
+    """SQLite knows no queue: a report would find it busy for as long as a large import takes."""
+    importing, reporting = Database.open(store), Database.open(store)
+    reported = asyncio.Event()
+
+    async def import_much() -> None:
+        while not reported.is_set():
+            async with importing.begin() as connection:
+                await connection.execute(update(index_state).values(generation=index_state.c.generation + 1))
+                await asyncio.sleep(0.4)
+            await importing.give_way()
+
+    busy = asyncio.create_task(import_much())
+    try:
+        for name in ("first", "second", "third"):
+            async with asyncio.timeout(4), reporting.begin() as connection:
+                await connection.execute(insert(secrets).values(name=name, value=b""))
+    finally:
+        reported.set()
+        await busy
+        await importing.close()
+        await reporting.close()
+
+
 async def test_times_come_back_in_utc_and_naive_ones_are_refused(database: Database) -> None:
     moment = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=-5)))
     row = {"id": "p", "role": "serve", "started_at": moment, "generation": 0}
