@@ -155,6 +155,7 @@ def import_list(
         float,
         typer.Option(min=0, help="How many seconds to wait until every running gate has it in force."),
     ] = 600,
+    as_json: AsJson = False,
 ) -> None:
     """Add the signals of a list to a bank: all of it, or nothing if one line is bad.
 
@@ -191,7 +192,7 @@ def import_list(
     if origin is not None and origin.source is None:
         raise UsageError("--classification and --restrictions go with --source")
     listed = ListFile(file, signal_type, force=force, skip_bad=skip_bad, origin=origin)
-    importing.import_file(name, listed, wait_seconds=wait)
+    importing.import_file(name, listed, wait_seconds=wait, as_json=as_json)
 
 
 @app.command("list")
@@ -275,6 +276,7 @@ def remove(
     source: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only what this source gave, as it withdraws it.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the signals of a list from a bank. Those it does not hold are no error.
 
@@ -300,7 +302,7 @@ def remove(
             "--source is empty: name who withdraws them, or leave it out to remove them outright"
         )
     # What is not in the bank cannot be removed from it, so a wrong type does no harm.
-    importing.remove_file(name, ListFile(file, signal_type, force=True, origin=origin))
+    importing.remove_file(name, ListFile(file, signal_type, force=True, origin=origin), as_json=as_json)
 
 
 @app.command()

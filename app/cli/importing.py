@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from app.banks.importing import BadLinesError, Imported, ListFile, import_list, wait_in_force
 from app.banks.lists import BadLine, ListError, new_signal
 from app.cli import testpicture
-from app.cli.console import FailedError, UsageError, printable, say
+from app.cli.console import FailedError, UsageError, emit_json, printable, say
 from app.cli.state import BY, open_state, read_settings
 from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
@@ -41,19 +41,30 @@ class Progress(Protocol):
         """Show it."""
 
 
-def import_file(name: str, listed: ListFile, *, wait_seconds: float) -> None:
+def import_file(name: str, listed: ListFile, *, wait_seconds: float, as_json: bool) -> None:
     """Add the signals of a list to a bank, and wait until every running process has them in force.
+
+    Args:
+        name: of the bank.
+        listed: the list.
+        wait_seconds: how long to wait.
+        as_json: whether to print what came of it as JSON, once it is stored.
 
     Raises:
         UsageError: the list is bad; nothing was imported.
         FailedError: it was imported, but is not in force everywhere after ``wait_seconds``.
     """
     with rereadable(listed) as list_file, _told("nothing was imported"), _progress() as progress:
-        asyncio.run(_import(name, list_file, progress, wait_seconds))
+        asyncio.run(_import(name, list_file, progress, wait_seconds, as_json=as_json))
 
 
-def remove_file(name: str, listed: ListFile) -> None:
+def remove_file(name: str, listed: ListFile, *, as_json: bool) -> None:
     """Remove the signals of a list from a bank, and wait until every running process has that in force.
+
+    Args:
+        name: of the bank.
+        listed: the list.
+        as_json: whether to print what came of it as JSON, once it is stored.
 
     Raises:
         UsageError: the list is bad; nothing was removed.
@@ -61,7 +72,7 @@ def remove_file(name: str, listed: ListFile) -> None:
     with rereadable(listed) as list_file, _told("nothing was removed"), _progress() as progress:
         list_file.checked()
         signals = [signal for chunk in list_file.chunks() for signal in chunk.signals]
-        asyncio.run(_remove(name, signals, listed.origin, progress))
+        asyncio.run(_remove(name, signals, listed.origin, progress, as_json=as_json))
 
 
 def read_signals(listed: ListFile) -> list[NewSignal]:
@@ -121,11 +132,16 @@ def rereadable(listed: ListFile) -> Iterator[ListFile]:
         os.close(kept)
 
 
-async def _import(name: str, listed: ListFile, progress: Progress, wait_seconds: float) -> None:
+async def _import(
+    name: str, listed: ListFile, progress: Progress, wait_seconds: float, *, as_json: bool
+) -> None:
     settings = read_settings()
     async with open_state(settings) as database:
         imported = await import_list(database, name, listed, by=BY, progress=progress)
         _tell_imported(name, imported)
+        if as_json:
+            counts = {"added": imported.added, "known": imported.present, "left_out": imported.left_out}
+            emit_json({"bank": name, **counts})
         await _wait(database, imported.generation, wait_seconds)
         if imported.added > SMALL_CHANGE:
             await _build_index(settings, database, imported.generation, progress, wait_seconds)
@@ -163,7 +179,9 @@ def _tell_imported(name: str, imported: Imported) -> None:
     say(f"{imported.added} signals are new in bank {printable(name)}{there}")
 
 
-async def _remove(name: str, signals: list[NewSignal], origin: Origin | None, progress: Progress) -> None:
+async def _remove(
+    name: str, signals: list[NewSignal], origin: Origin | None, progress: Progress, *, as_json: bool
+) -> None:
     async with open_state() as database:
         parts = []
         # A part at a time, so that no report waits long for the database. What a crash leaves over is removed
@@ -180,6 +198,8 @@ async def _remove(name: str, signals: list[NewSignal], origin: Origin | None, pr
         stay = f"; {kept} stay, as another source stands by them" if kept else ""
         there = f"; {absent} were not in it" if absent else ""
         say(f"{removed} signals are removed from bank {printable(name)}{stay}{there}")
+        if as_json:
+            emit_json({"bank": name, "removed": removed, "kept": kept, "absent": absent})
         await _wait(database, parts[-1].generation, SMALL_CHANGE_SECONDS)
 
 

@@ -85,6 +85,14 @@ def test_a_suppression_bank_is_made_and_takes_no_md5(banked: Cordon) -> None:
     assert held(banked, "harmless") == {}
 
 
+def test_what_came_of_a_list_is_told_to_programs_too(banked: Cordon) -> None:
+    (banked.home / "list").write_text(f"{MD5S[0]}\n{MD5S[1]}\nnonsense\n{MD5S[0]}\n")
+    imported = banked("bank", "import", "known", "list", "--skip-bad", "--json")
+    assert imported.documents == [{"bank": "known", "added": 2, "known": 1, "left_out": 1}]
+    removed = banked("bank", "remove", "known", "-", "--json", stdin=f"{MD5S[0]}\n{MD5S[2]}\n".encode())
+    assert removed.documents == [{"bank": "known", "removed": 1, "kept": 0, "absent": 1}]
+
+
 def test_lists_of_each_form_are_imported(banked: Cordon) -> None:
     """CSV, plain values, JSON lines from a pipe; what is there already is said to be."""
     (banked.home / "plain.txt").write_text("\n".join(["# thirty", "", *MD5S]))
