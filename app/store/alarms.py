@@ -64,7 +64,8 @@ class AlarmKind(StrEnum):
 
 
 ADVICE: Final = {
-    AlarmKind.REPORT_WAITING: "open it and decide: 'cordon report approve' or 'reject'",
+    AlarmKind.REPORT_WAITING: "open it and decide: 'cordon report approve' or 'reject'; of another kind "
+    "than csam it cannot be approved: 'cordon report export', then 'filed' or 'reject'",
     AlarmKind.REPORT_PARKED: "read its cause with 'cordon report show', mend it, then 'cordon report retry'",
     AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
     AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
@@ -181,6 +182,16 @@ async def standing(connection: AsyncConnection, limit: int = MAX_LISTED) -> tupl
         .order_by(alarms.c.raised_at, alarms.c.id)
         .limit(limit),
         _alarm,
+    )
+    return tuple(found)
+
+
+async def subjects_of(connection: AsyncConnection, kind: AlarmKind) -> tuple[str, ...]:
+    """What the alarms of one kind that stand are about, in order; none that cannot be read."""
+    found, _ = await read_each(
+        connection,
+        select(alarms.c.subject).where(_STANDS, alarms.c.kind == kind.value).order_by(alarms.c.subject),
+        _subject,
     )
     return tuple(found)
 

@@ -753,7 +753,10 @@ async def _tried(connection: AsyncConnection, report_id: str) -> tuple[State, Fi
     if state not in {*TO_FILE, State.PARKED}:
         raise ConflictError(f"The report is {state.value}; there is nothing to try again.")
     if filing is None:
-        raise ConflictError("Nobody tried to file this report yet: it is approved first, and then filed.")
+        raise ConflictError(
+            "Nobody tried to file this report yet, so that nothing puts it off: what keeps it, if anything "
+            f"does, 'cordon report show {report_id}' says."
+        )
     return state, filing
 
 

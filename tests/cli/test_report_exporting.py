@@ -57,6 +57,16 @@ def test_an_opened_report_is_written_to_a_private_file_that_holds_no_medium(
     assert b"report.opened" in b"".join(each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
 
 
+def test_no_report_is_written_to_a_file_that_is_called_as_standard_output_is(
+    own: Cordon, report_id: str
+) -> None:
+    """Nobody would look for it again, and it is not sealed."""
+    for opened in ((), (*ADA, "--format", "json")):
+        refused = own("report", "export", report_id, *opened, "--out", "-")
+        assert (refused.code, refused.out, "--out names a new file" in refused.err) == (2, b"", True)
+    assert not (own.home / "-").exists()
+
+
 def test_the_json_holds_decisions_and_what_was_said_with_them(own: Cordon, report_id: str) -> None:
     own("report", "annotate", report_id, *ADA, "--note", "asked the host")
     assert own("report", "export", report_id, *GRACE, "--format", "json", "--out", "all.json").code == 0

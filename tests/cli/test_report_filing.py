@@ -7,7 +7,8 @@ import pytest
 
 from app.custody.identity import write_identity
 from app.settings import StoreSettings
-from app.store import processes
+from app.store import alarms, processes
+from app.store.alarms import AlarmKind
 from app.store.database import Database
 from tests.cli.conftest import Cordon, Ran
 from tests.cli.test_report_schema import filing_with
@@ -191,3 +192,28 @@ async def test_a_rejection_that_nobody_carries_out_says_so_and_what_to_do(
         assert (await report("show", report_id, "--json")).document["waits_for"] is None
         assert (await report("list")).err == ""
         assert double.tell(report_id)["finished"] == 0
+
+
+async def test_a_report_that_waits_because_the_host_refuses_cordon_itself_says_so(
+    cordon: Cordon, office: Office
+) -> None:
+    """By show and list, while a worker runs; 'retry' of one that nobody began names that command."""
+    first, second = await office.approved("a"), await office.approved("b")
+    process = await processes.register(office.database, processes.WORKER)
+    assert (await asyncio.to_thread(cordon, "report", "list")).err == ""
+    async with office.database.begin() as connection:
+        await alarms.raise_alarm(connection, AlarmKind.FILING_REFUSED, "double")
+    await processes.heartbeat(office.database, process, 0)
+    listed = await asyncio.to_thread(cordon, "report", "list")
+    for report_id in (first, second):
+        said = f"report {report_id}: the authority refuses Cordon itself (alarm filing_refused, double)"
+        assert said in listed.err
+    await processes.heartbeat(office.database, process, 0)
+    shown = await asyncio.to_thread(cordon, "report", "show", second, "--json")
+    assert "CORDON_CYBERTIP_USER" in shown.document["waits_for"]
+    retried = await asyncio.to_thread(cordon, "report", "retry", second)
+    assert (retried.code, f"'cordon report show {second}'" in retried.err) == (1, True)
+    async with office.database.begin() as connection:
+        await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, "double")
+    await processes.heartbeat(office.database, process, 0)
+    assert (await asyncio.to_thread(cordon, "report", "list")).err == ""

@@ -10,6 +10,10 @@ _UNASKED: Final = (
     "{0}' if it has the report, and if not, 'cordon report reject {0}' once more, {1}"
 )
 _UNFILED: Final = "no worker runs that files it; start one, or file it now: 'cordon report file {}'"
+_REFUSED: Final = (
+    "the authority refuses Cordon itself (alarm filing_refused, {0}): the worker sends no report before its "
+    "/status is answered well, which it asks every ten minutes; check CORDON_CYBERTIP_USER and its password"
+)
 
 if TYPE_CHECKING:
     from app.store.filings import Transaction
@@ -22,14 +26,18 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
     A rejection of what the authority may have is no end before the authority said so, and whoever runs no
     worker has nobody who asks.
     """
-    from app.store import filings, processes
+    from app.store import alarms, filings, processes
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
     if not on_their_way:
         return {}
     taken_back = await filings.taken_back(connection, on_their_way)
     if any(each.role == processes.WORKER for each in await processes.live(connection)):
-        return dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
+        told = dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
+        if refusing := await alarms.subjects_of(connection, alarms.AlarmKind.FILING_REFUSED):
+            refused = _REFUSED.format(", ".join(refusing))
+            told |= {each: f"{told[each]}; {refused}" if each in told else refused for each in on_their_way}
+        return told
     return {
         each: _UNASKED.format(each, _when(taken_back[each] + filings.ASKED_WITHIN))
         if each in taken_back
