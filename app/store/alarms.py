@@ -80,7 +80,8 @@ ADVICE: Final = {
     AlarmKind.REMOVAL_UNFINISHED: "run 'cordon report purge' while nothing else holds the database",
     AlarmKind.REMOVAL_UNSIGNED: "give the worker a key and pin it, or run 'cordon report purge' with "
     "--identity and a custodian's",
-    AlarmKind.AUDIT_BROKEN: "somebody changed the database: run 'cordon audit verify', keep a copy of it",
+    AlarmKind.AUDIT_BROKEN: "somebody changed the database, or put an older one in place: run 'cordon audit "
+    "verify', keep a copy of it; one of 'worker' stands for what the worker remembers (docs/filing.md)",
     AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
 }
 """What to do about each kind, for people."""
