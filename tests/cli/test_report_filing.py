@@ -197,7 +197,7 @@ async def test_a_rejection_that_nobody_carries_out_says_so_and_what_to_do(
 async def test_a_report_that_waits_because_the_host_refuses_cordon_itself_says_so(
     cordon: Cordon, office: Office
 ) -> None:
-    """By show and list, while a worker runs; 'retry' of one that nobody began names that command."""
+    """By show and list, until it takes one; 'retry' of one that nobody began names that command."""
     first, second = await office.approved("a"), await office.approved("b")
     process = await processes.register(office.database, processes.WORKER)
     assert (await asyncio.to_thread(cordon, "report", "list")).err == ""
@@ -213,7 +213,7 @@ async def test_a_report_that_waits_because_the_host_refuses_cordon_itself_says_s
     assert "CORDON_CYBERTIP_USER" in shown.document["waits_for"]
     retried = await asyncio.to_thread(cordon, "report", "retry", second)
     assert (retried.code, f"'cordon report show {second}'" in retried.err) == (1, True)
-    async with office.database.begin() as connection:
-        await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, "double")
+    with running_double() as double:
+        assert (await ran(cordon, first, double)).code == 0
     await processes.heartbeat(office.database, process, 0)
     assert (await asyncio.to_thread(cordon, "report", "list")).err == ""

@@ -53,7 +53,6 @@ def _why_not(report: "Report") -> str:
 async def _file(report_id: str) -> "tuple[Outcome | None, Report]":
     from app.cli.state import open_state, read_settings
     from app.filing.desk import open_filer
-    from app.filing.filer import file_next
     from app.kernel import harden_this_process
     from app.store import reports
 
@@ -64,6 +63,6 @@ async def _file(report_id: str) -> "tuple[Outcome | None, Report]":
             raise FailedError("filing is off; CORDON_CYBERTIP names where reports are filed")
         async with database.connect() as connection:
             await reports.get(connection, report_id)
-        outcome = await file_next(filer.desk, report_id)
+        outcome = await filer.file_one(filer.desk, report_id)
         async with database.connect() as connection:
             return outcome, await reports.get(connection, report_id)
