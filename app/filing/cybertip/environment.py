@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
+from app.filing.cybertip import rules
 from app.filing.cybertip.document import Reporter
 from app.settings import Settings, SettingsError
 
@@ -99,11 +100,14 @@ def check_reporter(settings: Settings) -> None:
     """Return only if reports can be sent in somebody's name.
 
     Raises:
-        SettingsError: the reporter is a placeholder, or their role or what they preserve is not said.
+        SettingsError: the reporter is a placeholder or has no address, or their role or preservation is open.
     """
     placeholders = Reporter.of(settings.filing).placeholders
     if placeholders:
         raise SettingsError(f"{placeholders[0]} is a placeholder; set it to what NCMEC registered")
+    # Each report would be parked with it.
+    if wrong := rules.email(settings.filing.reporter_email):
+        raise SettingsError(f"CORDON_REPORTER_EMAIL {wrong}")
     if settings.report.reporter_role is None:
         raise SettingsError(
             "CORDON_REPORTER_ROLE must be set to file: 'provider' or 'voluntary'; ask a lawyer"
