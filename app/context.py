@@ -49,8 +49,12 @@ def _address(value: object) -> object:
 
 
 def _port(value: object) -> object:
-    """Take a number, or its digits as a CSV file holds them: pydantic would also read ``true`` as 1."""
-    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit()):
+    """Take a number, or its digits as a CSV file holds them: pydantic would also read ``true`` as 1.
+
+    ``443.0`` is an integer where JSON Schema is spoken, as it is in what describes the API.
+    """
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    if whole or (isinstance(value, str) and value.isascii() and value.isdigit()):
         return value
     message = "must be a port number"
     raise ValueError(message)

@@ -5,6 +5,7 @@ there at once.
 """
 
 import os
+import re
 import sys
 import textwrap
 from typing import Annotated, Final
@@ -28,7 +29,7 @@ _ORDER: Final = (
 # Their texts are written for operators. By name, since importing their modules takes longer than to fail.
 _FOR_OPERATORS: Final = frozenset({"SchemaError", "SandboxError", "ControlMissingError"})
 
-_PRIVATE_KEYS: Final = ("PRIVATE KEY", "AGE-SECRET-KEY-", "AGE-PLUGIN-")
+_PRIVATE_KEY: Final = re.compile("PRIVATE KEY|AGE-SECRET-KEY-|AGE-PLUGIN-[^ ]+-1")
 
 app = typer.Typer(
     name="cordon",
@@ -166,7 +167,7 @@ def _tell_usage(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
     message = " ".join(error.format_message().replace("Value error, ", "").split())
-    if any(mark in message.upper() for mark in _PRIVATE_KEYS):
+    if _PRIVATE_KEY.search(message.upper()):
         # An SSH key begins like an option.
         message = "A private key stands in this command. Give the public one"
     say(message + hint)
