@@ -40,13 +40,13 @@ from app.kernel import harden_this_process
 from app.metrics import Metrics
 from app.pipeline import Banks, Gate, Outbox
 from app.quarantine import Quarantine
-from app.report.outbox import SealedOutbox
+from app.report.outbox import CUSTODIANS_AHEAD_SECONDS, SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import alarms, custodians, processes
 from app.store.allowances import Allowances
 from app.store.bank_reader import BankReader
 from app.store.database import Database, open_current
-from app.store.keys import KeyRing
+from app.store.keys import KEYS_AHEAD_SECONDS, KeyRing
 from app.store.shelf import ReportShelf
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ async def open_gate(settings: Settings, role: str) -> AsyncIterator[WiredWithSta
         async with contextlib.AsyncExitStack() as settling:
             for watch in watches:
                 await settling.enter_async_context(_settled(watch.settle))
+            await settling.enter_async_context(repeating(outbox.count_ahead, CUSTODIANS_AHEAD_SECONDS))
             yield WiredWithState(gate, fetcher, sandbox, database, banks, presence, pins)
 
 
@@ -204,6 +205,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             server = Server(_uvicorn_config(settings, served))
             await wired.presence.known_to_others()
             async with (
+                repeating(services.keys.read_ahead, KEYS_AHEAD_SECONDS),
                 repeating(services.keys.write_last_use, LAST_USE_SECONDS),
                 repeating(services.limits.settle, HEARTBEAT_SECONDS),
                 repeating(PinsWatch(wired.database, wired.pins).look, PINS_WATCH_SECONDS),

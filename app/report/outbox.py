@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 CUSTODIANS_LIFE_SECONDS: Final = 1.0
 """How long the number of custodians is believed before it is read again."""
 
+CUSTODIANS_AHEAD_SECONDS: Final = CUSTODIANS_LIFE_SECONDS / 2
+"""How often a gate reads it, so that no medium waits for it: at full load that takes a while."""
+
 # Threads of their own: programs of plugins that hang must not take those that decide about other media.
 _SEALING: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealing")
 
@@ -84,6 +87,17 @@ class SealedOutbox:
         self._counting = asyncio.Lock()
         self._count = 0
         self._counted_at = float("-inf")
+
+    async def count_ahead(self) -> None:
+        """Count the custodians before what is known is too old; for a task that runs every half second.
+
+        Raises:
+            NotReadyError: the store does not answer, or one could not be sealed to.
+        """
+        if self._require_custodian:
+            began = time.monotonic()
+            count = await self._shelf.count_custodians()
+            self._count, self._counted_at = count, began
 
     async def check_ready(self) -> None:
         """Return only if a report could be sealed now, as known for at most a second.

@@ -32,6 +32,9 @@ DEFAULT_CONCURRENCY: Final = 32
 KEYS_LIFE_SECONDS: Final = 1.0
 """How long a process trusts what it read of the keys: a revocation is in force everywhere after it."""
 
+KEYS_AHEAD_SECONDS: Final = KEYS_LIFE_SECONDS / 2
+"""How often a gate reads them, so that no request waits for it: at full load that takes a while."""
+
 _PAUSE_SECONDS: Final = 0.05
 
 
@@ -190,6 +193,14 @@ class KeyRing:
         if asked_at - self._read_at > KEYS_LIFE_SECONDS:
             await self._read(asked_at)
         return key_id in self._ids
+
+    async def read_ahead(self) -> None:
+        """Read the keys before what is known of them is too old; for a task that runs every half second.
+
+        Raises:
+            NotReadyError: the keys cannot be read; the next call tries again.
+        """
+        await self._read(time.monotonic())
 
     async def write_last_use(self) -> None:
         """Store when keys were used since the last call; for a task that runs every few seconds.

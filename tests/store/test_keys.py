@@ -77,6 +77,27 @@ async def test_a_key_revoked_elsewhere_is_refused_after_the_life_of_what_was_rea
     assert KEYS_LIFE_SECONDS <= 2
 
 
+async def test_what_is_read_ahead_is_known_to_requests_that_read_nothing(
+    database: Database, other_process: Database
+) -> None:
+    """Requests do not wait for the database each second, though a revocation is in force as soon."""
+    ring = KeyRing(database)
+    kept, token = await _create(database, Scope.INGEST)
+    revoked, its_token = await _create(database, Scope.INGEST)
+    assert await ring.authenticate(token) == await ring.authenticate(token)
+    await _revoke(other_process, revoked)
+    ring._read_at -= KEYS_LIFE_SECONDS
+    await ring.read_ahead()
+    async with ring._reading:
+        # Nobody else can read now.
+        found = await asyncio.wait_for(ring.authenticate(token), 1)
+        assert found is not None
+        assert found.id == kept.id
+        assert await asyncio.wait_for(ring.is_active(kept.id), 1)
+        assert not await asyncio.wait_for(ring.is_active(revoked.id), 1)
+    assert await ring.authenticate(its_token) is None
+
+
 async def test_revoking_is_recorded_once_and_is_forever(database: Database) -> None:
     key, _ = await _create(database, Scope.INGEST)
     await _revoke(database, key)

@@ -318,6 +318,10 @@ async def test_readiness_follows_the_custodians_within_a_second_and_asks_no_more
 
     await asyncio.gather(*(outbox.check_ready() for _ in range(50)))
     assert reads == 1
+    outbox._counted_at -= CUSTODIANS_LIFE_SECONDS
+    await outbox.count_ahead()
+    await outbox.check_ready()
+    assert reads == 2, "what was counted ahead is not counted again"
     await remove_custodian(database, pins, "ada")
     outbox._counted_at -= CUSTODIANS_LIFE_SECONDS
     with pytest.raises(NotReadyError, match="custodian"):
