@@ -502,7 +502,7 @@ async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office
 async def test_only_what_is_parked_and_may_be_filed_already_is_begun_afresh(office: Office) -> None:
     """Elsewhere it needs no signature; and while the worker asks for the answer, that comes first."""
     report_id = await office.approved()
-    with pytest.raises(ConflictError, match="approved first"):
+    with pytest.raises(ConflictError, match="Nobody tried"):
         await afresh(office, report_id)
     office.double.plan.append(Planned("submit", code=4100))
     assert await file_next(office.desk) is Outcome.PARKED
@@ -629,7 +629,7 @@ async def test_only_what_was_tried_before_can_be_tried_again(office: Office) -> 
             await retry(office, report_id)
     async with office.database.begin() as connection:
         await reports.move(connection, waiting, to=State.PARKED, cause="test")
-    with pytest.raises(ConflictError, match="approved first"):
+    with pytest.raises(ConflictError, match="Nobody tried"):
         await retry(office, waiting)
 
 
