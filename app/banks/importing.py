@@ -6,6 +6,7 @@ becomes visible at once when all of it is there.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -144,7 +145,12 @@ async def _import_staged(
 ) -> banks.Changed:
     staged = await banks.begin_import(database, name, origin=listed.origin)
     done = 0
-    try:
+
+    async def give_up() -> None:
+        await asyncio.shield(banks.give_up_import(database, staged))
+
+    async with contextlib.AsyncExitStack() as unfinished:
+        unfinished.push_async_callback(give_up)
         signals = _signals(listed)
         while some := await asyncio.to_thread(lambda: _sorted(islice(signals, _SORTED_AT_ONCE))):
             for begin in range(0, len(some), banks.STAGED_AT_ONCE):
@@ -153,9 +159,7 @@ async def _import_staged(
                 done += len(part)
                 progress(done)
         changed = await banks.finish_import(database, staged, given=done, by=by)
-    except BaseException:
-        await asyncio.shield(banks.give_up_import(database, staged))
-        raise
+        unfinished.pop_all()
     if staged.cleared:
         await banks.sweep(database)
     return changed

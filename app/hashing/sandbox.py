@@ -226,21 +226,18 @@ class Sandbox:
         )
 
     async def _scan(self, media: QuarantinedMedia, answers: Answers, look: Look) -> Reason | None:
-        await self._turns.acquire()
-        try:
-            worker = await self._assign(media, answers.sequence, look)
-        except BaseException as error:
-            self._turns.release()
-            if isinstance(error, SandboxError):
+        async with self._turns:
+            try:
+                worker = await self._assign(media, answers.sequence, look)
+            except SandboxError as error:
                 event(_logger, logging.ERROR, "no_decoder", why=str(error))
                 return Reason.DECODER_FAILED
-            raise
-        cause: Cause | None = Cause.ABANDONED
-        try:
-            reason, cause = await self._converse(worker, answers)
-        finally:
-            self._take_back(worker, cause)
-        return reason
+            cause: Cause | None = Cause.ABANDONED
+            try:
+                reason, cause = await self._converse(worker, answers)
+            finally:
+                self._take_back(worker, cause)
+            return reason
 
     async def _assign(self, media: QuarantinedMedia, sequence: int, look: Look) -> Worker:
         """Hand the medium to a worker that rests, else to a new one."""
@@ -298,7 +295,7 @@ class Sandbox:
         worker.grant(needed)
 
     def _take_back(self, worker: Worker, cause: Cause | None) -> None:
-        """Let a worker rest after its medium, or replace it; the next medium has its turn at once."""
+        """Let a worker rest after its medium, or replace it; the next medium waits for neither."""
         self._busy.pop(worker).set_result(None)
         if cause is None and worker.media >= self._settings.decoder_media:
             cause = Cause.RECYCLED
@@ -309,7 +306,6 @@ class Sandbox:
         else:
             self._retire(worker, cause)
             self._do(self._replace())
-        self._turns.release()
 
     def _rest(self, worker: Worker, *, spare: bool = False) -> None:
         """Have a worker at hand; a spare one only if there is no other, as its first medium takes longer."""
