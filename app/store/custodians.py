@@ -5,7 +5,7 @@ Reports are not sealed to these rows but to whom the file of the pinned names: s
 
 import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -210,15 +210,7 @@ async def add(
         if other.public_key == public_key:
             raise ConflictError(f"This key is already the key of custodian '{other.name}'.")
     try:
-        await connection.execute(
-            insert(custodians).values(
-                name=custodian.name,
-                public_key=custodian.public_key,
-                signing_key=custodian.signing_key,
-                fingerprint=custodian.fingerprint,
-                added_at=custodian.added_at,
-            )
-        )
+        await connection.execute(insert(custodians).values(asdict(custodian)))
     except IntegrityError:
         raise ConflictError(f"There is already a custodian '{name}'.") from None
     details = {"name": name, "fingerprint": custodian.fingerprint, "public_key": public_key}
@@ -277,15 +269,8 @@ async def restore(connection: AsyncConnection, roster: Roster) -> None:
     wrong = (custodians.c.removed_at.is_(None), custodians.c.id.not_in(kept))
     await connection.execute(update(custodians).where(*wrong).values(removed_at=now))
     for each in lost:
-        await connection.execute(
-            insert(custodians).values(
-                name=each.name,
-                public_key=each.public_key,
-                signing_key=each.signing_key,
-                fingerprint=each.fingerprint,
-                added_at=now,
-            )
-        )
+        row = Custodian(each.name, each.public_key, each.signing_key, each.fingerprint, now)
+        await connection.execute(insert(custodians).values(asdict(row)))
     told = {"custodians": list(roster.fingerprints)}
     await audit.append(connection, "custodian.restored", "custodians", told)
 
