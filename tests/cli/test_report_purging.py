@@ -1,9 +1,11 @@
 """Reports removed by command: shown before, gone afterwards, and from the files too."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.custody.identity import generate, write_identity
 from tests.cli.conftest import Cordon
 
 ADA = ("--identity", "ada.key")
@@ -58,6 +60,27 @@ def test_a_purge_removes_what_is_due_from_the_lists_and_from_the_files(own: Cord
     assert rejected not in [each["id"] for each in own("report", "list", "--json").documents]
     assert own("report", "show", rejected).code == 1
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
+
+
+def test_with_the_workers_key_a_purge_believes_no_log_that_the_worker_would_not(
+    own: Cordon, rejected: str
+) -> None:
+    """The worker saw a longer log than there is now: somebody put an older database in place."""
+    key = own.home / "state" / "worker.key"
+    worker = generate()
+    write_identity(worker, key)
+    pinned = ("--worker", worker.public_key, "--worker-signing-key", str(worker.signing_public_key), "--yes")
+    assert own("custodian", "pin", *pinned).code == 0
+    memory = key.with_name("worker.key.seen")
+    memory.write_text(json.dumps({"seq": 100_000, "digest": "ab" * 32}))
+    memory.chmod(0o600)
+    refused = own("report", "purge", given=AT_ONCE)
+    assert refused.code == 1
+    assert "The audit log was changed" in refused.err
+    assert rejected in [each["id"] for each in own("report", "list", "--json").documents]
+    memory.unlink()
+    ran = own("report", "purge", "--json", given=AT_ONCE)
+    assert (ran.code, rejected in [each["id"] for each in ran.documents]) == (0, True)
 
 
 @pytest.mark.parametrize("arguments", [("--on", "2027-01-01"), ("--dry-run", "--on", "soon")])

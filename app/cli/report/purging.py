@@ -138,14 +138,24 @@ async def _purge(identity: "Identity | None") -> _Done:
     from app.retention import purge as purging
     from app.store import alarms
     from app.store.alarms import AlarmKind
+    from app.store.witness import Witness
 
     settings = read_settings()
-    signer = identity or _of_worker(settings.worker_key_path)
+    signer, witness = identity, None
+    if signer is None and (signer := _of_worker(settings.worker_key_path)) is not None:
+        # The worker's key signs no more by command than the worker would by itself.
+        witness = Witness(settings.worker_memory_path)
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
         await _check_log(database, roster)
         removed = await purging.purge(
-            database, settings.retention, roster, datetime.now(UTC), by=BY, identity=signer
+            database,
+            settings.retention,
+            roster,
+            datetime.now(UTC),
+            by=BY,
+            identity=signer,
+            witness=witness,
         )
         erased = await purging.erase(database)
         async with database.connect() as connection:
