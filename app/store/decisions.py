@@ -143,6 +143,7 @@ async def take(
     elif decision.action is Action.FILED:
         await _filed_by_hand(connection, report, details, is_first=is_first)
     elif is_first:
+        _check_can_become(report, State.APPROVED)
         await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
     else:
         await reports.move(connection, report_id, to=State.APPROVED, details=details)
@@ -457,8 +458,7 @@ async def approval(
     """
     stood = await sealed.stood(connection, report_id, roster)
     recorded = await _recorded(connection, report_id, roster)
-    # The first of two rejections takes nothing back.
-    decided = [signed for event, signed in recorded if event != FIRST_REJECTION_EVENT]
+    decided = _in_force(recorded)
     approved = standing(decided)
     over = await connection.execute(
         select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_OVER_EVENTS))
@@ -484,6 +484,20 @@ async def approval(
     if newest.xml is None or newest.xml_sha256 is None:  # never of a verified approval
         raise NotApprovedError("The approval holds no document.")
     return Approval(newest.xml_sha256, newest.xml, tuple(good))
+
+
+def _in_force(recorded: Sequence[tuple[str, Signed]]) -> list[Signed]:
+    """Decisions as recorded, without first words that nobody followed: they take back nothing.
+
+    A first approval counts with the second, of the very same XML, and one of another XML overtakes nothing.
+    """
+    approved = {signed.decision.xml_sha256 for event, signed in recorded if event == _APPROVED_EVENT}
+    return [
+        signed
+        for event, signed in recorded
+        if event != FIRST_REJECTION_EVENT
+        and (event != FIRST_APPROVAL_EVENT or signed.decision.xml_sha256 in approved)
+    ]
 
 
 def standing(signed: Sequence[Signed]) -> list[Signed]:

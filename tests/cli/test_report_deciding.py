@@ -173,8 +173,35 @@ def test_two_must_reject_and_order_to_destroy_where_that_is_set(own: Cordon, hos
     assert own("audit", "verify").code == 0
     second = own(*order, *GRACE, given=given)
     assert (second.code, f"report {report_id} is destroyed" in second.err) == (0, True)
+    assert "ada ordered it first: order 12" in second.err
     assert own("report", "show", report_id).code == 1
     assert own("audit", "verify").code == 0
+
+
+def test_what_waits_for_a_second_custodian_is_told_to_who_looks_for_it(own: Cordon, host: MediaHost) -> None:
+    """By list and show, with the command, until the second said so too or somebody else otherwise."""
+    given = {"CORDON_DUAL_CONTROL": "true"}
+    host.serve("/second.jpg", EDITED, "image/jpeg")
+    report_id = str(own("ingest", host.url("/second.jpg"), "--json").document["report"]["id"])
+
+    def told() -> str:
+        waits_for = own("report", "show", report_id, "--json").document["waits_for"]
+        assert (waits_for or f"{report_id}: None") in own("report", "list").err + f"{report_id}: None"
+        return str(waits_for)
+
+    assert told() == "None"
+    assert own("report", "filed", report_id, *ADA, "--reference", "4711", YES, given=given).code == 0
+    assert told() == (
+        "one custodian said that it was filed by hand, and a second one must: "
+        f"'cordon report filed {report_id} --identity THEIR.key --reference -'"
+    )
+    assert own("report", "reject", report_id, *ADA, "--reason", "a logo", YES, given=given).code == 0
+    assert "one custodian rejected it, and a second one must: 'cordon report reject" in told()
+    second = own("report", "reject", report_id, *GRACE, "--reason", "indeed", YES, given=given)
+    assert (second.code, "one custodian" in second.err) == (0, False)
+    assert "rejected it" not in told()
+    assert own("report", "filed", report_id, *GRACE, "--reference", "4711", YES, given=given).code == 0
+    assert told() == "None"
 
 
 def test_what_is_missing_is_named_and_added_by_a_person_or_explained(site: Cordon, worker: Identity) -> None:

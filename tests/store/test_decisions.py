@@ -157,6 +157,24 @@ async def test_under_dual_control_two_custodians_approve_the_very_same_xml(offic
     assert (await office.events()).count("report.first_approval") == 3
 
 
+async def test_under_dual_control_one_custodian_alone_approves_nothing_away(office: Office) -> None:
+    """A first approval of another document leaves what two approved as it is, wherever the report is."""
+    for each in (office.ada, office.grace):
+        await office.approve(each, dual_control=True)
+    with pytest.raises(ConflictError, match="is approved, and cannot become approved"):
+        await office.approve(office.ada, dual_control=True, xml=b"<other/>")
+    async with office.database.begin() as connection:
+        await reports.move(connection, office.report_id, to=State.SUBMITTED)
+    other = await office.approve(office.ada, dual_control=True, xml=b"<other/>")
+    assert other.state is State.SUBMITTED
+    approval = await office.approval(dual_control=True)
+    assert (office.grace.decrypt(approval.xml), len(approval.signed)) == (XML, 2)
+    both = await office.approve(office.grace, dual_control=True, xml=b"<other/>")
+    assert both.state is State.APPROVED
+    approval = await office.approval(dual_control=True)
+    assert (office.grace.decrypt(approval.xml), len(approval.signed)) == (b"<other/>", 2)
+
+
 async def test_under_dual_control_one_custodian_alone_rejects_nothing(office: Office) -> None:
     """What was approved stands until a second rejects it too; an approval in between undoes the first."""
     for _ in range(2):

@@ -17,7 +17,7 @@ from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Opened, open_to_decide, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
-from app.cli.report.waiting import waits_for
+from app.cli.report.waiting import way_waits_for
 from app.cli.report.writing import write_new
 
 if TYPE_CHECKING:
@@ -388,4 +388,4 @@ async def _take(report_id: str, action: "Action", document: bytes) -> tuple[str,
             dual_control=read_settings().custody.dual_control,
             by=BY,
         )
-        return report.state.value, (await waits_for(connection, [report])).get(report_id)
+        return report.state.value, (await way_waits_for(connection, [report])).get(report_id)

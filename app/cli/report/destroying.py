@@ -7,8 +7,8 @@ import typer
 
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, printable, say
-from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, worded
-from app.cli.report.opening import open_to_decide, read_key
+from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, first_word, worded
+from app.cli.report.opening import open_to_decide, read_key, words_of
 from app.cli.report.reading import ReportId
 from app.cli.report.writing import write_new
 
@@ -36,6 +36,11 @@ def destroy(
     words = {"reason": worded(reason, "--reason")}
     held = read_key(identity)
     opened = open_to_decide(report_id, held)
+    found = first_word(opened, held, Action.DESTROY)
+    if found is not None:
+        first, decision = found
+        asked = words_of(decision, held).get("reason", "it does not say why")
+        say(f"{first.name} ordered it first: {printable(str(asked))}")
     say(f"report {report_id} is {opened.report.state}, of {opened.report.created_at:%Y-%m-%d %H:%M} UTC")
     if not yes and not confirmed("Destroy this report for good"):
         raise FailedError("nothing was destroyed")

@@ -15,17 +15,55 @@ _REFUSED: Final = (
     "/status is answered well, which it asks every ten minutes; check CORDON_CYBERTIP_USER and its password"
 )
 
+_SECOND: Final = "one custodian {0}, and a second one must: '{1}'"
+_DONE: Final = {
+    "approve": "approved it",
+    "reject": "rejected it",
+    "destroy": "ordered that it is destroyed",
+    "afresh": "said that it is opened anew",
+    "filed": "said that it was filed by hand",
+}
+_COMMANDS: Final = {
+    "approve": "cordon report approve {} --identity THEIR.key",
+    "reject": "cordon report reject {} --identity THEIR.key --reason -",
+    "destroy": "cordon report destroy {} --identity THEIR.key --reason -",
+    "afresh": "cordon report retry {} --afresh --identity THEIR.key --reason -",
+    "filed": "cordon report filed {} --identity THEIR.key --reference -",
+}
+"""By what one of two custodians decided (``app.custody.decision.Action``)."""
+
 if TYPE_CHECKING:
     from app.store.filings import Transaction
     from app.store.reports import Report
 
 
 async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
-    """Of each report that is on its way, by id, what it waits for if nobody would guess; in words.
+    """Of each report, by id, what it waits for if nobody would guess; in words.
 
     A rejection of what the authority may have is no end before the authority said so, and whoever runs no
-    worker has nobody who asks.
+    worker has nobody who asks. Where one of two custodians decided, the state tells nothing of it.
     """
+    from app.store import first_words
+
+    way = await way_waits_for(connection, found)
+    said = await first_words.standing(connection, [each.id for each in found])
+    return {
+        each.id: "; ".join(waiting)
+        for each in found
+        if (
+            waiting := [
+                *([way[each.id]] if each.id in way else []),
+                *(
+                    _SECOND.format(_DONE[action], _COMMANDS[action].format(each.id))
+                    for action in said.get(each.id, ())
+                ),
+            ]
+        )
+    }
+
+
+async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
+    """What reports on their way to the authority wait for."""
     from app.store import alarms, filings, processes
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
