@@ -256,7 +256,7 @@ def _try_to_seal(public_key: str) -> None:
 
 async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Custodian, int]":
     from app.cli.state import open_custody
-    from app.store import custodians
+    from app.store import audit, custodians
 
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
@@ -264,6 +264,8 @@ async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Cu
             added = await custodians.add(
                 connection, name=name, untrusted_public_key=public_key, untrusted_signing_key=signing_key
             )
+            newest = await audit.head(connection)
+            roster = roster.bounded(newest.seq if newest is not None else None)
             roster = roster.with_custodian(added.as_pinned)
             # Before the commit: a key that is pinned and in no row is told, and nothing is lost by it.
             pins.write(roster)
@@ -310,7 +312,7 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
 
     from app.cli.state import open_custody
     from app.custody.identity import checked_public_key, checked_signing_key
-    from app.custody.roster import WORKER_NAME, Pinned, WorkerKeys
+    from app.custody.roster import WorkerKeys
     from app.store import audit, custodians
 
     async with open_custody() as (database, pins), database.connect() as connection:
@@ -330,8 +332,7 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
         keys = WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
         if after.worker not in {None, keys}:
             # Checkpoints that it signed must still be good.
-            was = Pinned(WORKER_NAME, after.worker.public_key, after.worker.signing_key)
-            after = replace(after, former=(*after.former, was))
+            after = replace(after, former=(*after.former, after.worker.as_pinned))
         after = replace(after, worker=keys)
     return before, after.bounded(until)
 

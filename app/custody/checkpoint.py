@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity, fingerprint
-from app.custody.roster import Roster
+from app.custody.roster import Roster, signer_of
 from app.errors import InvalidRequestError
 
 VERSION: Final = 1
@@ -81,14 +81,18 @@ def verify(untrusted: bytes, roster: Roster) -> Checkpoint:
         raise InvalidRequestError(
             "This is no checkpoint of an audit log that this Cordon can read."
         ) from None
-    signer = head.signer
-    key = roster.signing_key(signer)
-    if key is None:
-        raise InvalidRequestError(f"The signer of this checkpoint, {signer}, is not pinned and never was.")
-    if roster.counts(signer, head.seq) is False:
-        raise InvalidRequestError(f"The signer of this checkpoint, {signer}, was a custodian no more then.")
-    if not envelope.is_signed_by(key, PREFIX, signature, text):
+    people = roster.workers_named(head.signer) + roster.custodians_named(head.signer)
+    if all(each.signing_key is None for each in people):
+        raise InvalidRequestError(
+            f"The signer of this checkpoint, {head.signer}, is not pinned and never was."
+        )
+    signer = signer_of(people, PREFIX, signature, text)
+    if signer is None:
         raise InvalidRequestError("The signature of this checkpoint is not good.")
+    if roster.counts(signer, head.seq) is False:
+        raise InvalidRequestError(
+            f"The signer of this checkpoint, {head.signer}, was a custodian no more then."
+        )
     return _checkpoint(head, envelope.written(signature, text))
 
 

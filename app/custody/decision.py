@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity
-from app.custody.roster import Pinned, Roster
+from app.custody.roster import Pinned, Roster, signer_of
 from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
@@ -101,10 +101,12 @@ class Signed:
 
     Attributes:
         document: the signed document, as it is stored and travels.
+        signer: whose signature it is.
     """
 
     decision: Decision
     document: bytes = field(repr=False)
+    signer: Pinned
 
     @property
     def sha256(self) -> str:
@@ -144,25 +146,18 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
         decision = envelope.read(signed, _decision)
     except ValueError:
         raise SignatureRequiredError("What was signed is no decision that this Cordon can read.") from None
-    signer = _signer(decision, roster, of_then_too=of_then_too)
-    if signer is None:
+    named = (
+        roster.workers_named if decision.action is Action.APPROVE_AUTOMATICALLY else roster.custodians_named
+    )
+    people = named(decision.custodian, now=not of_then_too)
+    if not people:
         raise SignatureRequiredError("The signer of this decision is no pinned custodian.")
-    if signer.signing_key is None:
-        raise SignatureRequiredError(f"No signing key is pinned for custodian '{signer.name}'.")
-    if not envelope.is_signed_by(signer.signing_key, PREFIX, signature, signed):
+    if all(each.signing_key is None for each in people):
+        raise SignatureRequiredError(f"No signing key is pinned for custodian '{people[0].name}'.")
+    signer = signer_of(people, PREFIX, signature, signed)
+    if signer is None:
         raise SignatureRequiredError("The signature of this decision is not good.")
-    return Signed(decision, envelope.written(signature, signed))
-
-
-def _signer(decision: Decision, roster: Roster, *, of_then_too: bool) -> Pinned | None:
-    """Who is pinned for such a decision under the fingerprint that it names."""
-    if decision.action is not Action.APPROVE_AUTOMATICALLY:
-        return roster.signer(decision.custodian) if of_then_too else roster.custodian(decision.custodian)
-    worker = roster.worker
-    if worker is not None and worker.fingerprint == decision.custodian:
-        return Pinned("worker", worker.public_key, worker.signing_key)
-    former = (each for each in roster.former if each.fingerprint == decision.custodian)
-    return next(former, None) if of_then_too else None
+    return Signed(decision, envelope.written(signature, signed), signer)
 
 
 def _decision(said: Mapping[str, Any]) -> Decision:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity
-from app.custody.roster import Roster
+from app.custody.roster import Pinned, Roster, signer_of
 from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
@@ -62,8 +62,8 @@ def sign(ending: Ending, identity: Identity) -> str:
     return envelope.seal_text(PREFIX, ending.to_json(), identity).decode("ascii")
 
 
-def verify(untrusted: str, roster: Roster) -> Ending:
-    """Take a document for an ending only if the worker, pinned now or then, signed it.
+def verify(untrusted: str, roster: Roster) -> tuple[Ending, Pinned]:
+    """Take a document for an ending only if the worker, pinned now or then, signed it; and which did.
 
     Raises:
         SignatureRequiredError: it is none, its signer is not pinned, or the signature is bad.
@@ -73,10 +73,10 @@ def verify(untrusted: str, roster: Roster) -> Ending:
         ending = envelope.read(signed, _ending)
     except ValueError:
         raise SignatureRequiredError("This is no ending that this Cordon can read.") from None
-    key = roster.worker_signing_key(ending.worker)
-    if key is None or not envelope.is_signed_by(key, PREFIX, signature, signed):
+    signer = signer_of(roster.workers_named(ending.worker), PREFIX, signature, signed)
+    if signer is None:
         raise SignatureRequiredError("No worker that is or was pinned signed this ending.")
-    return ending
+    return ending, signer
 
 
 def _ending(said: Mapping[str, Any]) -> Ending:

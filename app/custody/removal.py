@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from app.custody import envelope
 from app.custody.identity import Identity, fingerprint
-from app.custody.roster import Roster
+from app.custody.roster import Pinned, Roster, signer_of
 from app.errors import SignatureRequiredError
 
 VERSION: Final = 1
@@ -61,7 +61,9 @@ def can_sign(identity: Identity, roster: Roster) -> bool:
     """Whether what this identity signs is found good: it is that of the pinned worker, or custodian."""
     if identity.signing_public_key is None:
         return False
-    return roster.signing_key(fingerprint(identity.public_key), now=True) == identity.signing_public_key
+    named_by = fingerprint(identity.public_key)
+    people = roster.workers_named(named_by, now=True) + roster.custodians_named(named_by, now=True)
+    return identity.signing_public_key in {each.signing_key for each in people}
 
 
 def sign(removal: Removal, identity: Identity) -> str:
@@ -73,8 +75,8 @@ def sign(removal: Removal, identity: Identity) -> str:
     return envelope.seal_text(PREFIX, removal.to_json(), identity).decode("ascii")
 
 
-def verify(untrusted: str, roster: Roster) -> Removal:
-    """Take a document for a removal only if the worker or a custodian, pinned now or then, signed it.
+def verify(untrusted: str, roster: Roster) -> tuple[Removal, Pinned]:
+    """Take a document for a removal only if who is or was pinned signed it; and who did.
 
     Raises:
         SignatureRequiredError: it is none, its signer is not pinned, or the signature is bad.
@@ -84,10 +86,11 @@ def verify(untrusted: str, roster: Roster) -> Removal:
         removal = envelope.read(signed, _removal)
     except ValueError:
         raise SignatureRequiredError("This is no removal that this Cordon can read.") from None
-    key = roster.signing_key(removal.signer)
-    if key is None or not envelope.is_signed_by(key, PREFIX, signature, signed):
+    people = roster.workers_named(removal.signer) + roster.custodians_named(removal.signer)
+    signer = signer_of(people, PREFIX, signature, signed)
+    if signer is None:
         raise SignatureRequiredError("Nobody who is or was pinned signed this removal.")
-    return removal
+    return removal, signer
 
 
 def _removal(said: Mapping[str, Any]) -> Removal:

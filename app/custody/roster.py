@@ -12,18 +12,21 @@ that cannot write the file, adds no recipient and swaps no key unnoticed. It hol
     signing_key = "ed25519:..."
 
 Who was removed stays in it under ``[former."fingerprint"]``, so that what they signed can still be checked,
-with ``until``, the number of the audit log's newest entry of then: what came after it counts nowhere.
+with ``until``, the number of the audit log's newest entry of then: what came after it counts nowhere. Where
+one key to open with came with several to sign with, each of these has a table of its own.
 """
 
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from app.custody import envelope
 from app.custody.identity import Identity, checked_public_key, checked_signing_key, fingerprint
 from app.custody.recipients import programs_of
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
@@ -99,6 +102,11 @@ class WorkerKeys:
         """16 hex digits that name the public key."""
         return fingerprint(self.public_key)
 
+    @property
+    def as_pinned(self) -> Pinned:
+        """The same as it would stand among the former."""
+        return Pinned(WORKER_NAME, self.public_key, self.signing_key)
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -122,42 +130,30 @@ class Roster:
         """The custodian of a fingerprint."""
         return next((each for each in self.custodians if each.fingerprint == named_by), None)
 
-    def signer(self, named_by: str) -> Pinned | None:
-        """The custodian of a fingerprint, of now or of before."""
-        return next((each for each in (*self.custodians, *self.former) if each.fingerprint == named_by), None)
-
-    def signing_key(self, named_by: str, *, now: bool = False) -> str | None:
-        """What the worker or a custodian of a fingerprint signs with, of now or of before.
+    def custodians_named(self, named_by: str, *, now: bool = False) -> tuple[Pinned, ...]:
+        """Who is a custodian under a fingerprint, then who was: each signs with a key of their own.
 
         Args:
             named_by: the fingerprint.
             now: whether only who is pinned now counts.
         """
-        if self.worker is not None and self.worker.fingerprint == named_by:
-            return self.worker.signing_key
-        custodian = self.custodian(named_by) if now else self.signer(named_by)
-        return custodian.signing_key if custodian is not None else None
+        former = () if now else [each for each in self.former if each.name != WORKER_NAME]
+        return tuple(each for each in (*self.custodians, *former) if each.fingerprint == named_by)
 
-    def worker_signing_key(self, named_by: str) -> str | None:
-        """What the worker of a fingerprint signs with, of now or of before."""
-        if self.worker is not None and self.worker.fingerprint == named_by:
-            return self.worker.signing_key
-        workers = (each for each in self.former if each.name == WORKER_NAME)
-        return next((each.signing_key for each in workers if each.fingerprint == named_by), None)
+    def workers_named(self, named_by: str, *, now: bool = False) -> tuple[Pinned, ...]:
+        """The worker under a fingerprint, then former ones; as ``custodians_named``."""
+        pinned = [self.worker.as_pinned] if self.worker is not None else []
+        former = () if now else [each for each in self.former if each.name == WORKER_NAME]
+        return tuple(each for each in (*pinned, *former) if each.fingerprint == named_by)
 
-    def counts(self, named_by: str, entry: int) -> bool | None:
+    def counts(self, signer: Pinned, entry: int) -> bool | None:
         """Whether what somebody signed counts in an entry of the audit log; None if the log must tell.
 
         What former workers signed counts in any: one that was not started anew yet still says what it saw.
         """
-        if self.custodian(named_by) is not None or (
-            self.worker is not None and self.worker.fingerprint == named_by
-        ):
+        if signer in self.custodians or signer.name == WORKER_NAME:
             return True
-        former = self.signer(named_by)
-        if former is None or former.name == WORKER_NAME:
-            return former is not None
-        return None if former.until is None else entry <= former.until
+        return None if signer.until is None else entry <= signer.until
 
     def bounded(self, until: int | None) -> Self:
         """The same, with what former custodians sign from now on counting nowhere."""
@@ -188,7 +184,9 @@ class Roster:
                 raise ConflictError(f"This key is already the key of custodian '{other.name}'.")
             if other.name == pinned.name:
                 raise ConflictError(f"There is already a custodian '{pinned.name}'.")
-        former = tuple(each for each in self.former if each.public_key != pinned.public_key)
+        # What was signed with another key stays provable; what this one signed counts again without end.
+        keys = (pinned.public_key, pinned.signing_key)
+        former = tuple(each for each in self.former if (each.public_key, each.signing_key) != keys)
         return replace(self, custodians=(*self.custodians, pinned), former=former)
 
     def without_custodian(self, name: str, *, until: int | None = None) -> Self:
@@ -206,6 +204,19 @@ class Roster:
             raise NotFoundError(f"There is no custodian '{name}'.")
         left = tuple(each for each in self.custodians if each.name != name)
         return replace(self, custodians=left, former=(*self.former, *gone))
+
+
+def signer_of(people: Iterable[Pinned], prefix: bytes, signature: bytes, text: str) -> Pinned | None:
+    """Whose signature of some it is, over the prefix of a kind of document and its text; None if nobody's."""
+    return next(
+        (
+            each
+            for each in people
+            if each.signing_key is not None
+            and envelope.is_signed_by(each.signing_key, prefix, signature, text)
+        ),
+        None,
+    )
 
 
 class RosterFile:
@@ -326,7 +337,11 @@ def to_text(roster: Roster) -> str:
     ]
     if roster.worker is not None:
         tables.append(("[worker]", roster.worker))
-    tables += [(f'[former."{each.fingerprint}"]', each) for each in roster.former]
+    written: Counter[str] = Counter()
+    for each in roster.former:
+        written[each.fingerprint] += 1
+        again = f"-{written[each.fingerprint]}" if written[each.fingerprint] > 1 else ""
+        tables.append((f'[former."{each.fingerprint}{again}"]', each))
     parts = [_HEADING]
     for heading, keys in tables:
         parts.append(f'\n{heading}\npublic_key = "{keys.public_key}"\n')

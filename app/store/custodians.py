@@ -275,7 +275,7 @@ async def restore(connection: AsyncConnection, roster: Roster) -> None:
     await audit.append(connection, "custodian.restored", "custodians", told)
 
 
-async def counts(connection: AsyncConnection, roster: Roster, signer: str, entry: int) -> bool:
+async def counts(connection: AsyncConnection, roster: Roster, signer: Pinned, entry: int) -> bool:
     """Whether what somebody signed counts in an entry of the audit log: they were a custodian then.
 
     The pinned file says until when, or the log does where the file is from before that stood there.
@@ -283,7 +283,7 @@ async def counts(connection: AsyncConnection, roster: Roster, signer: str, entry
     Args:
         connection: to read with.
         roster: the pinned, of now and of then.
-        signer: fingerprint of who signed.
+        signer: who signed.
         entry: its number.
     """
     by_file = roster.counts(signer, entry)
@@ -291,7 +291,11 @@ async def counts(connection: AsyncConnection, roster: Roster, signer: str, entry
         return by_file
     newest = await connection.execute(
         select(log.c.event)
-        .where(log.c.subject == signer, log.c.event.in_((_ADDED_EVENT, _REMOVED_EVENT)), log.c.seq < entry)
+        .where(
+            log.c.subject == signer.fingerprint,
+            log.c.event.in_((_ADDED_EVENT, _REMOVED_EVENT)),
+            log.c.seq < entry,
+        )
         .order_by(log.c.seq.desc())
         .limit(1)
     )

@@ -409,7 +409,7 @@ async def _recorded(
             raise NotApprovedError(f"A stored decision does not hold: {error.detail}") from None
         if signed.sha256 != name or signed.decision.report_id != report_id:
             raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
-        if not await custodians.counts(connection, roster, signed.decision.custodian, seq):
+        if not await custodians.counts(connection, roster, signed.signer, seq):
             raise NotApprovedError("A stored decision was signed by somebody who was a custodian no more.")
         found.append((event, signed))
     return tuple(found)
@@ -472,9 +472,13 @@ async def approval(
         for each in approved
         if each.decision.sealed_sha256 in stood
         and (
-            (automatic and not dual_control and _is_of_worker(each.decision, roster))
+            (
+                automatic
+                and not dual_control
+                and each.signer in roster.workers_named(each.decision.custodian, now=True)
+            )
             if each.decision.action is Action.APPROVE_AUTOMATICALLY
-            else roster.custodian(each.decision.custodian) is not None
+            else each.signer in roster.custodians
         )
     ]
     signers = {each.decision.custodian for each in good}
@@ -549,7 +553,7 @@ async def first_of_two(connection: AsyncConnection, decision: Decision, roster: 
             and first.custodian != decision.custodian
             and first.sealed_sha256 == decision.sealed_sha256
             and first.xml_sha256 == decision.xml_sha256
-            and roster.custodian(first.custodian) is not None
+            and each.signer in roster.custodians
         ):
             return each
     return None
@@ -617,10 +621,6 @@ def _check_can_become(report: Report, state: State) -> None:
         raise ConflictError(
             f"The report is {report.state.value}, and cannot become {state.value} from there."
         )
-
-
-def _is_of_worker(decision: Decision, roster: Roster) -> bool:
-    return roster.worker is not None and roster.worker.fingerprint == decision.custodian
 
 
 async def _disable(connection: AsyncConnection, entry_id: int, *, report_id: str, by: str) -> None:

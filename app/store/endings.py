@@ -107,7 +107,7 @@ async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -
                 proven = Proven()
             else:
                 counted.add(document)
-                said = ending.verify(document, roster)
+                said, _ = ending.verify(document, roster)
                 proven = _ended(proven, entry.event, said) if said.report_id == report_id else Proven()
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError, SignatureRequiredError):
             # No Cordon wrote such an entry: what it says is not proven, nor what it came after.

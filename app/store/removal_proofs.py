@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody import removal as signed_removal
 from app.custody.decision import Action, verify
-from app.custody.roster import Roster
+from app.custody.roster import Pinned, Roster
 from app.errors import SignatureRequiredError
 from app.store import custodians, decisions, sealed
 from app.store.audit import said
@@ -91,15 +91,16 @@ async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
         orders, logged = await _orders(connection, subjects), await _recorded(connection, subjects)
         for each in some:
             told = details.get(each.seq, {}) if each.seq is not None else {}
-            wrong, signer = (
-                _wrong_with_purge(each.subject, told, logged[each.subject], roster)
+            found = (
+                _signer_of_purge(each.subject, told, logged[each.subject], roster)
                 if each.event == decisions.PURGED_EVENT
-                else _wrong_with_order(each.subject, told, orders.get(each.subject, b""), roster)
+                else _signer_of_order(each.subject, told, orders.get(each.subject, b""), roster)
             )
-            if wrong is None and not await custodians.counts(connection, roster, signer, each.seq or 0):
-                wrong = "who signed its removal was a custodian no more"
-            if wrong is not None:
-                unproven.append(Unproven(each.subject, each.seq, f"it is gone, and {wrong}"))
+            if not isinstance(found, str):
+                counts = await custodians.counts(connection, roster, found, each.seq or 0)
+                found = "" if counts else "who signed its removal was a custodian no more"
+            if found:
+                unproven.append(Unproven(each.subject, each.seq, f"it is gone, and {found}"))
     return Examined(tuple(unproven), len(entries) - len(asked), signed_from)
 
 
@@ -170,41 +171,41 @@ def _raw(connection: AsyncConnection, column: Column[Any]) -> ColumnElement[Any]
     return cast(column, LargeBinary) if connection.dialect.name == "sqlite" else column
 
 
-def _wrong_with_purge(
+def _signer_of_purge(
     report_id: str, told: Mapping[str, Any], logged: Recorded, roster: Roster
-) -> tuple[str | None, str]:
-    """What is wrong with a purge, and who signed it: by that and by the log, its time must have been over."""
+) -> Pinned | str:
+    """Who signed a purge, or what is wrong with it: by that and by the log, its time must have been over."""
     untrusted = told.get(MEMBER)
     try:
-        removed = signed_removal.verify(untrusted if isinstance(untrusted, str) else "", roster)
+        removed, signer = signed_removal.verify(untrusted if isinstance(untrusted, str) else "", roster)
     except SignatureRequiredError:
-        return "nobody who is or was pinned signed that its time was over", ""
+        return "nobody who is or was pinned signed that its time was over"
     since = logged.decided_at if logged.state in _FROM_THE_DECISION else logged.created_at
     if removed.report_id != report_id:
-        return "what was signed of its removal is about another report", removed.signer
+        return "what was signed of its removal is about another report"
     if logged.state is None or since is None or removed.state != logged.state.value:
-        return "by the log it had not ended as was signed when it was removed", removed.signer
+        return "by the log it had not ended as was signed when it was removed"
     if logged.on_hold:
-        return "by the log it was on hold", removed.signer
+        return "by the log it was on hold"
     if not since <= removed.due_at <= removed.at:
-        return "its time was not over", removed.signer
-    return None, removed.signer
+        return "its time was not over"
+    return signer
 
 
-def _wrong_with_order(
+def _signer_of_order(
     report_id: str, told: Mapping[str, Any], documents: bytes, roster: Roster
-) -> tuple[str | None, str]:
-    """What is wrong with an order, and who signed it: the tombstone must hold that."""
+) -> Pinned | str:
+    """Who signed an order, or what is wrong with it: the tombstone must hold that."""
     for document in documents.split(b"\n"):
         if hashlib.sha256(document).hexdigest() != told.get("decision_sha256"):
             continue
         try:
-            decision = verify(document, roster, of_then_too=True).decision
+            signed = verify(document, roster, of_then_too=True)
         except SignatureRequiredError:
             break
-        if (decision.action, decision.report_id) == (Action.DESTROY, report_id):
-            return None, decision.custodian
-    return "no custodian who is or was pinned signed the order to destroy it", ""
+        if (signed.decision.action, signed.decision.report_id) == (Action.DESTROY, report_id):
+            return signed.signer
+    return "no custodian who is or was pinned signed the order to destroy it"
 
 
 def _text(untrusted: object) -> str:

@@ -292,7 +292,7 @@ async def _after_resealing(
         signed.sha256 != name
         or (decision.action, decision.report_id) != (Action.RESEAL, report_id)
         or decision.sealed_sha256 != _ordered(recorded, report_id)
-        or not await custodians.counts(connection, roster, decision.custodian, entry.seq)
+        or not await custodians.counts(connection, roster, signed.signer, entry.seq)
     ):
         raise TamperedError(report_id)
     return dict(zip(_names(recorded, report_id), decision.resealed_sha256, strict=True))

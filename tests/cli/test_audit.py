@@ -3,10 +3,11 @@
 import json
 import sqlite3
 import stat
+from dataclasses import replace
 
 import pytest
 
-from app.custody.identity import generate, write_identity
+from app.custody.identity import generate, read_identity, write_identity
 from tests.cli.conftest import EDITED, Cordon
 from tests.worlds import MediaHost
 
@@ -141,6 +142,35 @@ def test_a_report_that_was_destroyed_is_missed_by_nobody_until_it_is_put_back(of
     back = office("audit", "verify", "--json")
     assert (back.code, back.document["tampered_reports"]) == (1, [report_id])
     assert "it was removed, and is there" in back.err
+
+
+def test_who_comes_back_with_another_signing_key_leaves_what_they_signed_before_provable(
+    office: Cordon,
+) -> None:
+    """Both keys are in the file; the first decides no more, the second does."""
+    report_id = report_of(office)
+    assert office("report", "reject", report_id, *ADA, "--reason", "an advertisement", "--yes").code == 0
+    assert office("custodian", "remove", "ada").code == 0
+    ada = read_identity(office.home / "ada.key")
+    anew = replace(ada, signing_seed=generate().signing_seed)
+    write_identity(anew, office.home / "anew.key")
+    added = office(
+        *("custodian", "add", "ada", ada.public_key, "--signing-key", str(anew.signing_public_key)),
+    )
+    assert added.code == 0, added.err
+    verified = office("audit", "verify")
+    assert verified.code == 0, verified.err
+    assert office("report", "open", report_id, *ADA).code == 0
+    note = ("report", "annotate", report_id, "--note", "n", "--identity")
+    assert (office(*note, "ada.key").code, office(*note, "anew.key").code) == (1, 0)
+    # And once more, back to the first.
+    assert office("custodian", "remove", "ada").code == 0
+    public = str(ada.signing_public_key)
+    assert office("custodian", "add", "ada", ada.public_key, "--signing-key", public).code == 0
+    verified = office("audit", "verify")
+    assert verified.code == 0, verified.err
+    pinned = (office.home / "state" / "custodians").read_text()
+    assert (pinned.count("[former."), pinned.count("until")) == (1, 1)
 
 
 def test_what_is_no_checkpoint_or_of_a_stranger_is_refused(office: Cordon) -> None:

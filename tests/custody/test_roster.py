@@ -43,7 +43,8 @@ def test_a_removed_custodian_signs_no_more_but_what_they_signed_can_be_read() ->
     ada = _pinned("ada")
     roster = Roster((ada, _pinned("bob"))).without_custodian("ada")
     assert roster.custodian(ada.fingerprint) is None
-    assert roster.signer(ada.fingerprint) == ada
+    assert roster.custodians_named(ada.fingerprint) == (ada,)
+    assert roster.custodians_named(ada.fingerprint, now=True) == ()
     assert ada.public_key not in roster.public_keys
     back = roster.with_custodian(ada)
     assert (back.custodian(ada.fingerprint), back.former) == (ada, ())
@@ -55,12 +56,34 @@ def test_what_somebody_signs_counts_up_to_the_entry_at_which_they_left() -> None
     """Where the file does not say which, the log has to, until the file is written again."""
     ada, bob = _pinned("ada"), _pinned("bob")
     roster = Roster((ada, bob)).without_custodian("ada", until=12)
-    assert [roster.counts(ada.fingerprint, entry) for entry in (12, 13)] == [True, False]
-    assert [roster.counts(who, 13) for who in (bob.fingerprint, "0" * 16)] == [True, False]
+    assert [roster.counts(each, entry) for each in (*roster.former, bob) for entry in (12, 13)] == [
+        *(True, False),
+        *(True, True),
+    ]
     of_before = Roster((ada, bob)).without_custodian("ada")
-    assert of_before.counts(ada.fingerprint, 13) is None
-    assert of_before.bounded(12).counts(ada.fingerprint, 13) is False
+    assert of_before.counts(ada, 13) is None
+    assert [of_before.bounded(12).counts(each, 13) for each in of_before.bounded(12).former] == [False]
     assert roster.bounded(99) == roster
+
+
+def test_who_comes_back_with_another_signing_key_keeps_what_they_signed_with_the_first(
+    tmp_path: Path,
+) -> None:
+    """Each key up to the entry at which it left; the file says so of both, also where both left."""
+    ada, other = _pinned("ada"), _pinned("other")
+    anew = Pinned("ada", ada.public_key, other.signing_key)
+    roster = Roster((ada,)).without_custodian("ada", until=12).with_custodian(anew)
+    first, second = Pinned("ada", ada.public_key, ada.signing_key, 12), anew
+    assert roster.custodians_named(ada.fingerprint) == (second, first)
+    assert [roster.counts(each, 13) for each in (second, first)] == [True, False]
+    roster = roster.without_custodian("ada", until=20)
+    assert [each.until for each in roster.former] == [12, 20]
+    file = RosterFile(tmp_path / "custodians")
+    file.write(roster)
+    assert RosterFile(file.path).read() == roster
+    # The first once more: it counts without end again, and the second up to where it left.
+    back = roster.with_custodian(ada)
+    assert [each.until for each in back.custodians_named(ada.fingerprint)] == [None, 20]
 
 
 def test_names_and_keys_are_pinned_once() -> None:

@@ -321,7 +321,8 @@ def test_a_document_of_another_form_is_no_removal(changed: dict[str, Any]) -> No
     worker = generate()
     roster = Roster(worker=WorkerKeys.of(worker))
     removed = Removal("01", "filed", ("0" * 64,), NOW, "a year", NOW, fingerprint(worker.public_key))
-    assert signed_removal.verify(signed_removal.sign(removed, worker), roster) == removed
+    found, signer = signed_removal.verify(signed_removal.sign(removed, worker), roster)
+    assert (found, signer) == (removed, WorkerKeys.of(worker).as_pinned)
     with pytest.raises(SignatureRequiredError):
         signed_removal.verify(signed_removal.sign(replace(removed, **changed), worker), roster)
 

@@ -290,10 +290,8 @@ def _decided(opened: Opened, identity: "Identity") -> Iterator[str]:
 
     for each in opened.signed:
         decision = each.decision
-        signer = opened.roster.signer(decision.custodian)
-        name = signer.name if signer is not None else decision.custodian
-        if decision.action is Action.APPROVE_AUTOMATICALLY:
-            name = "the worker, and no person"
+        by_itself = decision.action is Action.APPROVE_AUTOMATICALLY
+        name = "the worker, and no person" if by_itself else each.signer.name
         yield f"{decision.decided_at:%Y-%m-%d %H:%M} UTC  {decision.action}  {name}"
         yield from readable(words_of(decision, identity), "    ")
 
