@@ -9,16 +9,15 @@ A gate that was not heard of for ``processes.LIVE_SECONDS`` has lost its slots.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import processes
-from app.store.database import Database, readable
+from app.store.database import Database, clock, readable
 from app.store.schema import UnreadableRowError, key_permits, key_slots
 from app.store.schema import processes as running
 
@@ -94,7 +93,7 @@ class Allowances:
 
     async def _draw(self, connection: AsyncConnection, ask: Ask) -> Grant:
         full_at = await _locked_full_at(connection, ask.key_id)
-        now = await _now(connection)
+        now = (await clock(connection)).timestamp()
         most, rate = most_permits(ask.rate_per_second), ask.rate_per_second
         # What was begun without a permit may leave a debt, of no more than a burst.
         there = min(max(most - max(full_at - now, 0.0) * rate - ask.begun, -most), most)
@@ -109,7 +108,7 @@ class Allowances:
         return Grant(granted, slots, max(1.0 - left, 0.0) / rate)
 
     async def _slots(self, connection: AsyncConnection, ask: Ask) -> Slots:
-        since = processes.silent_since()
+        since = await processes.silent_since(connection)
         with readable():
             others = (
                 await connection.execute(
@@ -156,12 +155,3 @@ async def _locked_full_at(connection: AsyncConnection, key_id: str) -> float:
         await connection.execute(insert(key_permits).values(key_id=key_id, full_at=0.0))
         return 0.0
     return full_at if math.isfinite(full_at) else 0.0
-
-
-async def _now(connection: AsyncConnection) -> float:
-    """One clock for all gates: the server's, or that of the one machine that SQLite is on."""
-    if connection.dialect.name != "postgresql":
-        return time.time()
-    # Not the time at which the transaction began: it may have waited for the row since.
-    asked = await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))
-    return float(asked.scalar_one())

@@ -19,6 +19,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_origin
 
@@ -296,6 +297,15 @@ def describe(error: BaseException) -> str:
         or (os.strerror(origin.errno) if isinstance(origin, OSError) and origin.errno else None)
     )
     return type(error).__name__ + (f", {code}" if code else "")
+
+
+async def clock(connection: AsyncConnection) -> datetime:
+    """One clock for all processes on a database: its server's, or that of the machine that SQLite is on."""
+    if connection.dialect.name != "postgresql":
+        return datetime.now(UTC)
+    # Not the time at which the transaction began: it may have waited for a row since.
+    now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return now
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """The processes that run on one database, and the index generation that each has in force.
 
-The row of a process is also the write that proves that the database can be written.
+The row of a process is also the write that proves that the database can be written. When it was heard of is
+told by one clock for all, since those of their machines may differ.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import delete, insert, select, update
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from app.errors import NotReadyError
-from app.store.database import Database, of_its_types, read_each
+from app.store.database import Database, clock, of_its_types, read_each
 from app.store.schema import processes
 
 LIVE_SECONDS: Final = 10.0
@@ -61,8 +62,9 @@ async def register(database: Database, role: str, process_id: str | None = None)
     Raises:
         NotReadyError: the database cannot be written.
     """
-    process_id, now = process_id or str(ULID()), datetime.now(UTC)
+    process_id = process_id or str(ULID())
     async with database.begin() as connection:
+        now = await clock(connection)
         await connection.execute(delete(processes).where(processes.c.seen_at < now - _FORGOTTEN_AFTER))
         await connection.execute(
             insert(processes).values(id=process_id, role=role, started_at=now, seen_at=now, generation=0)
@@ -81,7 +83,7 @@ async def heartbeat(database: Database, process_id: str, generation: int) -> Non
         beat = (
             update(processes)
             .where(processes.c.id == process_id)
-            .values(seen_at=datetime.now(UTC), generation=generation)
+            .values(seen_at=await clock(connection), generation=generation)
         )
         if (await connection.execute(beat)).rowcount != 1:
             raise ForgottenError
@@ -97,16 +99,18 @@ async def unregister(database: Database, process_id: str) -> None:
         await connection.execute(delete(processes).where(processes.c.id == process_id))
 
 
-def silent_since() -> datetime:
+async def silent_since(connection: AsyncConnection) -> datetime:
     """A process that was last seen before this moment is taken for dead."""
-    return datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
+    return await clock(connection) - timedelta(seconds=LIVE_SECONDS)
 
 
 async def live(connection: AsyncConnection) -> tuple[Process, ...]:
     """The processes heard of within ``LIVE_SECONDS``, oldest first; none whose row cannot be read."""
     found, _ = await read_each(
         connection,
-        select(processes).where(processes.c.seen_at >= silent_since()).order_by(processes.c.id),
+        select(processes)
+        .where(processes.c.seen_at >= await silent_since(connection))
+        .order_by(processes.c.id),
         lambda row: of_its_types(Process(**row)),
     )
     return tuple(found)

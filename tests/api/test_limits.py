@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -175,11 +176,11 @@ class Gates:
 def gates(database: Database, monkeypatch: pytest.MonkeyPatch) -> Gates:
     made = Gates(database)
 
-    async def now(_: AsyncConnection) -> float:
-        return made.now
+    async def clock(_: AsyncConnection) -> datetime:
+        return datetime.fromtimestamp(made.now, UTC)
 
     # The server's clock goes on by itself, more or less far while a slow machine runs a test.
-    monkeypatch.setattr(allowances, "_now", now)
+    monkeypatch.setattr(allowances, "clock", clock)
     # Nobody says here that a gate still runs.
     monkeypatch.setattr(processes, "LIVE_SECONDS", 1e6)
     return made

@@ -1,11 +1,12 @@
 """Processes: announced, heard of, forgotten; and the heartbeat proves that the database can be written."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from sqlalchemy import select, update
 
 from app.errors import NotReadyError
+from app.store import database as opened
 from app.store import processes
 from app.store.database import Database
 from app.store.processes import LIVE_SECONDS
@@ -38,6 +39,24 @@ async def test_a_process_that_ended_or_fell_silent_is_not_waited_for(database: D
     assert await _live(database) == [(lives, "serve", 0)]
     await processes.heartbeat(database, silent, 1)
     assert await _live(database) == [(silent, "serve", 1), (lives, "serve", 0)]
+
+
+class _AnHourBehind(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "_AnHourBehind":
+        return super().now(tz) - timedelta(hours=1)
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+async def test_a_process_whose_machine_has_another_time_is_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        for module in (opened, processes):
+            elsewhere.setattr(module, "datetime", _AnHourBehind, raising=False)
+        late = await processes.register(database, "serve")
+        await processes.heartbeat(database, late, 3)
+    assert await _live(database) == [(late, "serve", 3)]
 
 
 async def test_processes_long_gone_are_forgotten_when_another_starts(database: Database) -> None:
