@@ -213,6 +213,9 @@ def test_what_is_missing_is_named_and_added_by_a_person_or_explained(site: Cordo
     assert "missing: who uploaded it or where it was" in refused.out.decode()
     assert "account_id or profile_url" in refused.err
     assert site("report", "approve", report_id, *ADA, "--add", "account_id", YES).code == 2
+    two = ("--add", "account_id=4711", "--add", "account_id=4712")
+    twice = site("report", "approve", report_id, *ADA, *two, YES)
+    assert (twice.code, "--add account_id= is given twice" in twice.err) == (2, True)
     added = site("report", "approve", report_id, *ADA, "--add", "account_id=4711", "--out", "added.json", YES)
     assert added.code == 0, added.err
     xml = xml_in((site.home / "added.json").read_bytes(), worker).decode()

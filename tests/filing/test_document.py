@@ -128,6 +128,24 @@ def test_a_value_from_outside_cannot_pretend_to_be_another_line() -> None:
     assert text_of(report, "personOrUserReported/screenName") == "2 Host: x"
 
 
+def test_a_name_from_outside_rearranges_nothing_on_the_screen_of_who_approves_it() -> None:
+    """What a terminal would obey, or would not show, stands there as a reference: the same document."""
+    name = "evil\u202egpj.elif\u200b \u00a0"
+    document = build(
+        [opened(None, account_id="4711", account_name=name)],
+        REPORTER,
+        Said(note="Grüße \U0001f600 \u2066x"),
+        role="voluntary",
+        preservation=None,
+        now=datetime.now(UTC),
+    )
+    written = document.decode()
+    assert "evil&#x202e;gpj.elif&#x200b;" in written
+    assert "Grüße \U0001f600 &#x2066;x" in written
+    assert all(each.isprintable() or each == "\n" for each in written)
+    assert text_of(etree.fromstring(document), "personOrUserReported/screenName").startswith("evil\u202egpj")
+
+
 @pytest.mark.parametrize("bad", ["ftp://h.org/a", "https://h.org/a b", "https://h.org/\u00e9", "not a url"])
 def test_what_is_no_valid_url_is_told_in_the_text(bad: str) -> None:
     """The server refuses a report for one bad URL; the URL must not be lost either."""

@@ -4,6 +4,7 @@ Nothing is guessed: what no option says is not said. ``docs/custody.md`` tells e
 given as ``-`` is asked for, so that no word about a case need stand in a command.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,6 +137,10 @@ def _added(given: Sequence[str]) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     if not all(equals and value for _, equals, value in pairs):
         raise UsageError("--add takes KEY=VALUE, like account_id=4711, or KEY=- to be asked for the value")
+    again = [key for key, times in Counter(key for key, _, _ in pairs).items() if times > 1]
+    if again:
+        # A report has room for one of each, and which of two is meant only their writer knows.
+        raise UsageError(f"--add {again[0]}= is given twice; what else is known stands in --note")
     return {key: in_words(value, f"--add {key}=") for key, _, value in pairs}
 
 

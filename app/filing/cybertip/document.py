@@ -209,7 +209,17 @@ def build(
     lines = _report_lines(stubs, told, reporter, said, role, preservation, now)
     _add(report, "additionalInfo", _fit(lines))
     document: bytes = etree.tostring(report, xml_declaration=True, encoding="UTF-8", pretty_print=True)
-    return document
+    return _in_sight(document)
+
+
+def _in_sight(xml: bytes) -> bytes:
+    """The same with references for what a terminal shows as nothing, or in another order than it is written.
+
+    Who approves it sees it to the letter, and a name that somebody else chose must not rearrange that.
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else f"&#x{ord(each):x};" for each in xml.decode()
+    ).encode()
 
 
 def unguessable(xml: bytes) -> bytes:
