@@ -413,7 +413,8 @@ def _base_url(settings: Settings, host: str, listening: socket.socket) -> str:
 async def _say_what_is_in_force(settings: Settings, wired: WiredWithState, listening: socket.socket) -> None:
     """The start-up lines: where it listens, every control, and what an operator should mend."""
     port = listening.getsockname()[1]
-    log.event(logger, logging.INFO, "serving", port=port, tls=settings.serve.tls_cert is not None)
+    tls = settings.serve.tls_cert is not None
+    log.event(logger, logging.INFO, "serving", port=port, tls=tls, process=wired.presence.process_id)
     if sys.stderr.isatty():
         # For a person who wonders where to point a browser or curl; its own address is no secret.
         sys.stderr.write(f"listening at {_base_url(settings, listening.getsockname()[0], listening)}\n")

@@ -96,7 +96,7 @@ async def work(settings: Settings) -> int:
     async with (
         open_current(settings.store) as database,
         open_banks(settings, database) as banks,
-        announced(database, banks, processes.WORKER),
+        announced(database, banks, processes.WORKER) as presence,
         repeating(partial(told, database), NOTIFY_SECONDS),
         repeating(
             partial(checkpoints.sign, database, settings.worker_key_path, pins, witness), CHECKPOINT_SECONDS
@@ -116,7 +116,7 @@ async def work(settings: Settings) -> int:
             Chore(1, filer.seal_receipts),
             Chore(SWEEP_EVERY, partial(_sweep, database, banks)),
         )
-        log.event(logger, logging.INFO, "working")
+        log.event(logger, logging.INFO, "working", process=presence.process_id)
         for turn in itertools.count():
             for chore in chores:
                 if not ended.done():

@@ -31,6 +31,7 @@ from app.matching.snapshot import (
     Name,
     SnapshotError,
     SnapshotWriter,
+    builder,
     building,
     open_snapshot,
     prepare,
@@ -49,6 +50,10 @@ LOADED_ABOVE_SNAPSHOT: Final = 200_000
 
 _BUILD_AGAIN_SECONDS: Final = 30.0
 _OTHER_BUILDER_SECONDS: Final = 0.5
+_SAID_AGAIN_SECONDS: Final = 60.0
+"""How often it is said that another process is waited for."""
+
+_Identity = tuple[int, int, int, int]
 
 _SNAPSHOTS: Final = "snapshots"
 
@@ -122,6 +127,11 @@ class _Base:
     nonce: bytes = field(default=b"", repr=False)
     index: EntryIndex = field(default=NO_ENTRIES, repr=False)
     path: Path | None = None
+    identity: _Identity | None = field(default=None, repr=False)
+
+    def is_lost(self) -> bool:
+        """Whether its file is not what it was: the next process to start may not open it. Blocking."""
+        return self.path is not None and _identity(self.path) != self.identity
 
 
 class CurrentBanks:
@@ -152,8 +162,8 @@ class CurrentBanks:
         self._following: asyncio.Task[None] | None = None
         self._build: asyncio.Task[None] | None = None
         self._build_wanted = False
-        self._refused: set[tuple[int, int, int]] = set()
-        self._build_failed_at = float("-inf")
+        self._refused: set[_Identity] = set()
+        self._build_failed_at = self._lost_at = float("-inf")
         self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
         self._unread = False
@@ -301,9 +311,19 @@ class CurrentBanks:
         self._asked_at = time.monotonic()
         if self._seen != (head.generation, head.nonce, base):
             await self._load(base, head)
+        if not self._build_wanted and await self._is_lost(base):
+            event(logger, logging.WARNING, "banks_snapshot_lost", generation=base.generation)
+            self._lost_at = time.monotonic()
+            self._build_wanted = True
         # A build may have ended meanwhile; whether another is wanted is then seen at the next look.
         if self._build_wanted and self._base is base:
             self._begin_build()
+
+    async def _is_lost(self, base: _Base) -> bool:
+        # On a file system that tells its files anew at each look, not each look is to read all of one.
+        if time.monotonic() - self._lost_at < _BUILD_AGAIN_SECONDS:
+            return False
+        return await asyncio.to_thread(base.is_lost)
 
     async def _load(self, base: _Base, head: Head) -> None:
         """Put a base and all that changed since in force; or, if that is too much, ask for a new base."""
@@ -348,20 +368,31 @@ class CurrentBanks:
     async def _build_base(self) -> _Base:
         """A newer base: built here, or by another process that shares the directory."""
         prepare(self._directory)
-        awaited = False
+        began = said_at = time.monotonic()
+        level = logging.INFO
+        # Where its own file is lost, what stands there now may be one of the same generation.
+        after = self._base.generation - await asyncio.to_thread(self._base.is_lost)
         while True:
             with building(self._directory) as mine:
-                found = await self._newest_base(after=self._base.generation, touched=MERGED_ABOVE)
+                found = await self._newest_base(after=after, touched=MERGED_ABOVE)
                 if found is None and mine:
                     found = await self._open(await self._write())
                 if found is not None:
                     if mine and found.path is not None:
                         remove_others(self._directory, found.path)
                     return found
-            if not awaited:
-                # Where the directory is another's to write, nothing else tells that nobody builds there.
-                event(logger, logging.INFO, "banks_snapshot_awaited", detail="another is to build it")
-                awaited = True
+            # Where the directory is another's to write, nothing else tells that nobody builds, or hangs.
+            if level == logging.INFO or time.monotonic() - said_at >= _SAID_AGAIN_SECONDS:
+                said_at = time.monotonic()
+                event(
+                    logger,
+                    level,
+                    "banks_snapshot_awaited",
+                    detail="another is to build it",
+                    builder=builder(self._directory),
+                    seconds=round(said_at - began),
+                )
+                level = logging.WARNING
             await asyncio.sleep(_OTHER_BUILDER_SECONDS)
 
     async def _newest_base(self, *, after: int = 0, touched: int) -> _Base | None:
@@ -383,9 +414,11 @@ class CurrentBanks:
 
     async def _open(self, path: Path) -> _Base:
         """Open a snapshot and compare all of it with its checksums."""
+        # Before it is opened: a file that takes its place meanwhile is another.
+        identity = _identity(path)
         opened = await asyncio.to_thread(open_snapshot, path)
         await asyncio.to_thread(opened.verify)
-        return _Base(opened.generation, opened.nonce, opened.index, opened.path)
+        return _Base(opened.generation, opened.nonce, opened.index, opened.path, identity)
 
     async def _write(self) -> Path:
         """Write a snapshot of the newest generation, off the event loop."""
@@ -413,18 +446,23 @@ class CurrentBanks:
             failure(logger, "banks_not_followed", error)
 
 
+def who_builds(state_dir: Path) -> str | None:
+    """Which process has the right to build the index in a state directory; None if none has."""
+    return builder(state_dir / _SNAPSHOTS)
+
+
 def _usable(base: "_Base | Name", head: Head) -> bool:
     """Whether changes can be laid over a base: it is of this history, and none of them was pruned."""
     return base.generation == 0 or (head.known and base.generation >= head.pruned_generation)
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from another of the same name; None if there is none."""
+def _identity(path: Path) -> _Identity | None:
+    """What tells a file from another of the same name, or from what it was; None if none can be seen."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _laid_over(base: EntryIndex, added: EntryIndex, changes: Changes) -> LoadedBanks:

@@ -183,7 +183,7 @@ async def wait_in_force(
     generation: int,
     *,
     seconds: float,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[list[processes.Process]], None] | None = None,
 ) -> list[processes.Process]:
     """Wait until all live processes have a generation in force, and tell which have not in that time.
 
@@ -191,7 +191,7 @@ async def wait_in_force(
         database: where processes tell what they have in force.
         generation: to wait for.
         seconds: the longest to wait.
-        progress: told how many processes are waited for, whenever it is looked at.
+        progress: told which processes are waited for, whenever it is looked at.
 
     Raises:
         NotReadyError: the database does not answer.
@@ -204,5 +204,5 @@ async def wait_in_force(
         if not behind or time.monotonic() >= until:
             return behind
         if progress is not None:
-            progress(len(behind))
+            progress(behind)
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)

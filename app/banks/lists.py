@@ -35,11 +35,13 @@ MAX_ORIGIN_CHARACTERS: Final = {
 }
 """Of what a source says of a signal."""
 
+_LEAP_YEAR: Final = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
 MOMENT_PATTERN: Final = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"^([0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+    rf"|{_LEAP_YEAR}-02-29)"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"
 )
-"""A date, or a date and time with its offset from UTC, as RFC 3339 writes them."""
+"""A date of the calendar, or one with a time and its offset from UTC, as RFC 3339 writes them."""
 
 EMPTY_FILE: Final = {
     SignalType.MD5: bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e"),
@@ -54,6 +56,7 @@ _AMBIGUOUS_DIGITS: Final = PDQ_BITS // 4
 _TYPES: Final = {of.value: of for of in SignalType}
 _HEADER: Final = ["type", "value"]
 _COLUMNS: Final = frozenset({*_HEADER, "note", *MAX_ORIGIN_CHARACTERS})
+_OTHERWISE_SEPARATED: Final = re.compile(r'["\s]*(type|value)["\s]*[;\t|]', re.IGNORECASE)
 _BOM: Final = b"\xef\xbb\xbf"
 _BLOCK_BYTES: Final = 1 << 19
 
@@ -154,7 +157,9 @@ def new_origin(untrusted: Mapping[str, object]) -> Origin | None:
         if value.strip():
             said[name] = value.strip()
     if "listed_at" in said and not _MOMENT.fullmatch(said["listed_at"]):
-        raise BadSignalError("the listed_at must be a date, or a date and time with offset (RFC 3339)")
+        raise BadSignalError(
+            "the listed_at must be a date of the calendar, or one with time and offset (RFC 3339)"
+        )
     return Origin(**said) if said else None
 
 
@@ -277,6 +282,8 @@ def _form(block: bytes, of: SignalType | None, source: str | None) -> _Form | No
 
     if first.startswith("{"):
         return _Form(lambda text: typed(_from_json(text)), None, None, of)
+    if (reason := _no_list(first)) is not None:
+        raise ListError(reason)
     if "," not in first:
         plain = _from_plain if of is None else lambda text: NewSignal(of, _raw(of, text))
         return _Form(plain, _SIMPLE_PLAIN, None, of)
@@ -288,6 +295,17 @@ def _form(block: bytes, of: SignalType | None, source: str | None) -> _Form | No
         )
     simple = {2: _SIMPLE_CSV, 3: _SIMPLE_CSV_NOTED if names[-1] == "note" else None}.get(len(names))
     return _Form(lambda text: typed(_from_csv(text, names)), simple, first, of)
+
+
+def _no_list(first: str) -> str | None:
+    """Why a file of this first line is no list, where that is plain; else None."""
+    if first.startswith("["):
+        return "JSON is read as one object a line, not as one array"
+    if "\0" in first:
+        return "it is no UTF-8 text; save it as CSV or as a plain list in UTF-8"
+    if _OTHERWISE_SEPARATED.match(first):
+        return "the fields of a CSV file are separated by commas, and its header is 'type,value'"
+    return None
 
 
 def _chunk(form: _Form, block: bytes, before: int) -> ListChunk:

@@ -137,7 +137,8 @@ def disable(
     """
     from app.store import entry_marks
 
-    _decide(partial(entry_marks.disable, entry_id=entry_id, why=in_words(why, "--why")))
+    decision = partial(entry_marks.disable, entry_id=entry_id, why=in_words(why, "--why"))
+    _decide(decision, may_empty_bank_of=entry_id)
     say(f"entry {entry_id} is disabled; every running gate follows within seconds")
 
 
@@ -358,15 +359,15 @@ def _document(each: "BankEntry") -> dict[str, Any]:
     }
 
 
-def _decide(decision: Callable[..., Awaitable[int | None]]) -> None:
+def _decide(decision: Callable[..., Awaitable[int | None]], may_empty_bank_of: int | None = None) -> None:
     """Make one decision of ``app.store.entry_marks``, and wait until every running process follows it."""
-    asyncio.run(_decided(decision))
+    asyncio.run(_decided(decision, may_empty_bank_of))
 
 
-async def _decided(decision: Callable[..., Awaitable[int | None]]) -> None:
+async def _decided(decision: Callable[..., Awaitable[int | None]], may_empty_bank_of: int | None) -> None:
     from app.cli import importing
     from app.cli.state import BY, open_state
-    from app.store import entry_marks
+    from app.store import bank_listing, entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:
@@ -374,6 +375,10 @@ async def _decided(decision: Callable[..., Awaitable[int | None]]) -> None:
         released = await entry_marks.release_reports(database)
         if released:
             say(f"{released} reports that waited with it are queued for custodians")
+        if may_empty_bank_of is not None:
+            async with database.connect() as connection:
+                bank = (await bank_listing.get(connection, may_empty_bank_of)).bank
+            await importing.tell_if_emptied(database, bank)
         if generation is not None:
             await importing.wait_for_small_change(database, generation)
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +20,21 @@ from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
-from app.store import banks, entry_marks, processes
+from app.store import bank_listing, banks, entry_marks, processes
 from app.store.banks import SMALL_CHANGE
 from app.store.database import Database
+from app.store.processes import Process
 
 STANDARD_INPUT: Final = Path("-")
 
 SMALL_CHANGE_SECONDS: Final = 10.0
 """How long to wait for a small change, which is in force everywhere within 5."""
 
-_SAID_AFTER_LOOKS: Final = 8
-"""Looks at the running processes, some a second, before it is said that they are waited for."""
+_SAID_AFTER_SECONDS: Final = 2.0
+"""How long running processes are waited for before that is said."""
+
+_SAID_AGAIN_SECONDS: Final = 60.0
+"""How often it is said again, and of which."""
 
 _SHOWN_SECONDS: Final = 0.25
 
@@ -93,6 +98,17 @@ async def wait_for_small_change(database: Database, generation: int) -> None:
         FailedError: it is stored, but not in force everywhere in time.
     """
     await _wait(database, generation, SMALL_CHANGE_SECONDS)
+
+
+async def tell_if_emptied(database: Database, name: str) -> None:
+    """Warn if a bank has no entry in force any more: its gates take nothing in from now on."""
+    async with database.connect() as connection:
+        emptied = await bank_listing.is_emptied(connection, name)
+    if emptied:
+        say(
+            f"warning: no entry of bank {printable(name)} is in force any more, and gates refuse to decide; "
+            f"put one in force, or 'cordon bank delete {printable(name)}'"
+        )
 
 
 def create_test_bank(name: str) -> None:
@@ -200,6 +216,7 @@ async def _remove(
         say(f"{removed} signals are removed from bank {printable(name)}{stay}{there}")
         if as_json:
             emit_json({"bank": name, "removed": removed, "kept": kept, "absent": absent})
+        await tell_if_emptied(database, name)
         await _wait(database, parts[-1].generation, SMALL_CHANGE_SECONDS)
 
 
@@ -225,26 +242,44 @@ async def _wait(database: Database, generation: int, seconds: float) -> None:
     Raises:
         FailedError: it is stored, but not in force everywhere after ``seconds``.
     """
-    looks = 0
+    began = time.monotonic()
+    said_at: float | None = None
 
-    def tell(behind: int) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == _SAID_AFTER_LOOKS:
-            say(f"stored; waiting for {_processes(behind)} to have it in force, as their index is built")
+    def tell(behind: list[Process]) -> None:
+        nonlocal said_at
+        waited = time.monotonic() - began
+        if said_at is None and waited >= _SAID_AFTER_SECONDS:
+            said_at = waited
+            say(f"stored; waiting for {_counted(behind)} to have it in force, as their index is built")
+        elif said_at is not None and waited - said_at >= _SAID_AGAIN_SECONDS:
+            said_at = waited
+            say(f"waiting for {waited:.0f} s: for {_named(behind)}{_who_builds()}")
 
     behind = await wait_in_force(database, generation, seconds=seconds, progress=tell)
     if behind:
         raise FailedError(
-            f"stored, but not in force in {_processes(len(behind))} within {seconds:g} s; until it is, they "
-            "go on with what they had"
+            f"stored, but not in force in {_counted(behind)} within {seconds:g} s ({_named(behind)}); until "
+            f"it is, they go on with what they had{_who_builds()}"
         )
-    if looks >= _SAID_AFTER_LOOKS:
+    if said_at is not None:
         say("in force")
 
 
-def _processes(count: int) -> str:
-    return "1 running process" if count == 1 else f"{count} running processes"
+def _counted(behind: list[Process]) -> str:
+    return "1 running process" if len(behind) == 1 else f"{len(behind)} running processes"
+
+
+def _named(behind: list[Process]) -> str:
+    """Each by its role and the id that its log and ``/v1/status`` tell."""
+    return ", ".join(f"{printable(process.role)} {printable(process.id)}" for process in behind)
+
+
+def _who_builds() -> str:
+    """Who keeps them waiting, as far as that is seen from here: others may have a directory of their own."""
+    from app.banks.current import who_builds
+
+    holder = who_builds(read_settings().store.state_dir)
+    return f"; {holder} has the right to build the index" if holder is not None else ""
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -46,6 +47,8 @@ _VERIFIED_AT_ONCE: Final = 1 << 24
 _NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{32})\.snapshot")
 _UNFINISHED: Final = ".unfinished"
 _LOCK: Final = "lock"
+_BUILDER: Final = re.compile(r"process \d+ since \d\d:\d\d:\d\d UTC")
+_BUILDER_BYTES: Final = 64
 
 _DIGEST_SECTIONS: Final = {"prefixes": "<u8", "values": "|u1"}
 _PERCEPTUAL_SECTIONS: Final = {"rows": "<u8", "directory": "<u4", "postings": "<u4"}
@@ -163,6 +166,9 @@ class SnapshotWriter:
             _HEAD.pack(_MAGIC, _VERSION, len(metadata), place, hashlib.sha256(metadata).digest())
         )
         self._file.flush()
+        # A file that is cut short in place kills whoever maps it, as by copying another over it; one that
+        # takes its name does not.
+        os.fchmod(self._file.fileno(), 0o400)
         os.fsync(self._file.fileno())
         self._check()
         self._file.close()
@@ -323,7 +329,8 @@ def prepare(directory: Path) -> None:
 def building(directory: Path) -> Iterator[bool]:
     """Try for the right to build in a directory, which one process has at a time; tells whether it was got.
 
-    In a directory that is mounted read-only, as gates may mount the worker's, it never is.
+    In a directory that is mounted read-only, as gates may mount the worker's, it never is. Whoever has it is
+    told by ``builder``.
     """
     try:
         descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -340,7 +347,31 @@ def building(directory: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
+            # A disk that is full is no reason not to look for a snapshot.
+            with contextlib.suppress(OSError):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} since {datetime.now(UTC):%H:%M:%S} UTC".encode())
             yield True
+    finally:
+        os.close(descriptor)
+
+
+def builder(directory: Path) -> str | None:
+    """Who has the right to build in a directory, and since when: for operators. None if nobody has it.
+
+    A process that hangs while it has it keeps all others from building.
+    """
+    try:
+        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = _BUILDER.fullmatch(os.read(descriptor, _BUILDER_BYTES).decode(errors="replace"))
+        return said[0] if said else "a process that does not say which"
+    else:
+        return None
     finally:
         os.close(descriptor)
 

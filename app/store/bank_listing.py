@@ -6,12 +6,12 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, select, tuple_
+from sqlalchemy import Row, Select, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import NewSignal
 from app.errors import NotFoundError
-from app.media import SignalType
+from app.media import BankAction, SignalType
 from app.store import bank_opinions
 from app.store.bank_opinions import Opinion
 from app.store.database import readable
@@ -21,6 +21,7 @@ MAX_LISTED: Final = 1000
 
 _FOUND_AT_ONCE: Final = 200
 _DAYS_TOLD: Final = 7
+_DISABLED: Final = entry_marks.c.disabled_at.is_not(None)
 
 
 class EntryState(StrEnum):
@@ -102,6 +103,31 @@ async def get(connection: AsyncConnection, entry_id: int, *, in_bank: str | None
     if not rows or in_bank not in {None, rows[0].name}:
         raise NotFoundError("There is no such entry.")
     return (await _told(connection, rows))[0]
+
+
+async def is_emptied(connection: AsyncConnection, name: str) -> bool:
+    """Whether a bank counts and no entry of it is in force any more, so that gates refuse to decide.
+
+    Raises:
+        NotFoundError: there is no such bank.
+    """
+    in_force = (
+        exists()
+        .where(entries.c.bank_id == banks.c.id, entries.c.removed_generation.is_(None))
+        .where(changes.c.id == entries.c.change_id, changes.c.generation.is_not(None))
+        .where(~exists().where(_DISABLED, entry_marks.c.entry_id == entries.c.id))
+    )
+    bank = (
+        await connection.execute(
+            select(banks.c.action, banks.c.first_generation, in_force.label("in_force")).where(
+                banks.c.name == name
+            )
+        )
+    ).one_or_none()
+    if bank is None:
+        raise NotFoundError("There is no such bank.")
+    counts = bank.first_generation is not None and bank.action != BankAction.SUPPRESS.value
+    return counts and not bank.in_force
 
 
 async def page(

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -746,3 +747,100 @@ async def test_a_read_only_directory_is_no_reason_to_stop_answering(
     assert following.generation < small
     (tmp_path / "snapshots").unlink()
     await in_force(following, small)
+
+
+async def loaded_large(database: Database, follow: Callable[..., Any]) -> CurrentBanks:
+    """A process that has a large import in force from a snapshot."""
+    await make(database)
+    await add(database, *range(20))
+    following: CurrentBanks = await follow()
+    await in_force(following, 2)
+    return following
+
+
+def spoil(path: Path, how: str) -> None:
+    """Do to a snapshot what disks and people do."""
+    if how == "deleted":
+        path.unlink()
+    elif how == "replaced":
+        path.unlink()
+        path.write_bytes(b"something else")
+    elif how == "flipped":
+        whole = path.read_bytes()
+        with path.open("r+b") as file:
+            file.seek(8192)
+            file.write(bytes([whole[8192] ^ 1]))
+    else:
+        # Its last section is not looked at any more.
+        os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "flipped", "truncated"])
+async def test_a_snapshot_that_is_lost_while_it_is_in_force_is_written_anew(
+    database: Database,
+    follow: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    """Else a gate that starts later would find none, and wait for a worker that sees no reason to build."""
+    following = await loaded_large(database, follow)
+    (name,) = snapshots_in(tmp_path / "snapshots")
+    whole = name.path.read_bytes()
+    spoil(name.path, how)
+    await until(lambda: name.path.exists() and name.path.read_bytes() == whole)
+    await until(lambda: not following.status().building)
+    assert all(found(following, number) for number in range(20))
+    lost = [record for record in caplog.records if record.getMessage() == "banks_snapshot_lost"]
+    assert len(lost) == 1
+    with building(tmp_path / "snapshots"):
+        again = await follow()
+        assert again.generation == 2, "it opens what was written anew"
+
+
+async def test_a_lost_snapshot_that_another_writes_anew_is_opened_by_whoever_may_not_write(
+    database: Database, follow: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As gates do that mount the worker's volume: all map one file again."""
+    following = await loaded_large(database, follow)
+    (name,) = snapshots_in(tmp_path / "snapshots")
+    whole = name.path.read_bytes()
+    with building(tmp_path / "snapshots"):
+        name.path.unlink()
+        await until(lambda: following.status().building)
+        assert all(found(following, number) for number in range(20)), "what it has mapped goes on answering"
+        small = await add(database, 100)
+        await in_force(following, small)
+        unfinished = name.path.with_suffix(".unfinished")
+        unfinished.write_bytes(whole)
+        unfinished.replace(name.path)
+        await until(lambda: not following.status().building)
+    assert following.status().snapshot_generation == 2
+    assert found(following, 100)
+    assert found(following, 7)
+
+
+async def test_whoever_waits_for_another_to_build_says_for_whom_and_again(
+    database: Database,
+    follow: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that hangs while it has the right to build keeps large imports waiting: ops must see which."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(current, "_SAID_AGAIN_SECONDS", 0.05)
+    await make(database)
+    await add(database, *range(20))
+    prepare(tmp_path / "snapshots")
+    with building(tmp_path / "snapshots"):
+        following = await follow()
+        await until(lambda: len(_awaited(caplog)) > 1)
+    first, second, *_ = _awaited(caplog)
+    assert (first.levelno, second.levelno) == (logging.INFO, logging.WARNING)
+    assert str(second.cordon_fields["builder"]).startswith(f"process {os.getpid()} since ")  # type: ignore[attr-defined]
+    await in_force(following, 2)
+
+
+def _awaited(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.getMessage() == "banks_snapshot_awaited"]

@@ -205,16 +205,16 @@ async def test_waiting_tells_which_processes_are_behind(
     quick = await processes.register(database, "serve")
     await processes.heartbeat(database, quick, 7)
     assert [process.id for process in await wait_in_force(database, 7, seconds=0)] == [slow]
-    waited: list[int] = []
+    waited: list[list[str]] = []
 
-    def progress(behind: int) -> None:
-        waited.append(behind)
+    def progress(behind: list[processes.Process]) -> None:
+        waited.append([process.id for process in behind])
         if len(waited) == 2:
             catch_up.append(asyncio.create_task(processes.heartbeat(database, slow, 8)))
 
     catch_up: list[asyncio.Task[None]] = []
     assert await wait_in_force(database, 7, seconds=20, progress=progress) == []
-    assert waited[:2] == [1, 1]
+    assert waited[:2] == [[slow], [slow]]
 
 
 @on_sqlite

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.banks import lists
-from app.banks.lists import BadLine, BadSignalError, ListError, new_signal, read_list, summarize
+from app.banks.lists import (
+    MOMENT_PATTERN,
+    BadLine,
+    BadSignalError,
+    ListError,
+    new_signal,
+    read_list,
+    summarize,
+)
 from app.entries import NewSignal, Origin
 from app.media import SignalType
 
@@ -399,6 +409,8 @@ def test_what_a_source_says_is_read_from_json_lines_too() -> None:
         ({"source": "hotline", "listed_at": "yesterday"}, "listed_at"),
         ({"source": "hotline", "listed_at": "2026-01-31T10:00:00"}, "listed_at"),
         ({"source": "hotline", "listed_at": "2026-1-31"}, "listed_at"),
+        ({"source": "hotline", "listed_at": "2026-02-31"}, "date of the calendar"),
+        ({"source": "hotline", "listed_at": "2026-04-31T10:00:00Z"}, "date of the calendar"),
         ({"source": "x" * 101}, "source may have 100"),
         ({"source": "a\u0000b"}, "no control character"),
         ({"source": 7}, "source must be a string"),
@@ -408,6 +420,36 @@ def test_what_a_source_says_wrongly_makes_a_bad_line(said: dict[str, object], wr
     chunks = list(read_list(io.BytesIO(json.dumps({"type": "md5", "value": MD5} | said).encode())))
     (bad,) = [each for chunk in chunks for each in chunk.bad]
     assert wrong in str(bad)
+
+
+def test_dates_are_those_of_the_calendar() -> None:
+    """By the pattern that the description of the API shows as well, leap years and all."""
+    pattern = re.compile(MOMENT_PATTERN)
+    for year in (1900, 1996, 2000, 2004, 2023, 2026, 2100, 2104, 2400):
+        for month in range(14):
+            for day in range(33):
+                try:
+                    there_is = bool(date(year, month, day))
+                except ValueError:
+                    there_is = False
+                told = f"{year:04}-{month:02}-{day:02}"
+                for moment in (told, f"{told}T23:59:59+01:00"):
+                    assert bool(pattern.fullmatch(moment)) is there_is, moment
+
+
+@pytest.mark.parametrize(
+    ("begins", "said"),
+    [
+        (b"Type;Value\nmd5;", "separated by commas"),
+        (b'"type"\t"value"\nmd5\t', "separated by commas"),
+        (b'[{"type": "md5", "value": "', "one object a line"),
+        ("type,value\nmd5,".encode("utf-16"), "UTF-8"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_and_what_to_do_is_said(begins: bytes, said: str) -> None:
+    """Not line by line, as if all of its lines were bad values."""
+    with pytest.raises(ListError, match=said):
+        list(read_list(io.BytesIO(begins + MD5.encode() + b"\n")))
 
 
 def test_a_line_names_no_source_where_one_is_named_for_all() -> None:

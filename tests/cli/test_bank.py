@@ -1,10 +1,16 @@
 """Banks by command: made, filled, hashed into, emptied, deleted."""
 
+import asyncio
 import hashlib
 import json
+import os
 
 import pytest
 
+from app.matching.snapshot import building, prepare
+from app.settings import StoreSettings
+from app.store import processes
+from app.store.database import Database
 from tests.cli.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS, Cordon, pictures
 from tests.cli.prefork import Forker
 from tests.gates import RunningGate
@@ -289,3 +295,24 @@ def test_an_import_waits_until_a_running_gate_has_it_in_force(gate: RunningGate,
     assert cordon("bank", "import", "late", "-", stdin=digest.encode()).code == 0
     assert verdict() == "match"
     assert cordon("bank", "delete", "late").code == 0
+
+
+def test_an_import_that_is_not_in_force_in_time_names_who_is_waited_for(cordon: Cordon) -> None:
+    """And which has the right to build the index: if that one hangs, the others wait for nothing."""
+    assert cordon("bank", "create", "late", "--kind", "other", "--action", "block").code == 0
+
+    async def register() -> str:
+        database = Database.open(StoreSettings(state_dir=cordon.home / "state"))
+        try:
+            return await processes.register(database, processes.GATE)
+        finally:
+            await database.close()
+
+    gate = asyncio.run(register())
+    snapshots = cordon.home / "state" / "snapshots"
+    prepare(snapshots)
+    with building(snapshots):
+        ran = cordon("bank", "import", "late", "-", "--wait", "0", stdin=b"9e107d9d372bb6826bd81d3542a419d6")
+    assert ran.code == 1
+    assert f"in 1 running process within 0 s (serve {gate})" in ran.err
+    assert f"process {os.getpid()} since" in ran.err

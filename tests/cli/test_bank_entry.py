@@ -97,6 +97,19 @@ def test_one_entry_is_found_disabled_and_enabled_and_the_rest_stays(banked: Cord
     assert banked("bank", "entry", "show", "999").code == 1
 
 
+def test_whoever_takes_the_last_entry_out_of_force_is_warned(banked: Cordon) -> None:
+    """From then on gates take nothing in. A bank of what is harmless may be empty."""
+    first, last = (str(entry(banked, of)) for of in ("pdq", "md5"))
+    assert "warning" not in banked("bank", "entry", "disable", first, "--why", "a logo").err
+    ran = banked("bank", "entry", "disable", last, "--why", "a logo")
+    assert (ran.code, "warning: no entry of bank known is in force any more" in ran.err) == (0, True)
+    assert banked("bank", "entry", "enable", last).code == 0
+    ran = banked("bank", "remove", "known", "-", stdin=MD5.encode())
+    assert (ran.code, "warning: no entry of bank known is in force any more" in ran.err) == (0, True)
+    harmless = str(entry(banked, "pdq", "harmless"))
+    assert "warning" not in banked("bank", "entry", "disable", harmless, "--why", "not harmless").err
+
+
 def test_an_entry_is_annotated(banked: Cordon) -> None:
     """An empty note takes it away."""
     number = str(entry(banked, "md5"))

@@ -1,7 +1,9 @@
 """A snapshot is whole or not there, is refused when damaged, and answers like the entries it was made of."""
 
 import errno
+import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from app.matching.snapshot import (
     Snapshot,
     SnapshotError,
     SnapshotWriter,
+    builder,
     building,
     open_snapshot,
     prepare,
@@ -90,9 +93,10 @@ def test_a_snapshot_of_nothing_is_whole(directory: Path) -> None:
     assert opened.index.parts == {}
 
 
-def test_snapshots_are_for_this_user_alone(directory: Path) -> None:
+def test_snapshots_are_for_this_user_alone_and_not_to_be_written_again(directory: Path) -> None:
+    """A file that is cut short in place, as by copying another over it, kills whoever maps it."""
     path = written(directory)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
@@ -218,6 +222,19 @@ def test_only_one_builds_at_a_time(directory: Path) -> None:
         assert not second
     with building(directory) as third:
         assert third
+
+
+def test_whoever_has_the_right_to_build_is_told_and_a_dead_one_is_not(directory: Path) -> None:
+    """The name stays in the file when its process is killed; the right does not."""
+    assert builder(directory) is None
+    with building(directory) as mine:
+        assert mine
+        assert re.fullmatch(rf"process {os.getpid()} since \d\d:\d\d:\d\d UTC", builder(directory) or "")
+    assert builder(directory) is None
+    (directory / "lock").write_text("")
+    with (directory / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert builder(directory) == "a process that does not say which"
 
 
 def test_nobody_builds_in_a_directory_that_is_mounted_read_only(
