@@ -208,7 +208,7 @@ def pin(
         return
     before, after = asyncio.run(_to_pin(worker, worker_signing_key))
     lines = list(_changes(before, after))
-    if before == after:
+    if not lines:
         say("nothing to pin: the file and the database agree")
         return
     for line in lines:
@@ -308,45 +308,40 @@ async def _remove(name: str) -> "tuple[Readable | None, int]":
 
 async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[Roster, Roster]":
     """Who is pinned, and who would be."""
-    from dataclasses import replace
-
     from app.cli.state import open_custody
     from app.custody.identity import checked_public_key, checked_signing_key
     from app.custody.roster import WorkerKeys
-    from app.store import audit, custodians
+    from app.store import custodians
 
     async with open_custody() as (database, pins), database.connect() as connection:
         before = after = pins.read_if_there()
-        newest = await audit.head(connection)
-        until = newest.seq if newest is not None else None
         # Whoever pins a worker's key compared that one, and no custodian's.
         rows = [row.as_pinned for row in await custodians.active(connection)] if worker is None else None
     if rows is not None:
         for each in before.custodians:
             if each not in rows:
-                after = after.without_custodian(each.name, until=until)
+                after = after.without_custodian(each.name)
         for row in rows:
             if row not in after.custodians:
                 after = after.with_custodian(row)
     if worker is not None and worker_signing_key is not None:
-        keys = WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
-        if after.worker not in {None, keys}:
-            # Checkpoints that it signed must still be good.
-            after = replace(after, former=(*after.former, after.worker.as_pinned))
-        after = replace(after, worker=keys)
-    return before, after.bounded(until)
+        after = after.with_worker(
+            WorkerKeys(checked_public_key(worker), checked_signing_key(worker_signing_key))
+        )
+    return before, after
 
 
 async def _pin(before: "Roster", after: "Roster") -> None:
     from app.cli.state import open_custody
     from app.errors import ConflictError
-    from app.store import custodians
+    from app.store import audit, custodians
 
     async with open_custody() as (database, pins), database.begin() as connection:
+        newest = await audit.settled_head(connection)
         if pins.read_if_there() != before:
             raise ConflictError("The file of the custodians changed meanwhile; look again.")
         await custodians.record_pinning(connection, after)
-        pins.write(after)
+        pins.write(after.bounded(newest.seq if newest is not None else 0))
 
 
 def _changes(before: "Roster", after: "Roster") -> Iterator[str]:
@@ -356,10 +351,9 @@ def _changes(before: "Roster", after: "Roster") -> Iterator[str]:
         for each in people:
             signs = each.signing_key or "does not sign"
             yield f"{sign} {each.name}  {each.fingerprint}  {each.public_key}  {signs}"
-    bounded = {each.fingerprint for each in before.former if each.until is None}
     for each in after.former:
-        if each.fingerprint in bounded and each.until is not None:
-            yield f"~ {each.name}  {each.fingerprint}  what they signed counts up to entry {each.until}"
+        if each.until is None:
+            yield f"~ {each.name}  {each.fingerprint}  what was signed with that key counts up to now alone"
     if before.worker != after.worker:
         for sign, keys in (("-", before.worker), ("+", after.worker)):
             if keys is not None:

@@ -90,9 +90,7 @@ def verify(untrusted: bytes, roster: Roster) -> Checkpoint:
     if signer is None:
         raise InvalidRequestError("The signature of this checkpoint is not good.")
     if roster.counts(signer, head.seq) is False:
-        raise InvalidRequestError(
-            f"The signer of this checkpoint, {head.signer}, was a custodian no more then."
-        )
+        raise InvalidRequestError(f"The signer of this checkpoint, {head.signer}, was pinned no more then.")
     return _checkpoint(head, envelope.written(signature, text))
 
 

@@ -11,9 +11,10 @@ that cannot write the file, adds no recipient and swaps no key unnoticed. It hol
     public_key = "age1..."
     signing_key = "ed25519:..."
 
-Who was removed stays in it under ``[former."fingerprint"]``, so that what they signed can still be checked,
-with ``until``, the number of the audit log's newest entry of then: what came after it counts nowhere. Where
-one key to open with came with several to sign with, each of these has a table of its own.
+Who was removed, and a worker whose key was replaced, stays in it under ``[former."fingerprint"]``, so that
+what they signed can still be checked, with ``until``, the number of the audit log's newest entry of then:
+what came after it counts nowhere. Where one key to open with came with several to sign with, each of these
+has a table of its own.
 """
 
 import os
@@ -51,8 +52,8 @@ class Pinned:
     Attributes:
         public_key: what reports are sealed to.
         signing_key: the Ed25519 verification key, ``ed25519:...``; None if this person decides nothing.
-        until: of one who was removed, up to which entry of the audit log what they signed counts; None if
-            the file does not say it.
+        until: of one who was removed or replaced, up to which entry of the audit log what they signed
+            counts; None if the file does not say it.
     """
 
     name: str
@@ -147,21 +148,25 @@ class Roster:
         return tuple(each for each in (*pinned, *former) if each.fingerprint == named_by)
 
     def counts(self, signer: Pinned, entry: int) -> bool | None:
-        """Whether what somebody signed counts in an entry of the audit log; None if the log must tell.
-
-        What former workers signed counts in any: one that was not started anew yet still says what it saw.
-        """
-        if signer in self.custodians or signer.name == WORKER_NAME:
+        """Whether what somebody signed counts in an entry of the audit log; None if the log must tell."""
+        if signer in self.custodians or (self.worker is not None and signer == self.worker.as_pinned):
             return True
         return None if signer.until is None else entry <= signer.until
 
     def bounded(self, until: int | None) -> Self:
-        """The same, with what former custodians sign from now on counting nowhere."""
-        former = tuple(
-            replace(each, until=until) if each.until is None and each.name != WORKER_NAME else each
-            for each in self.former
-        )
+        """The same, with what the former sign from now on counting nowhere."""
+        former = tuple(replace(each, until=until) if each.until is None else each for each in self.former)
         return replace(self, former=former)
+
+    def with_worker(self, keys: WorkerKeys) -> Self:
+        """The same with another worker; who was it until now is among the former."""
+        was = (self.worker.as_pinned,) if self.worker is not None else ()
+        former = tuple(
+            each
+            for each in (*self.former, *was)
+            if (each.public_key, each.signing_key) != (keys.public_key, keys.signing_key)
+        )
+        return replace(self, worker=keys, former=former)
 
     def with_custodian(self, pinned: Pinned) -> Self:
         """The same, and one more.

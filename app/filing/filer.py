@@ -30,7 +30,7 @@ from app import log
 from app.custody import ending
 from app.custody.ending import Ending
 from app.custody.identity import Identity, fingerprint
-from app.custody.roster import RosterFile
+from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.filing import receipts
 from app.filing.cybertip import grammar
@@ -100,6 +100,10 @@ class Desk:
     witness: Witness = field(default_factory=Witness)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
+    def is_pinned(self, roster: Roster) -> bool:
+        """Whether what this worker signs counts from here on."""
+        return roster.worker == WorkerKeys.of(self.identity)
+
 
 @dataclass(frozen=True)
 class _Document:
@@ -139,10 +143,15 @@ async def file_next(
     Raises:
         UnreadableReportError: the report that is due longest has a row that holds what no Cordon wrote.
         AuditBrokenError: the audit log does not follow on from what was seen of it; nothing is filed by it.
-        InvalidRequestError: what was seen of it cannot be remembered.
+        InvalidRequestError: what was seen of it cannot be remembered, or the worker is not the pinned one.
         NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
     """
     await desk.witness.follow(desk.database)
+    if not desk.is_pinned(desk.pins.read()):
+        raise InvalidRequestError(
+            "The worker's key is not the pinned one: nothing proves what it signs of the reports that it "
+            "files. Start a worker with that key, or pin this one's with 'cordon custodian pin'."
+        )
     async with desk.database.begin() as connection:
         turn = await filings.claim(
             connection,
@@ -263,10 +272,14 @@ def is_refusable(desk: Desk, root: etree._Element, now: datetime) -> bool:
 async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:
     try:
         await desk.witness.check(connection, turn.report_id)
+        roster = desk.pins.read()
+        if not desk.is_pinned(roster):
+            # Another key was pinned since the turn began.
+            raise _HaltedError(Meaning.RETRY, "worker_not_pinned")
         return await decisions.approval(
             connection,
             turn.report_id,
-            desk.pins.read(),
+            roster,
             dual_control=desk.dual_control,
             automatic=desk.automatic,
         )

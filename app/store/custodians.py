@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log as journal
 from app.custody.identity import checked_public_key, checked_signing_key, fingerprint, signing_key_of
-from app.custody.roster import Pinned, Roster, RosterFile
+from app.custody.roster import WORKER_NAME, Pinned, Roster, RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.store import audit
 from app.store.database import Database, of_its_types, read_each
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ADDED_EVENT: Final = "custodian.added"
 _REMOVED_EVENT: Final = "custodian.removed"
+_PINNED_EVENT: Final = "custodian.pinned"
 
 _UNREADABLE: Final = (
     "rows of custodians in the database hold what no Cordon wrote: somebody changed it; "
@@ -276,7 +277,7 @@ async def restore(connection: AsyncConnection, roster: Roster) -> None:
 
 
 async def counts(connection: AsyncConnection, roster: Roster, signer: Pinned, entry: int) -> bool:
-    """Whether what somebody signed counts in an entry of the audit log: they were a custodian then.
+    """Whether what somebody signed counts in an entry of the audit log: they were pinned then.
 
     The pinned file says until when, or the log does where the file is from before that stood there.
 
@@ -289,6 +290,8 @@ async def counts(connection: AsyncConnection, roster: Roster, signer: Pinned, en
     by_file = roster.counts(signer, entry)
     if by_file is not None:
         return by_file
+    if signer.name == WORKER_NAME:
+        return await _was_worker(connection, signer, entry)
     newest = await connection.execute(
         select(log.c.event)
         .where(
@@ -302,12 +305,23 @@ async def counts(connection: AsyncConnection, roster: Roster, signer: Pinned, en
     return newest.scalar_one_or_none() != _REMOVED_EVENT
 
 
+async def _was_worker(connection: AsyncConnection, signer: Pinned, entry: int) -> bool:
+    """Whether no other worker was pinned last before an entry of the audit log, as far as that says."""
+    pinned = await connection.execute(
+        select(log.c.details)
+        .where(log.c.event == _PINNED_EVENT, log.c.seq < entry)
+        .order_by(log.c.seq.desc())
+    )
+    workers = (audit.said(details).get("worker") for details in pinned.scalars())
+    return next((each for each in workers if each is not None), signer.fingerprint) == signer.fingerprint
+
+
 async def record_pinning(connection: AsyncConnection, roster: Roster) -> None:
     """Write down whom a person pinned; within ``Database.begin``."""
     details: dict[str, str | int | list[str]] = {"custodians": list(roster.fingerprints)}
     if roster.worker is not None:
         details["worker"] = roster.worker.fingerprint
-    await audit.append(connection, "custodian.pinned", "custodians", details)
+    await audit.append(connection, _PINNED_EVENT, "custodians", details)
 
 
 async def readable_by(connection: AsyncConnection, custodian: str) -> Readable:

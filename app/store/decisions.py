@@ -410,7 +410,7 @@ async def _recorded(
         if signed.sha256 != name or signed.decision.report_id != report_id:
             raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
         if not await custodians.counts(connection, roster, signed.signer, seq):
-            raise NotApprovedError("A stored decision was signed by somebody who was a custodian no more.")
+            raise NotApprovedError("A stored decision was signed by somebody who was pinned no more.")
         found.append((event, signed))
     return tuple(found)
 

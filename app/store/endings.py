@@ -21,7 +21,7 @@ from app.custody.decision import APPROVALS, Action, Decision
 from app.custody.ending import Ending
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
-from app.store import decisions, filings, sealed
+from app.store import custodians, decisions, filings, sealed
 from app.store.recorded import later
 from app.store.report_states import State
 from app.store.reports import Report
@@ -93,7 +93,7 @@ async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -
         if each.decision.sealed_sha256 in stood
     }
     entries = await connection.execute(
-        select(log.c.event, log.c.details)
+        select(log.c.seq, log.c.event, log.c.details)
         .where(log.c.subject == report_id, log.c.event.in_([*_BY_CUSTODIANS, *_BY_THE_WORKER]))
         .order_by(log.c.seq)
     )
@@ -107,8 +107,11 @@ async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -
                 proven = Proven()
             else:
                 counted.add(document)
-                said, _ = ending.verify(document, roster)
-                proven = _ended(proven, entry.event, said) if said.report_id == report_id else Proven()
+                said, signer = ending.verify(document, roster)
+                stands = said.report_id == report_id and await custodians.counts(
+                    connection, roster, signer, entry.seq
+                )
+                proven = _ended(proven, entry.event, said) if stands else Proven()
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError, SignatureRequiredError):
             # No Cordon wrote such an entry: what it says is not proven, nor what it came after.
             proven = Proven()

@@ -98,7 +98,7 @@ async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
             )
             if not isinstance(found, str):
                 counts = await custodians.counts(connection, roster, found, each.seq or 0)
-                found = "" if counts else "who signed its removal was a custodian no more"
+                found = "" if counts else "who signed its removal was pinned no more"
             if found:
                 unproven.append(Unproven(each.subject, each.seq, f"it is gone, and {found}"))
     return Examined(tuple(unproven), len(entries) - len(asked), signed_from)

@@ -212,7 +212,15 @@ def test_a_new_worker_key_replaces_the_old_whose_checkpoints_still_hold(cordon: 
         keys = ("--worker", worker.public_key, "--worker-signing-key", str(worker.signing_public_key))
         assert cordon("custodian", "pin", *keys, "--yes").code == 0
         assert cordon("audit", "checkpoint", "--identity", name, "--out", "kept").code == 0
-    assert "[former." in (cordon.home / "state" / "custodians").read_text()
+    pinned = (cordon.home / "state" / "custodians").read_text()
+    assert (pinned.count("[former."), pinned.count("until = 2\n")) == (1, 1)
+    # The old one signs none any more, and a file of before that did not say so is brought up.
+    refused = cordon("audit", "checkpoint", "--identity", "old.key")
+    assert (refused.code, "was pinned no more then" in refused.err) == (2, True)
+    (cordon.home / "state" / "custodians").write_text(pinned.replace("until = 2\n", ""))
+    brought_up = cordon("custodian", "pin", "--yes")
+    assert brought_up.out.decode().startswith("~ worker ")
+    assert "nothing to pin" in cordon("custodian", "pin", "--yes").err
     verified = cordon("audit", "verify", "--checkpoint", "kept", "--json")
     assert (verified.code, verified.document["whole"]) == (0, True)
     assert cordon("custodian", "pin", "--worker", "age1x").code == 2

@@ -6,7 +6,7 @@ to it as a network would, and breaks where it says so.
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,11 +61,17 @@ class Clock:
 
 @dataclass
 class Line(httpx.AsyncBaseTransport):
-    """Carries requests to the double's application; an answer cut short is a broken connection."""
+    """Carries requests to the double's application; an answer cut short is a broken connection.
+
+    Attributes:
+        meanwhile: happens while each of them is on its way.
+    """
 
     application: Application
+    meanwhile: Callable[[], None] = lambda: None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.meanwhile()
         body = await request.aread()
         messages: list[Any] = []
 

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import delete, select, text, update
 
 from app.custody.decision import Action
-from app.errors import ConflictError
+from app.custody.identity import generate
+from app.custody.roster import WorkerKeys
+from app.errors import ConflictError, InvalidRequestError
 from app.filing.cybertip.answers import Answer
-from app.filing.cybertip.client import CyberTipline
+from app.filing.cybertip.client import CyberTipline, open_client
 from app.filing.cybertip.document import Reporter
-from app.filing.cybertip.environment import Environment
+from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoint, Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.filing.desk import Filer
@@ -30,7 +32,7 @@ from app.store.schema import decisions as decision_table
 from app.store.schema import filings as table
 from app.store.schema import reports as report_table
 from tests.deciding import deciding, seen
-from tests.filing.office import Office, document, open_office
+from tests.filing.office import URL, Line, Office, document, open_office
 from tests.pins import add_custodian, remove_custodian
 
 
@@ -352,6 +354,28 @@ async def _scribble(office: Office, report_id: str, event: str) -> None:
 async def _swapped(office: Office, report_id: str) -> None:
     async with office.database.begin() as connection:
         await connection.execute(text("UPDATE reports SET sealed = sealed_sha256"))
+
+
+def replace_worker(office: Office) -> None:
+    """Pin another worker's keys."""
+    office.pins.write(office.pins.read().with_worker(WorkerKeys.of(generate())))
+
+
+async def test_a_worker_whose_key_was_replaced_files_nothing_and_parks_nothing(office: Office) -> None:
+    """Nothing would prove what it says of the reports; the worker that is pinned goes on with them."""
+    report_id, pinned = await office.approved(), office.pins.read()
+    replace_worker(office)
+    with pytest.raises(InvalidRequestError, match="not the pinned one"):
+        await file_next(office.desk)
+    assert office.double.calls["submit"] == 0
+    office.pins.write(pinned)
+    changing = Line(office.double, meanwhile=lambda: replace_worker(office))
+    async with open_client(Endpoint(Environment.DOUBLE, URL, DOUBLE_USER, DOUBLE_PASSWORD), changing) as line:
+        assert await file_next(replace(office.desk, authority=line)) is Outcome.POSTPONED
+    assert (office.double.calls["submit"], office.double.calls["finish"]) == (1, 0)
+    office.pins.write(pinned)
+    assert await soon(office) is Outcome.DRY_RUN
+    assert (await office.report(report_id)).state is State.DRY_RUN
 
 
 @pytest.mark.parametrize("when", ["before it is submitted", "while it is open"])

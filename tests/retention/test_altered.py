@@ -18,13 +18,24 @@ from sqlalchemy import delete, insert, select, update
 from app.custody import ending
 from app.custody.decision import Action
 from app.custody.ending import Ending
-from app.custody.identity import fingerprint, generate
-from app.custody.roster import WORKER_NAME, Pinned
+from app.custody.identity import Identity, fingerprint, generate
+from app.custody.roster import WorkerKeys
 from app.errors import ConflictError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, decisions, endings, inspection, removal, removal_proofs, reports, sealed
+from app.store import (
+    alarms,
+    audit,
+    custodians,
+    decisions,
+    endings,
+    inspection,
+    removal,
+    removal_proofs,
+    reports,
+    sealed,
+)
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
@@ -492,7 +503,7 @@ async def test_a_removal_and_a_resealing_of_who_left_count_no_more_either(site: 
     async with site.database.connect() as connection:
         examined = await removal_proofs.examine(connection, roster)
     gone = {each.report_id: each.what for each in examined.unproven}
-    what = "it is gone, and who signed its removal was a custodian no more"
+    what = "it is gone, and who signed its removal was pinned no more"
     assert gone == dict.fromkeys([*by_ada, destroyed], what)
 
 
@@ -505,11 +516,43 @@ async def test_what_was_signed_by_who_left_or_was_replaced_still_counts(site: Si
     """A custodian who was removed since, and a worker whose key was."""
     filed, rejected = await site.report(State.FILED), await site.report(State.REJECTED, "b")
     await add_custodian(site.database, site.pins, "grace")
-    was = site.pins.read().worker
-    assert was is not None
     await remove_custodian(site.database, site.pins, "ada")
-    roster = site.pins.read()
-    former = Pinned(WORKER_NAME, was.public_key, was.signing_key)
-    site.pins.write(replace(roster, former=(*roster.former, former)))
-    site.worker = pin_worker(site.pins)
+    site.worker = await replace_worker(site)
     assert await site.purge() == (filed, rejected)
+
+
+async def replace_worker(site: Site, *, bounded: bool = True) -> Identity:
+    """Another worker, as ``cordon custodian pin --worker`` pins it, here or before it said until when."""
+    worker = generate()
+    async with site.database.begin() as connection:
+        newest = await audit.settled_head(connection)
+        assert newest is not None
+        roster = site.pins.read().with_worker(WorkerKeys.of(worker))
+        await custodians.record_pinning(connection, roster)
+    site.pins.write(roster.bounded(newest.seq) if bounded else roster)
+    return worker
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+async def test_the_key_of_a_former_worker_ends_and_removes_nothing_any_more(
+    site: Site, *, bounded: bool
+) -> None:
+    """By the pinned file, or by the log where the file is from before it said until when.
+
+    What it signed before counts: a report that it saw filed goes when its time is over.
+    """
+    honest, waiting = await site.report(State.FILED), await site.report(State.APPROVED, "b")
+    former, before = site.worker, site.pins.read()
+    site.worker = await replace_worker(site, bounded=bounded)
+    await site.append(waiting, State.FILED, ending=word_of(former, waiting, State.FILED))
+    assert await site.is_kept_and_named(waiting, US, LATER)
+    async with site.database.connect() as connection:
+        assert honest not in await reports.every_id(connection)
+    late = await site.report(State.REJECTED, "d")
+    by_former = await purge.purge(site.database, US, before, LATER, by="worker", identity=former)
+    assert by_former == (waiting, late)
+    async with site.database.connect() as connection:
+        examined = await removal_proofs.examine(connection, site.pins.read())
+    gone = {each.report_id: each.what for each in examined.unproven}
+    what = "it is gone, and who signed its removal was pinned no more"
+    assert gone == dict.fromkeys(by_former, what)
