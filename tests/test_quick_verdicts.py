@@ -79,7 +79,7 @@ def canonical_form(jpeg: bytes, *, turned_as: int, which: int) -> tuple[bytes, n
     pixels = np.asarray(image)
     downsampler = pdq.Downsampler(*pixels.shape[:2])
     downsampler.add(pixels)
-    spectrum = pdq.analyse(downsampler.finish(), pixels.shape[0] * pixels.shape[1])
+    spectrum = pdq.analyse(downsampler.finish(), *pixels.shape[:2])
     form = spectrum.forms[which * 32 : which * 32 + 32]
     coefficients = fallback.symmetries(spectrum.coefficients)[which]
     margins = np.abs(coefficients - np.sort(coefficients)[127])[::-1]

@@ -70,6 +70,9 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 options.DECODE_THREADS = 1
 options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
 
+_COARSEST_STEP: Final = 43
+"""Largest step of a block's mean, in luma or colours, of which a quick look was measured: quality 20."""
+
 _BYTES_PER_PIXEL: Final = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 """Of Pillow's modes in memory; all others take 4."""
 
@@ -185,12 +188,14 @@ def _jpeg(untrusted: Untrusted, most_frames: int, max_pixels: int) -> Medium:
 def _luma_is_what_is_seen(image: JpegImageFile) -> bool:
     """Whether the luma alone tells what a viewer shows, but for what clips.
 
-    Colours that are coarser than by two, which hardly anybody writes, clip where the luma has no trace of it.
+    Colours that are coarser than by two, or of coarser steps than any that was measured, which hardly anybody
+    writes, clip where the luma has no trace of it.
     """
     if image.mode not in ("L", "RGB"):
         return False
     _, across, down, _ = zip(*image.layer, strict=True)
-    return bool(2 * min(across) >= max(across) and 2 * min(down) >= max(down))
+    coarsest = max(steps[0] for steps in image.quantization.values())
+    return bool(2 * min(across) >= max(across) and 2 * min(down) >= max(down) and coarsest <= _COARSEST_STEP)
 
 
 def _multi_picture_starts(image: JpegImageFile) -> Iterator[int]:

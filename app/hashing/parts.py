@@ -68,7 +68,7 @@ def forms(copy: Small) -> Iterator[Forms]:
             continue
         part = luma[found.top : found.top + found.height, found.left : found.left + found.width]
         reduced = pdq.downsample(part, region.height, region.width, by)
-        spectrum = pdq.analyse(reduced, region.width * region.height)
+        spectrum = pdq.analyse(reduced, region.height, region.width)
         yield Forms(region, spectrum.quality, spectrum.forms)
 
 

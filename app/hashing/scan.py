@@ -117,7 +117,7 @@ def _look_quickly(small: Small) -> list[Rendering | Forms]:
     if not parts.is_detailed(small.width, small.height):
         return []
     reduced = pdq.downsample(small.luma, small.height, small.width, small.scale, small.from_end)
-    spectrum = pdq.analyse(reduced, small.width * small.height)
+    spectrum = pdq.analyse(reduced, small.height, small.width)
     hashes, doubts = spectrum.forms, spectrum.doubts
     if spectrum.quality < PDQ_MINIMUM_QUALITY + _DOUBTFUL_QUALITY or most_doubted(doubts) > MAX_DOUBTFUL_BITS:
         return []
@@ -187,7 +187,7 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
     phash = shrinker.finish()
     if downsampler is None:
         return _Hashed(bytes(PDQ_BYTES), 0, phash, [], opaque, digest.digest() if digest else None)
-    spectrum = pdq.analyse(downsampler.finish(), width * height)
+    spectrum = pdq.analyse(downsampler.finish(), height, width)
     forms = [Forms(None, spectrum.quality, spectrum.forms), *find_parts(shrinker.grey)]
     # Its grey copy goes before the reference, which may want memory, comes.
     del shrinker

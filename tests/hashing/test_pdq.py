@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.hashing import engine, pdq
-from app.media import Symmetry
+from app.media import PDQ_MINIMUM_QUALITY, Symmetry
 from tests.hashing.drawings import dense, distance, drawing, pdq_of
 from tests.hashing.test_engine import ENGINES
 
@@ -149,7 +149,7 @@ def test_a_large_picture_that_ties_is_hashed_as_pdqhash_does_in_little_memory() 
     rgb = flat(np.random.default_rng(6), 1030, 1010)
     downsampler = pdq.Downsampler(1030, 1010)
     downsampler.add(rgb)
-    assert not pdq.analyse(downsampler.finish(), 1030 * 1010).certain
+    assert not pdq.analyse(downsampler.finish(), 1030, 1010).certain
     assert pdq.canonical(rgb) == pdq_of(Image.fromarray(rgb))
 
 
@@ -177,19 +177,40 @@ def test_strips_of_any_height_sum_up_to_the_same(rows: int) -> None:
     assert np.allclose(at_once.finish(), parts.finish(), atol=1e-3)
 
 
+def test_a_very_long_picture_hashes_as_pdqhash_hashes_it() -> None:
+    """What the reference rounds off adds up along it: this one's quality is 64, and by exact sums 63."""
+    knots = np.random.default_rng(37).integers(150, 256, (7, 9, 3), np.uint8)
+    rgb = pixels_of(Image.fromarray(knots).resize((50_000, 22), Image.Resampling.BICUBIC))
+    assert pdq.canonical(rgb) == pdq_of(Image.fromarray(rgb))
+
+
+def test_of_a_picture_of_little_quality_the_reference_is_asked_sooner() -> None:
+    """Its coefficients lie so close to each other that smaller noise decides."""
+    sooner = 0
+    for seed in range(60):
+        downsampler = pdq.Downsampler(520, 600)
+        downsampler.add(low_contrast(np.random.default_rng(seed), 520, 600))
+        spectrum = pdq.analyse(downsampler.finish(), 520, 600)
+        ranked = np.sort(spectrum.coefficients, axis=None)
+        if spectrum.quality < PDQ_MINIMUM_QUALITY and 0.01 < ranked[128] - ranked[127] < 0.04:
+            sooner += 1
+            assert not spectrum.certain
+    assert sooner
+
+
 def test_a_camera_picture_is_hashed_without_asking_the_reference() -> None:
     certain = 0
     for seed in range(20):
         downsampler = pdq.Downsampler(600, 800)
         downsampler.add(pixels_of(drawing(seed, (800, 600))))
-        certain += pdq.analyse(downsampler.finish(), 480_000).certain
+        certain += pdq.analyse(downsampler.finish(), 600, 800).certain
     assert certain >= 16
 
 
 def forms_of(rgb: Pixels) -> list[bytes]:
     downsampler = pdq.Downsampler(*rgb.shape[:2])
     downsampler.add(rgb)
-    forms = pdq.analyse(downsampler.finish(), rgb.shape[0] * rgb.shape[1]).forms
+    forms = pdq.analyse(downsampler.finish(), *rgb.shape[:2]).forms
     return [forms[start : start + 32] for start in range(0, 512, 32)]
 
 
@@ -246,7 +267,7 @@ def test_a_smaller_copy_hashes_nearly_as_the_original(size: tuple[int, int], sca
     expected = forms_of(pixels_of(rgb))[0]
     copy = np.asarray(rgb.convert("L").reduce(scale))
     reduced = pdq.downsample(copy, size[1], size[0], scale)
-    assert distance(pdq.analyse(reduced, size[0] * size[1]).bits, expected) <= 8
+    assert distance(pdq.analyse(reduced, *size[::-1]).bits, expected) <= 8
 
 
 @pytest.mark.usefixtures("each_engine")

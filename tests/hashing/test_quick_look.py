@@ -76,6 +76,19 @@ def test_colours_much_coarser_than_the_luma_get_no_quick_look() -> None:
     assert found == [True, True, False, False]
 
 
+def test_steps_coarser_than_were_measured_get_no_quick_look() -> None:
+    """In this one, red alone, 13 bits of a quick look were wrong and not in doubt."""
+    pixels = np.array(drawing(3, (1500, 1000)))
+    pixels[:, :, 1:] = 0
+    quick = {}
+    for quality in (5, 19, 20):
+        jpeg = encoded(Image.fromarray(pixels), "JPEG", quality=quality)
+        rendering, _, _ = looked_at(jpeg, quick=True)
+        assert rendering is not None
+        quick[quality] = rendering.phash == b""
+    assert quick == {5: False, 19: False, 20: True}
+
+
 def test_a_picture_smaller_than_was_measured_gets_no_quick_look() -> None:
     """Few pixels even out little of what is wrong with each."""
     found = []
