@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from app.cli.console import UsageError, emit, emit_json, emit_table, printable, say
+from app.cli.console import FailedError, UsageError, emit, emit_json, emit_table, printable, say
 
 if TYPE_CHECKING:
     from app.store.keys import Key, Scope
@@ -78,27 +78,34 @@ def list_keys(as_json: AsJson = False) -> None:
 
     cordon key list
     """
-    keys = asyncio.run(_list())
+    keys, unreadable = asyncio.run(_list())
     if as_json:
         for each in keys:
             emit_json(_told(each))
-        return
-    emit_table(
-        ("id", "name", "scopes", "profile", "a second", "at once", "guard", "last used", "state"),
-        [
-            (
-                each.id,
-                printable(each.name),
-                ",".join(sorted(each.scopes)),
-                printable(each.profile),
-                str(each.rate_per_second),
-                str(each.concurrency),
-                "on" if each.probe_guard else "off",
-                f"{each.last_used_at:%Y-%m-%d %H:%M}" if each.last_used_at else "never",
-                "revoked" if each.revoked_at else "active",
-            )
-            for each in keys
-        ],
+    else:
+        emit_table(_COLUMNS, list(map(_cells, keys)))
+    for key_id in unreadable:
+        say(f"key {printable(key_id)} cannot be read")
+    if unreadable:
+        raise FailedError(
+            f"{len(unreadable)} of the keys cannot be read, and open nothing: somebody changed the database"
+        )
+
+
+_COLUMNS: Final = ("id", "name", "scopes", "profile", "a second", "at once", "guard", "last used", "state")
+
+
+def _cells(key: "Key") -> tuple[str, ...]:
+    return (
+        key.id,
+        printable(key.name),
+        ",".join(sorted(key.scopes)),
+        printable(key.profile),
+        str(key.rate_per_second),
+        str(key.concurrency),
+        "on" if key.probe_guard else "off",
+        f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never",
+        "revoked" if key.revoked_at else "active",
     )
 
 
@@ -162,7 +169,7 @@ def _checked(scopes: list[str]) -> "frozenset[Scope]":
     return frozenset(Scope(scope) for scope in named)
 
 
-async def _list() -> "tuple[Key, ...]":
+async def _list() -> "tuple[tuple[Key, ...], tuple[str, ...]]":
     from app.cli.state import open_state
     from app.store import keys
 

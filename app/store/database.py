@@ -31,8 +31,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    LargeBinary,
     RowMapping,
     Select,
+    cast,
     event,
     func,
     literal,
@@ -381,6 +383,16 @@ async def read_each(
         except UnreadableRowError:
             unreadable.append(there)
     return found, unreadable
+
+
+def as_it_stands(connection: AsyncConnection, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column to be read whatever somebody put there: SQLite keeps anything in any, and gives its bytes."""
+    return cast(column, LargeBinary) if connection.dialect.name == "sqlite" else column
+
+
+def as_text(untrusted: object) -> str:
+    """What such a column holds, where it should hold text."""
+    return untrusted.decode("utf-8", "backslashreplace") if isinstance(untrusted, bytes) else str(untrusted)
 
 
 def of_its_types(row: Row) -> Row:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, cast, exists, or_, select
+from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.store import decisions, endings, filings, removal_proofs, reports, sealed
-from app.store.database import readable
+from app.store.database import as_it_stands, as_text, readable
 from app.store.recorded import recorded
 from app.store.report_states import ENDED
 from app.store.schema import UnreadableRowError
@@ -139,12 +139,10 @@ async def _told_by(
     connection: AsyncConnection, wanted: tuple[ColumnElement[bool], ...], what: str
 ) -> tuple[Discrepancy, ...]:
     """What such entries are about, where their numbers and subjects can be told."""
-    subject: ColumnElement[Any] = log.c.subject
-    if connection.dialect.name == "sqlite":
-        subject = cast(subject, LargeBinary)
+    subject = as_it_stands(connection, log.c.subject)
     rows = await connection.execute(select(log.c.seq, subject).where(*wanted).order_by(log.c.seq))
     return tuple(
-        Discrepancy(_text(named), seq if isinstance(seq, int) else None, what) for seq, named in rows
+        Discrepancy(as_text(named), seq if isinstance(seq, int) else None, what) for seq, named in rows
     )
 
 
@@ -227,12 +225,6 @@ async def _standing(connection: AsyncConnection, report_id: str, roster: Roster,
 async def _ids(connection: AsyncConnection, wanted: Select[Any]) -> tuple[str, ...]:
     """Ids in order, also such as are no text."""
     (column,) = wanted.selected_columns
-    if connection.dialect.name == "sqlite":
-        wanted = wanted.with_only_columns(cast(column, LargeBinary))
+    wanted = wanted.with_only_columns(as_it_stands(connection, column))
     rows = await connection.execute(wanted.order_by(column))
-    return tuple(_text(each) for each in rows.scalars())
-
-
-def _text(untrusted: object) -> str:
-    """What should be text: SQLite keeps anything in any column, and is asked for its bytes."""
-    return untrusted.decode("utf-8", "backslashreplace") if isinstance(untrusted, bytes) else str(untrusted)
+    return tuple(as_text(each) for each in rows.scalars())

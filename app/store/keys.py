@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import RowMapping, bindparam, insert, select, update
+from sqlalchemy import RowMapping, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from app import log
 from app.errors import NotFoundError
 from app.store import audit
-from app.store.database import Database, of_its_types, read_each, readable
+from app.store.database import Database, as_it_stands, as_text, of_its_types, read_each
 from app.store.schema import UnreadableRowError, keys
 
 logger = logging.getLogger(__name__)
@@ -114,15 +114,14 @@ async def create(
     return key, token
 
 
-async def list_keys(connection: AsyncConnection) -> tuple[Key, ...]:
-    """All keys ever made, oldest first, the revoked ones too.
-
-    Raises:
-        UnreadableRowError: a row holds what no Cordon wrote.
-    """
-    with readable():
-        rows = await connection.execute(select(keys).order_by(keys.c.id))
-        return tuple(_key(row) for row in rows.mappings())
+async def list_keys(connection: AsyncConnection) -> tuple[tuple[Key, ...], tuple[str, ...]]:
+    """All keys ever made, oldest first, the revoked ones too; and the ids of those that cannot be read."""
+    wanted = select(keys).order_by(keys.c.id)
+    found, unreadable = await read_each(connection, wanted, _key)
+    if not unreadable:
+        return tuple(found), ()
+    ids = select(as_it_stands(connection, keys.c.id)).where(or_(*unreadable)).order_by(keys.c.id)
+    return tuple(found), tuple(map(as_text, (await connection.execute(ids)).scalars()))
 
 
 async def revoke(connection: AsyncConnection, key_id: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, LargeBinary, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody import removal as signed_removal
@@ -24,7 +24,7 @@ from app.custody.roster import Pinned, Roster
 from app.errors import SignatureRequiredError
 from app.store import custodians, decisions, sealed
 from app.store.audit import said
-from app.store.database import readable
+from app.store.database import as_it_stands, as_text, readable
 from app.store.recorded import Recorded, of_each
 from app.store.report_states import State
 from app.store.schema import UnreadableRowError, tombstones
@@ -132,24 +132,24 @@ async def _signed_from(connection: AsyncConnection) -> int | None:
 async def _entries(connection: AsyncConnection) -> list[_Entry]:
     """The entries of removals in order, whatever somebody wrote into them."""
     rows = await connection.execute(
-        select(log.c.seq, log.c.event, _raw(connection, log.c.subject))
+        select(log.c.seq, log.c.event, as_it_stands(connection, log.c.subject))
         .where(log.c.event.in_(decisions.REMOVED_EVENTS))
         .order_by(log.c.seq)
     )
     return [
-        _Entry(seq if isinstance(seq, int) else None, event, _text(subject)) for seq, event, subject in rows
+        _Entry(seq if isinstance(seq, int) else None, event, as_text(subject)) for seq, event, subject in rows
     ]
 
 
 async def _details(connection: AsyncConnection, numbers: list[int]) -> dict[int, dict[str, Any]]:
     """What these entries say, by number."""
-    wanted = select(log.c.seq, _raw(connection, log.c.details)).where(log.c.seq.in_(numbers))
-    return {seq: said(_text(details)) for seq, details in await connection.execute(wanted)}
+    wanted = select(log.c.seq, as_it_stands(connection, log.c.details)).where(log.c.seq.in_(numbers))
+    return {seq: said(as_text(details)) for seq, details in await connection.execute(wanted)}
 
 
 async def _orders(connection: AsyncConnection, report_ids: list[str]) -> dict[str, bytes]:
     """What the tombstones hold of signed orders."""
-    wanted = select(tombstones.c.id, _raw(connection, tombstones.c.document))
+    wanted = select(tombstones.c.id, as_it_stands(connection, tombstones.c.document))
     rows = await connection.execute(wanted.where(tombstones.c.id.in_(report_ids)))
     return {report_id: document for report_id, document in rows if isinstance(document, bytes)}
 
@@ -164,11 +164,6 @@ async def _recorded(connection: AsyncConnection, report_ids: list[str]) -> dict[
             return dict.fromkeys(report_ids, Recorded())
     found = [await _recorded(connection, [each]) for each in report_ids]
     return {report_id: logged for each in found for report_id, logged in each.items()}
-
-
-def _raw(connection: AsyncConnection, column: Column[Any]) -> ColumnElement[Any]:
-    """A column as it stands: SQLite keeps anything in any of them, and is asked for the bytes."""
-    return cast(column, LargeBinary) if connection.dialect.name == "sqlite" else column
 
 
 def _signer_of_purge(
@@ -206,7 +201,3 @@ def _signer_of_order(
         if (signed.decision.action, signed.decision.report_id) == (Action.DESTROY, report_id):
             return signed.signer
     return "no custodian who is or was pinned signed the order to destroy it"
-
-
-def _text(untrusted: object) -> str:
-    return untrusted.decode("utf-8", "backslashreplace") if isinstance(untrusted, bytes) else str(untrusted)

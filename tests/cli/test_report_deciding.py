@@ -78,6 +78,21 @@ def test_an_approval_shows_the_report_and_the_very_xml_that_is_filed(
     assert state(site, report_id) == "approved"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("EMAIL", "ada.analytical.org"), ("CONTACT_EMAIL", "bob@"), ("LEGAL_URL", "ftp://a")],
+)
+def test_nothing_is_approved_in_the_name_of_a_reporter_whom_the_authority_must_refuse(
+    site: Cordon, report_id: str, name: str, value: str
+) -> None:
+    """The worker would park it; the custodian's own machine says so, with the setting."""
+    setting = f"CORDON_REPORTER_{name}"
+    refused = site("report", "approve", report_id, *ADA, YES, given={setting: value})
+    assert (refused.code, f"{setting} must be" in refused.err) == (2, True), refused.err
+    assert value not in refused.err
+    assert state(site, report_id) == "queued"
+
+
 def test_two_approvals_of_the_same_words_have_different_digests(site: Cordon, report_id: str) -> None:
     """The digest is no secret: it must confirm no guess of what is in the XML."""
     digests = set()

@@ -26,6 +26,24 @@ def test_a_key_is_shown_once_and_can_be_revoked(cordon: Cordon) -> None:
     assert (unknown.code, unknown.err) == (1, "cordon: There is no such key.\n")
 
 
+def test_a_key_whose_row_cannot_be_read_is_named_and_the_others_are_listed(cordon: Cordon) -> None:
+    """Whatever somebody wrote to it, and to its id."""
+    ids = [
+        cordon("key", "create", "--name", name, "--scope", "ingest", "--json").document["id"]
+        for name in ("first", "second", "third")
+    ]
+    with sqlite3.connect(cordon.home / "state" / "cordon.db") as database:
+        database.execute("UPDATE keys SET scopes = 'no list' WHERE id = ?", ids[:1])
+        database.execute("UPDATE keys SET id = x'ff41', concurrency = 0 WHERE id = ?", ids[1:2])
+    database.close()
+    listed = cordon("key", "list", "--json")
+    assert [each["id"] for each in listed.documents] == ids[2:]
+    assert (listed.code, "2 of the keys cannot be read" in listed.err) == (1, True)
+    assert f"key {ids[0]} cannot be read" in listed.err
+    assert "xff" in listed.err
+    assert b"third" in cordon("key", "list").out
+
+
 def test_a_key_for_people_is_the_token_alone_with_a_warning(cordon: Cordon) -> None:
     """So that it can be put where it belongs with a redirect."""
     made = cordon("key", "create", "--name", "scraper", "--scope", "ingest")

@@ -54,6 +54,7 @@ def test_each_environment_has_its_own_address() -> None:
         ({"reporter_first_name": "Placeholder"}, "CORDON_REPORTER_FIRST_NAME"),
         ({"reporter_email": "ada@example.com"}, "CORDON_REPORTER_EMAIL"),
         ({"reporter_email": "ada.analytical.org"}, "CORDON_REPORTER_EMAIL must be an e-mail address"),
+        ({"reporter_contact_email": "bob@"}, "CORDON_REPORTER_CONTACT_EMAIL must be an e-mail address"),
         ({"reporter_company": "Your Company"}, "CORDON_REPORTER_COMPANY"),
         ({"role": None}, "CORDON_REPORTER_ROLE"),
         ({"role": "provider"}, "CORDON_PRESERVATION"),

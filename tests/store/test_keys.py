@@ -102,10 +102,10 @@ async def test_revoking_is_recorded_once_and_is_forever(database: Database) -> N
     key, _ = await _create(database, Scope.INGEST)
     await _revoke(database, key)
     async with database.connect() as connection:
-        (first,) = await keys.list_keys(connection)
+        (first,), _ = await keys.list_keys(connection)
     await _revoke(database, key)
     async with database.connect() as connection:
-        assert await keys.list_keys(connection) == (first,)
+        assert await keys.list_keys(connection) == ((first,), ())
         events = (
             await connection.execute(select(audit.c.event, audit.c.subject).order_by(audit.c.seq))
         ).all()
@@ -158,7 +158,7 @@ async def test_last_use_is_written_in_one_go(database: Database) -> None:
         await ring.authenticate(token)
     await ring.write_last_use()
     async with database.connect() as connection:
-        used = {key.id: key.last_used_at for key in await keys.list_keys(connection)}
+        used = {key.id: key.last_used_at for key in (await keys.list_keys(connection))[0]}
     assert used[third.id] is None
     for key in (first, second):
         last_used_at = used[key.id]
@@ -178,6 +178,6 @@ async def test_last_use_that_could_not_be_written_is_kept_for_the_next_time(data
         await connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO keys")
     await ring.write_last_use()
     async with database.connect() as connection:
-        (stored,) = await keys.list_keys(connection)
+        (stored,), _ = await keys.list_keys(connection)
     assert stored.id == key.id
     assert stored.last_used_at is not None

@@ -193,10 +193,12 @@ def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
     from app.cli.state import read_settings
     from app.filing.cybertip.document import build, unguessable
 
-    settings = read_settings()
+    settings, reporter = read_settings(), saying.reporter()
+    if reporter.wrong is not None:
+        raise UsageError(f"{reporter.wrong}; a report with it would be parked")
     xml = build(
         opened.documents,
-        saying.reporter(),
+        reporter,
         said,
         role=settings.report.reporter_role,
         preservation=settings.report.preservation,

@@ -95,6 +95,18 @@ class Reporter:
             if (value := getattr(self, name)) is not None and is_placeholder(value, prose=name in _FREE_TEXTS)
         )
 
+    @property
+    def wrong(self) -> str | None:
+        """A setting that the authority must refuse, and what it must be; None if there is none.
+
+        Each report would be parked with it.
+        """
+        for name, rule in (("email", rules.email), ("contact_email", rules.email), ("legal_url", rules.url)):
+            value = getattr(self, name)
+            if value is not None and (mend := rule(value)) is not None:
+                return f"CORDON_REPORTER_{name.upper()} {mend}"
+        return None
+
 
 @dataclass(frozen=True)
 class Said:

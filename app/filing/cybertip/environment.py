@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.filing.cybertip import rules
 from app.filing.cybertip.document import Reporter
 from app.settings import Settings, SettingsError
 
@@ -102,12 +101,11 @@ def check_reporter(settings: Settings) -> None:
     Raises:
         SettingsError: the reporter is a placeholder or has no address, or their role or preservation is open.
     """
-    placeholders = Reporter.of(settings.filing).placeholders
-    if placeholders:
-        raise SettingsError(f"{placeholders[0]} is a placeholder; set it to what NCMEC registered")
-    # Each report would be parked with it.
-    if wrong := rules.email(settings.filing.reporter_email):
-        raise SettingsError(f"CORDON_REPORTER_EMAIL {wrong}")
+    reporter = Reporter.of(settings.filing)
+    if reporter.placeholders:
+        raise SettingsError(f"{reporter.placeholders[0]} is a placeholder; set it to what NCMEC registered")
+    if reporter.wrong is not None:
+        raise SettingsError(reporter.wrong)
     if settings.report.reporter_role is None:
         raise SettingsError(
             "CORDON_REPORTER_ROLE must be set to file: 'provider' or 'voluntary'; ask a lawyer"
