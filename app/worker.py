@@ -21,6 +21,7 @@ from app.custody.identity import Identity, read_identity
 from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.filing import alarms, checkpoints, notify
+from app.filing.cybertip.environment import endpoint
 from app.filing.desk import Filer, open_filer
 from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
@@ -84,6 +85,7 @@ async def work(settings: Settings) -> int:
     # Its memory is not locked: what it builds is as large as all banks together.
     kernel.forbid_core_dumps()
     pins, witness = RosterFile(settings.roster_path), Witness(settings.worker_memory_path)
+    role = processes.WORKER if endpoint(settings) is not None else processes.UPKEEP
     told = partial(notify.tell, to=notify.channels(settings.notify))
     ended: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
@@ -96,7 +98,7 @@ async def work(settings: Settings) -> int:
     async with (
         open_current(settings.store) as database,
         open_banks(settings, database) as banks,
-        announced(database, banks, processes.WORKER) as presence,
+        announced(database, banks, role) as presence,
         repeating(partial(told, database), NOTIFY_SECONDS),
         repeating(
             partial(checkpoints.sign, database, settings.worker_key_path, pins, witness), CHECKPOINT_SECONDS

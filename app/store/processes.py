@@ -25,6 +25,9 @@ GATE: Final = "serve"
 WORKER: Final = "worker"
 """The role of the process that files."""
 
+UPKEEP: Final = "upkeep"
+"""The role of a worker with filing off."""
+
 _FORGOTTEN_AFTER: Final = timedelta(days=1)
 
 
@@ -33,7 +36,7 @@ class Process:
     """A process that was heard of lately.
 
     Attributes:
-        role: ``serve``, ``worker`` or ``cli``.
+        role: ``serve``, ``worker``, ``upkeep`` or ``cli``.
         generation: the index generation it has in force; 0 if none.
     """
 
@@ -56,7 +59,7 @@ async def register(database: Database, role: str, process_id: str | None = None)
 
     Args:
         database: where it is announced.
-        role: ``serve``, ``worker`` or ``cli``.
+        role: ``serve``, ``worker``, ``upkeep`` or ``cli``.
         process_id: the id that it had, if it was forgotten.
 
     Raises:

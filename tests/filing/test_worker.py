@@ -98,7 +98,7 @@ async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_fil
             while (AlarmKind.ROW_UNREADABLE, spoiled) not in await standing(database):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
-            verified = await asyncio.to_thread(_verify, store)
+            verified = await asyncio.to_thread(_run, store, "audit", "verify")
             assert verified.returncode == 1
             assert f"report {spoiled}: its row of the table filings holds what no" in verified.stderr
             assert (await office.report(spoiled)).state is State.APPROVED
@@ -112,8 +112,8 @@ async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_fil
         assert not [secret for secret in ("never", "294276", "canary") if secret in log + verified.stderr]
 
 
-def _verify(store: StoreSettings) -> subprocess.CompletedProcess[str]:
-    command = [str(CORDON), "audit", "verify"]
+def _run(store: StoreSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(CORDON), *arguments]
     return subprocess.run(command, env=environment(store), capture_output=True, text=True, check=False)
 
 
@@ -129,7 +129,7 @@ async def wait_until_one_is_done(office: Office, report_ids: list[str]) -> None:
 async def test_a_worker_files_nothing_unless_it_is_told_where(
     database: Database, store: StoreSettings
 ) -> None:
-    """Off by default; what was approved three days ago raises an alarm all the same."""
+    """Off by default; what was approved three days ago raises an alarm all the same, and is said to wait."""
     async with open_office(database, store) as office:
         report_id = await office.approved()
         async with database.begin() as connection:
@@ -140,6 +140,9 @@ async def test_a_worker_files_nothing_unless_it_is_told_where(
             while (AlarmKind.FILING_FAILING, report_id) not in await standing(database):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
+            shown = _run(store, "report", "show", report_id)
+            assert "waits for: filing is off in the worker that runs; set CORDON_CYBERTIP" in shown.stdout
+            assert f"report {report_id}: filing is off" in _run(store, "report", "list").stderr
         assert (await office.report(report_id)).state is State.APPROVED
 
 

@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 _UNASKED: Final = (
-    "rejected, and the authority may have it: no worker runs that asks for it back; start one, or ask now: "
+    "rejected, and the authority may have it: {2}, or ask now: "
     "'cordon report file {0}'. Who has no access to its API any more asks it otherwise: 'cordon report filed "
     "{0}' if it has the report, and if not, 'cordon report reject {0}' once more, {1}"
 )
-_UNFILED: Final = "no worker runs that files it; start one, or file it now: 'cordon report file {}'"
+_UNFILED: Final = "{1}, or file it now: 'cordon report file {0}'"
+_NO_WORKER: Final = "no worker runs that {}; start one"
+_FILING_OFF: Final = "filing is off in the worker that runs; set CORDON_CYBERTIP there and start it anew"
 _REFUSED: Final = (
     "the authority refuses Cordon itself (alarm filing_refused, {0}): the worker sends no report before its "
     "/status is answered well, which it asks every ten minutes; check CORDON_CYBERTIP_USER and its password"
@@ -70,16 +72,20 @@ async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") ->
     if not on_their_way:
         return {}
     taken_back = await filings.taken_back(connection, on_their_way)
-    if any(each.role == processes.WORKER for each in await processes.live(connection)):
+    roles = {each.role for each in await processes.live(connection)}
+    if processes.WORKER in roles:
         told = dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
         if refusing := await alarms.subjects_of(connection, alarms.AlarmKind.FILING_REFUSED):
             refused = _REFUSED.format(", ".join(refusing))
             told |= {each: f"{told[each]}; {refused}" if each in told else refused for each in on_their_way}
         return told
+    nobody = _FILING_OFF if processes.UPKEEP in roles else _NO_WORKER
     return {
-        each: _UNASKED.format(each, _when(taken_back[each] + filings.ASKED_WITHIN))
+        each: _UNASKED.format(
+            each, _when(taken_back[each] + filings.ASKED_WITHIN), nobody.format("asks for it back")
+        )
         if each in taken_back
-        else _UNFILED.format(each)
+        else _UNFILED.format(each, nobody.format("files it"))
         for each in on_their_way
     }
 
