@@ -11,13 +11,15 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, urljoin
 
 import idna
 
 from app.errors import UrlRefusedError
 from app.fetch.address import Address
+
+Kind = TypeVar("Kind", IPv4Address, IPv6Address)
 
 MAX_URL_CHARACTERS: Final = 2083
 """Longest URL taken, at every hop; the contract's limit."""
@@ -167,17 +169,28 @@ def _host(untrusted_host: str) -> tuple[str, Address | None]:
         address = None if "%" in untrusted_host else _literal(IPv6Address, untrusted_host[1:-1])
         if address is None:
             raise UrlRefusedError("the URL's host is not an IPv6 address")
-        return str(address), address
+        return _shortest(address), address
     name = untrusted_host.lower() if untrusted_host.isascii() else _idna(untrusted_host)
     labels = name.removesuffix(".").split(".")
     if len(name) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
         raise UrlRefusedError("the URL's host is not a name")
     if not _NUMBER.fullmatch(labels[-1]):
         return name.removesuffix("."), None
-    address = _literal(IPv4Address, untrusted_host)
-    if address is None:
+    number = _literal(IPv4Address, untrusted_host)
+    if number is None:
         raise UrlRefusedError("the URL's host is an address in an unusual form")
-    return str(address), address
+    return str(number), number
+
+
+def _shortest(address: IPv6Address) -> str:
+    """As the URL standard writes it (WHATWG, host serializing): in groups of hexadecimal digits throughout.
+
+    ``str`` has a mapped IPv4 address in its dotted form, from Python 3.13 on.
+    """
+    if address.ipv4_mapped is None:
+        return str(address)
+    high, low = divmod(int(address.ipv4_mapped), 2**16)
+    return f"::ffff:{high:x}:{low:x}"
 
 
 # Each of these swallows an error whose text repeats its input, so that no refusal carries it as its context.
@@ -197,7 +210,7 @@ def _joined(base: str, untrusted_location: str) -> str | None:
         return None
 
 
-def _literal(kind: type[IPv4Address] | type[IPv6Address], untrusted_literal: str) -> Address | None:
+def _literal(kind: type[Kind], untrusted_literal: str) -> Kind | None:
     try:
         return kind(untrusted_literal)
     except ValueError:

@@ -37,7 +37,7 @@ _READY_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 5.0
 """For the kernel to take down a killed process."""
 
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     # One thread in all: a fork copies no others, and user namespaces are refused to a process with more.
     "OPENBLAS_NUM_THREADS": "1",
@@ -52,6 +52,8 @@ _ENVIRONMENT: Final = {
     # What a large picture takes is fetched in pages of 2 MiB, where the kernel has them, in less time.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+"""What the fork server and its decoders find in theirs."""
+
 _PASSED_ON: Final = ("LD_LIBRARY_PATH",)
 """What some interpreters cannot start without."""
 
@@ -387,7 +389,7 @@ def _run_decoder(orders: decoder.Orders) -> subprocess.Popen[bytes]:
     arguments = ["-I", "-B", "-c", decoder.BOOT, json.dumps(_import_path()), orders.to_json()]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and program, with nobody else's words
         [sys.executable, *arguments],
-        env=_ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        env=ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from app.hashing import pdq, samples, scan
+from app.hashing.workers import ENVIRONMENT
 
 SCRIPT = """
 import os, sys
@@ -41,7 +42,7 @@ print(found, threads, all(reason is None for reason in reasons[:whole]), len(rea
 def test_nothing_is_opened_imported_or_started_after_preload() -> None:
     outcome = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,7 +91,11 @@ async def test_a_decoder_can_open_no_socket(sandbox: Sandbox) -> None:
 async def test_a_decoder_can_start_no_shell_and_no_other_process(sandbox: Sandbox) -> None:
     assert await code_of(sandbox, "fork") == errno.EPERM
     assert await code_of(sandbox, "shell") == errno.EPERM
-    assert await is_killed(sandbox, "spawn")
+    # Python before 3.13 makes a pipe for it first, which is a decoder's last call.
+    if sys.version_info >= (3, 13):
+        assert await code_of(sandbox, "spawn") == errno.EPERM
+    else:
+        assert await is_killed(sandbox, "spawn")
     assert await is_killed(sandbox, "execute")
 
 
