@@ -273,7 +273,7 @@ class RosterFile:
         return self.read() if self.path.exists() else Roster()
 
     def write(self, roster: Roster) -> None:
-        """Replace the file whole, durably; one that is there keeps its mode.
+        """Replace the file whole, durably; one that is there keeps its mode, and its owner where root writes.
 
         Raises:
             InvalidRequestError: it cannot be written by this user.
@@ -281,9 +281,14 @@ class RosterFile:
         partial = self.path.with_name(f".{self.path.name}.partial")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
+            there = self.path.stat() if self.path.exists() else None
+            mode = there.st_mode & 0o777 if there is not None else 0o600
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                if os.geteuid() == 0:
+                    # Whose it was, or whose directory it is, must be able to read it: gates run as no root.
+                    owner = there or self.path.parent.stat()
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
                 os.fchmod(descriptor, mode)
                 file.write(to_text(roster))
                 file.flush()

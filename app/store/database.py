@@ -481,7 +481,7 @@ def _prepare_sqlite(path: Path) -> None:
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            _make_private_file(path, os.fstat(directory))
         for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
             # By path: opening and closing it here would drop the locks of this process's other connections.
             if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
@@ -490,6 +490,24 @@ def _prepare_sqlite(path: Path) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
     finally:
         os.close(directory)
+
+
+def _make_private_file(path: Path, directory: os.stat_result) -> None:
+    """A new file that its directory's owner alone can use, also where root makes it; SQLite's own follow it.
+
+    Raises:
+        FileExistsError: it is there already.
+        OSError: it cannot be made, or not be given to that user; then it is not there.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, directory.st_uid, directory.st_gid)
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - an untyped driver

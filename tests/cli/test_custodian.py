@@ -194,6 +194,31 @@ def test_custodians_of_an_older_database_are_pinned_at_the_first_use_and_that_is
     assert "compare their fingerprints" not in cordon("custodian", "list").err
 
 
+def test_what_root_makes_before_the_gate_s_first_start_is_the_service_s_to_open(cordon: Cordon) -> None:
+    """Database and pinned file go to whoever owns the directory of state; where no root runs this, to all one."""
+    state = cordon.home / "state"
+    state.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(state, 65534, 65534)
+    worker = generate()
+    keys = ("--worker", worker.public_key, "--worker-signing-key", str(worker.signing_public_key))
+    assert cordon("custodian", "pin", *keys, "--yes").code == 0
+    added(cordon, "ada")
+    made = {each.name for each in state.iterdir()}
+    assert {"cordon.db", "custodians"} <= made
+    owner = state.stat().st_uid
+    assert {(each.name, each.stat().st_uid, each.stat().st_mode & 0o777) for each in state.iterdir()} == {
+        (name, owner, 0o600) for name in made
+    }
+    # Whoever's the file was, it stays theirs.
+    pinned = state / "custodians"
+    if os.geteuid() == 0:
+        os.chown(pinned, 0, 0)
+    pinned.chmod(0o644)
+    added(cordon, "grace")
+    assert (pinned.stat().st_uid, pinned.stat().st_mode & 0o777) == (os.geteuid(), 0o644)
+
+
 def test_a_second_gate_s_own_file_is_pinned_from_the_database(cordon: Cordon) -> None:
     """Until then it seals to nobody, and says so."""
     added(cordon, "ada")
