@@ -195,7 +195,7 @@ def test_custodians_of_an_older_database_are_pinned_at_the_first_use_and_that_is
 
 
 def test_what_root_makes_before_the_gate_s_first_start_is_the_service_s_to_open(cordon: Cordon) -> None:
-    """Database and pinned file go to whoever owns the directory of state; where no root runs this, to all one."""
+    """Database and pinned file go to whoever owns the directory of state; without root that is one user."""
     state = cordon.home / "state"
     state.mkdir(mode=0o700)
     if os.geteuid() == 0:
