@@ -144,14 +144,13 @@ def _renderings(
         if not _fits(picture.size, limits):
             return Reason.TOO_MANY_PIXELS
         for background in (Background.WHITE, Background.BLACK):
-            hashed = _hash(picture, background, find_parts, with_digest=several)
-            if hashed.digest not in seen:
-                if hashed.digest is not None:
-                    seen.add(hashed.digest)
-                shown = Background.NONE if hashed.opaque else background
+            opaque, hashed = _hash(picture, background, find_parts, seen if several else None)
+            if hashed is not None:
+                shown = Background.NONE if opaque else background
                 yield Rendering(frame, shown, hashed.pdq, hashed.quality, hashed.phash)
                 yield from hashed.forms
-            if hashed.opaque:
+            del hashed
+            if opaque:
                 break
         del picture
     if len(medium.sizes) > limits.max_frames:
@@ -165,28 +164,44 @@ class _Hashed:
     quality: int
     phash: bytes
     forms: list[Forms]
-    opaque: bool
-    digest: bytes | None
 
 
-def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with_digest: bool) -> _Hashed:
-    """Read a picture once, and again only where PDQ's reference must be asked."""
+def _hash(
+    picture: Picture, background: Background, find_parts: _Finder, seen: set[bytes] | None
+) -> tuple[bool, _Hashed | None]:
+    """Read a picture once, and again only where PDQ's reference must be asked.
+
+    Args:
+        picture: a frame or page.
+        background: what it is laid on.
+        find_parts: gives the hashes of its parts.
+        seen: digests of the pixels that were hashed before, where there are several pictures; this one's is
+            added.
+
+    Returns:
+        Whether it hides the background, and its hashes; None for those if its pixels were seen before, as in
+        animations that stand still for a while.
+    """
     width, height = picture.size
     rows = pdq.strip_rows(width)
     downsampler = pdq.Downsampler(height, width) if min(width, height) >= pdq.SMALLEST_SIDE else None
     shrinker = perceptual.Shrinker(width, height)
-    digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16) if with_digest else None
+    digest = hashlib.blake2b(f"{width} {height} ".encode(), digest_size=16)
     opaque = True
     for pixels, strip_is_opaque in picture.strips(rows, background):
         opaque = opaque and strip_is_opaque
         shrinker.add(pixels)
         if downsampler is not None:
             downsampler.add(pixels)
-        if digest is not None:
+        if seen is not None:
             digest.update(pixels[:, :, :3].tobytes())
+    if seen is not None:
+        if digest.digest() in seen:
+            return opaque, None
+        seen.add(digest.digest())
     phash = shrinker.finish()
     if downsampler is None:
-        return _Hashed(bytes(PDQ_BYTES), 0, phash, [], opaque, digest.digest() if digest else None)
+        return opaque, _Hashed(bytes(PDQ_BYTES), 0, phash, [])
     spectrum = pdq.analyse(downsampler.finish(), height, width)
     forms = [Forms(None, spectrum.quality, spectrum.forms), *find_parts(shrinker.grey)]
     # Its grey copy goes before the reference, which may want memory, comes.
@@ -196,7 +211,7 @@ def _hash(picture: Picture, background: Background, find_parts: _Finder, *, with
         return (pixels for pixels, _ in picture.strips(rows, background))
 
     value, quality = pdq.settle(spectrum, height, width, strips)
-    return _Hashed(value, quality, phash, forms, opaque, digest.digest() if digest else None)
+    return opaque, _Hashed(value, quality, phash, forms)
 
 
 def _check_sides(sides: Iterable[int]) -> None:

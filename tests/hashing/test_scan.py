@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import imagehash
@@ -11,7 +12,8 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
-from app.media import Background, Reason
+from app.hashing import pdq, regions
+from app.media import Background, Reason, Region
 from tests.hashing.drawings import distance, drawing, encoded, found_in, pdq_of, turned
 
 pillow_heif.register_heif_opener()
@@ -347,6 +349,29 @@ def test_every_frame_that_differs_is_hashed(encoder: str) -> None:
     assert found.pdqs[:2] == expected[:2]
     assert [rendering.frame for rendering in found.renderings] == ([0, 1] if encoder != "AVIF" else [0, 1, 2])
     assert distance(expected[0][0], expected[1][0]) > 60
+
+
+def test_a_frame_that_was_seen_before_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an animation that stands still for a while costs the reference and the search of each frame."""
+    hashed: list[str] = []
+    settle, find = pdq.settle, regions.find
+
+    def settle_and_note(*given: Any) -> tuple[bytes, int]:
+        hashed.append("whole")
+        return settle(*given)
+
+    def find_and_note(luma: np.ndarray[Any, Any]) -> Sequence[Region]:
+        hashed.append("parts")
+        return find(luma)
+
+    monkeypatch.setattr(pdq, "settle", settle_and_note)
+    monkeypatch.setattr(regions, "find", find_and_note)
+    pages = [drawing(seed, (160, 120)) for seed in (21, 22, 21, 21, 22)]
+    found = found_in(encoded(pages[0], "TIFF", append_images=pages[1:]))
+    assert found.shape is not None
+    assert found.shape.frames == 5
+    assert [rendering.frame for rendering in found.renderings] == [0, 1]
+    assert hashed == ["parts", "whole", "parts", "whole"]
 
 
 @pytest.mark.parametrize(
