@@ -31,10 +31,14 @@ def event(logger: logging.Logger, level: int, name: str, /, **fields: Field) -> 
 
 def failure(logger: logging.Logger, name: str, error: BaseException, /, **fields: Field) -> None:
     """Log an error by its type, the system's name for it, and the code it came through; never by its text."""
+    logger.error(name, extra={_FIELDS: fields | {"error": kind_of(error), "at": location(error)}})
+
+
+def kind_of(error: BaseException) -> str:
+    """What kind of error it is, and the system's name for it: ``OSError, ENOSPC``."""
     kind = type(error).__name__
     code = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
-    told = f"{kind}, {code}" if code else kind
-    logger.error(name, extra={_FIELDS: fields | {"error": told, "at": location(error)}})
+    return f"{kind}, {code}" if code else kind
 
 
 def location(error: BaseException) -> str:

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 TIDY_SECONDS: Final = 60.0
 BY: Final = "worker"
 BANKS: Final = "banks"
-"""Of the alarm that banks cannot be read: what is in force stays, and nothing new comes."""
+"""Of the alarms that banks cannot be read, or their index not built: what is in force stays."""
 NOTIFY_SECONDS: Final = 5.0
 CHECKPOINT_SECONDS: Final = 3600.0
 FILE_SECONDS: Final = 5.0
@@ -127,6 +127,7 @@ async def work(settings: Settings) -> int:
             with contextlib.suppress(NotReadyError):
                 unread = {BANKS} if banks.unreadable else set()
                 await _tell_unreadable(database, cut | filer.passed_over | unread)
+                await watch_index(database, banks)
             cut.clear()
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -166,6 +167,13 @@ async def _tell_unreadable(database: Database, cut: set[str]) -> None:
     """Call a person for what rows that cannot be read cut short since the last time, or kept from filing."""
     async with database.begin() as connection:
         await alarms_in_store.match_to(connection, AlarmKind.ROW_UNREADABLE, cut)
+
+
+async def watch_index(database: Database, banks: CurrentBanks) -> None:
+    """Call a person while the index cannot be built: gates go on with what they have, and say nothing."""
+    failing = {BANKS} if banks.status().build_failing is not None else set()
+    async with database.begin() as connection:
+        await alarms_in_store.match_to(connection, AlarmKind.INDEX_NOT_BUILT, failing)
 
 
 async def _tidy(database: Database) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from app.entries import Bank, Changes, Entries, Head
 from app.errors import ConflictError, NotReadyError
-from app.log import event, failure
+from app.log import event, failure, kind_of
 from app.matching.index import NO_ENTRIES, EntryIndex
 from app.matching.loaded import LoadedBanks
 from app.matching.snapshot import (
@@ -107,6 +107,7 @@ class BanksStatus:
         generation: up to here, all changes are in force; 0 if nothing is loaded.
         snapshot_generation: of the snapshot beneath it; 0 without one.
         building: whether a new snapshot is being built, here or by another process.
+        build_failing: why its last attempt here failed, as ``OSError, ENOSPC``; None if it did not.
         asked_seconds_ago: since the store last told how far it has come; None if it never did.
         failing: why media cannot be decided now; None if they can.
     """
@@ -114,6 +115,7 @@ class BanksStatus:
     generation: int
     snapshot_generation: int
     building: bool
+    build_failing: str | None
     asked_seconds_ago: float | None
     failing: str | None
     banks: list[BankStatus]
@@ -163,6 +165,7 @@ class CurrentBanks:
         self._build: asyncio.Task[None] | None = None
         self._build_wanted = False
         self._refused: set[_Identity] = set()
+        self._build_failing: str | None = None
         self._build_failed_at = self._lost_at = float("-inf")
         self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
@@ -237,6 +240,7 @@ class CurrentBanks:
             generation=self.generation,
             snapshot_generation=self._base.generation,
             building=self._build_wanted,
+            build_failing=self._build_failing if self._build_wanted else None,
             asked_seconds_ago=time.monotonic() - self._asked_at if self._asked_at is not None else None,
             failing=self._failing(None),
             banks=[self._status_of(bank, loaded) for bank in loaded.banks.values()] if loaded else [],
@@ -352,6 +356,7 @@ class CurrentBanks:
             base = await self._build_base()
         except (NotReadyError, ConflictError, SnapshotError, OSError) as error:
             self._build_failed_at = time.monotonic()
+            self._build_failing = kind_of(error)
             failure(logger, "banks_snapshot_failed", error)
             return
         event(
@@ -362,6 +367,7 @@ class CurrentBanks:
             entries=sum(base.index.counts.values()),
             seconds=round(time.monotonic() - began, 3),
         )
+        self._build_failing = None
         self._base = base
         self._look_again.set()
 

@@ -20,7 +20,8 @@ from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
-from app.store import bank_listing, banks, entry_marks, processes
+from app.store import alarms, bank_listing, banks, entry_marks, processes
+from app.store.alarms import AlarmKind
 from app.store.banks import SMALL_CHANGE
 from app.store.database import Database
 from app.store.processes import Process
@@ -257,9 +258,12 @@ async def _wait(database: Database, generation: int, seconds: float) -> None:
 
     behind = await wait_in_force(database, generation, seconds=seconds, progress=tell)
     if behind:
+        async with database.connect() as connection:
+            unbuilt = await alarms.subjects_of(connection, AlarmKind.INDEX_NOT_BUILT)
+        why = "; the worker cannot build the index: its log says why" if unbuilt else ""
         raise FailedError(
             f"stored, but not in force in {_counted(behind)} within {seconds:g} s ({_named(behind)}); until "
-            f"it is, they go on with what they had{_who_builds()}"
+            f"it is, they go on with what they had{_who_builds()}{why}"
         )
     if said_at is not None:
         say("in force")

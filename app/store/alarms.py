@@ -45,6 +45,9 @@ class AlarmKind(StrEnum):
     """A custodian in the database whom nobody vouched for; the subject is a fingerprint."""
     BANK_ENTRY_PARKED = "bank_entry_parked"
     """An entry that matched far too often waits for a person; the subject is the entry."""
+    INDEX_NOT_BUILT = "index_not_built"
+    """The worker cannot build the index, as on a full disk: what changes the banks by much does not come into
+    force; the subject is ``banks``."""
     REPORT_ALTERED = "report_altered"
     """It does not stand as the audit log has it, or nothing signed proves how it ended: time does not remove
     it. Or it is gone, and nothing signed proves that it was removed."""
@@ -73,6 +76,8 @@ ADVICE: Final = {
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",
     AlarmKind.BANK_ENTRY_PARKED: "look at it with 'cordon bank entry show', then 'keep' or 'disable' it",
+    AlarmKind.INDEX_NOT_BUILT: "read why in the worker's log (banks_snapshot_failed): most often the disk of "
+    "its snapshots is full, which takes room for two",
     AlarmKind.REPORT_ALTERED: "somebody changed the database: run 'cordon audit verify', which names what "
     "is wrong, and keep a copy of it",
     AlarmKind.ROW_UNREADABLE: "somebody changed the database: run 'cordon audit verify', which names what "

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app import worker
 from app.banks import current
 from app.banks.current import CurrentBanks
 from app.entries import Changes, Entries, Head, NewSignal
@@ -23,7 +24,7 @@ from app.matching import snapshot
 from app.matching.snapshot import building, prepare, snapshots_in
 from app.media import Background, BankAction, BankKind, Digests, Rendering, Signals, SignalType
 from app.settings import StoreSettings
-from app.store import banks, schema
+from app.store import alarms, banks, schema
 from app.store.bank_reader import BankReader
 from app.store.database import Database
 
@@ -747,6 +748,29 @@ async def test_a_read_only_directory_is_no_reason_to_stop_answering(
     assert following.generation < small
     (tmp_path / "snapshots").unlink()
     await in_force(following, small)
+
+
+async def test_ops_are_called_while_the_index_cannot_be_built(
+    database: Database, follow: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As on a full disk: gates go on with what they have, and what was imported is not in force."""
+    await make(database)
+    await add(database, 1)
+    following = await follow()
+    (tmp_path / "snapshots").write_text("in the way")
+    generation = await add(database, *range(100, 130))
+    await until(lambda: following.status().build_failing is not None)
+    assert following.status().build_failing == "FileExistsError, EEXIST"
+    await worker.watch_index(database, following)
+    async with database.connect() as connection:
+        (alarm,) = await alarms.standing(connection)
+    assert (alarm.kind, alarm.subject) == (alarms.AlarmKind.INDEX_NOT_BUILT, "banks")
+    (tmp_path / "snapshots").unlink()
+    await in_force(following, generation)
+    assert following.status().build_failing is None
+    await worker.watch_index(database, following)
+    async with database.connect() as connection:
+        assert await alarms.standing(connection) == ()
 
 
 async def loaded_large(database: Database, follow: Callable[..., Any]) -> CurrentBanks:

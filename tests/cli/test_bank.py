@@ -9,7 +9,7 @@ import pytest
 
 from app.matching.snapshot import building, prepare
 from app.settings import StoreSettings
-from app.store import processes
+from app.store import alarms, processes
 from app.store.database import Database
 from tests.cli.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS, Cordon, pictures
 from tests.cli.prefork import Forker
@@ -304,6 +304,8 @@ def test_an_import_that_is_not_in_force_in_time_names_who_is_waited_for(cordon: 
     async def register() -> str:
         database = Database.open(StoreSettings(state_dir=cordon.home / "state"))
         try:
+            async with database.begin() as connection:
+                await alarms.raise_alarm(connection, alarms.AlarmKind.INDEX_NOT_BUILT, "banks")
             return await processes.register(database, processes.GATE)
         finally:
             await database.close()
@@ -316,3 +318,4 @@ def test_an_import_that_is_not_in_force_in_time_names_who_is_waited_for(cordon: 
     assert ran.code == 1
     assert f"in 1 running process within 0 s (serve {gate})" in ran.err
     assert f"process {os.getpid()} since" in ran.err
+    assert "the worker cannot build the index" in ran.err
