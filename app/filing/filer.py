@@ -189,6 +189,8 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
         async with desk.database.connect() as connection:
             await _check_never_attempted_otherwise(connection, turn)
         if turn.filing.authority_report_id is None:
+            if (ended := await _close_earlier(desk, turn)) is not None:
+                return ended
             answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
             filing = replace(turn.filing, authority_report_id=str(answer.report_id))
             kept = await _keep_opened(desk, turn, answer)
@@ -389,6 +391,25 @@ async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
     if found in {Meaning.RETRY, Meaning.STOP}:
         raise _HaltedError(found, f"{Call.RETRACT.value}_{found.value}", answer)
     raise _HaltedError(Meaning.PARK, cause(answer), answer, keep_open=True)
+
+
+async def _close_earlier(desk: Desk, turn: Turn) -> Outcome | None:
+    """Withdraw what a custodian signed is filed afresh; what came of it, if the authority has it after all.
+
+    A filer that stood still since before ``/finish`` may send that yet: the authority takes either of them.
+    Whatever else it answers, that custodian's word stands.
+    """
+    async with desk.database.connect() as connection:
+        earlier = await filings.attempted_before_afresh(connection, turn.report_id)
+    if earlier is None or earlier[0] != desk.environment.value:
+        return None
+    answer = await desk.authority.retract(earlier[1])
+    found = meaning(Call.RETRACT, answer)
+    if found is Meaning.FINISHED:
+        return await _keep_finished(desk, turn, earlier[1], answer)
+    if found in {Meaning.RETRY, Meaning.STOP}:
+        raise _HaltedError(found, f"{Call.RETRACT.value}_{found.value}", answer)
+    return None
 
 
 async def _retract_unwanted(desk: Desk, turn: Turn) -> Outcome:

@@ -389,11 +389,16 @@ async def finished(
         update(filings)
         .where(
             filings.c.report_id == turn.report_id,
-            filings.c.authority_report_id == authority_report_id,
+            or_(
+                filings.c.authority_report_id == authority_report_id,
+                # It was begun afresh, and nothing is open under another id yet.
+                and_(filings.c.authority_report_id.is_(None), filings.c.lease == turn.token),
+            ),
             filings.c.step != Step.FINISHED.value,
         )
         .values(
             step=Step.FINISHED.value,
+            authority_report_id=authority_report_id,
             receipt=receipt,
             last_code=code,
             request_id=request_id,
@@ -644,6 +649,29 @@ async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, s
     except LookupError:
         # Not written by a filer: then nobody knows under which.
         return "", ""
+
+
+async def attempted_before_afresh(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
+    """Where, and under which id, finishing was attempted last before a custodian signed that it begins anew.
+
+    None if that is not so, or something came of it since.
+    """
+    rows = await connection.execute(
+        select(audit_log.c.event, audit_log.c.details)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
+        )
+        .order_by(audit_log.c.seq.desc())
+    )
+    newest_first = [(row.event, audit.said(row.details)) for row in rows]
+    if not newest_first or newest_first[0][0] != AFRESH_EVENT:
+        return None
+    told = next((said for event, said in newest_first if event == FINISHING_EVENT), {})
+    try:
+        return str(told["environment"]), str(told["authority_report_id"])
+    except LookupError:
+        return None
 
 
 async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> bytes | None:

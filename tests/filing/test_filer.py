@@ -523,6 +523,43 @@ async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office
     assert signed[-1].decision.action is Action.AFRESH
 
 
+async def test_what_is_filed_afresh_is_withdrawn_first_so_that_a_late_finish_makes_no_second_report(
+    office: Office,
+) -> None:
+    """A filer that stood still right before it sent ``/finish``, and wakes when all is over."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", code=9999))
+    assert await file_next(office.desk) is Outcome.PARKED
+    (first,) = office.double.service.reports
+    await afresh(office, report_id)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    late = await office.authority.finish(str(first))
+    assert late.code == 5101
+    states = sorted(each.state for each in office.double.service.reports.values())
+    assert states == sorted([There.RETRACTED, There.FINISHED])
+    assert await office.doubts(report_id) == ()
+
+
+async def test_what_a_custodian_signs_afresh_and_the_authority_has_is_filed_as_it_stands_there(
+    office: Office,
+) -> None:
+    """Whoever did not ask first makes no second report of it; while nobody answers, nothing is opened."""
+    report_id = await office.approved()
+    office.double.plan += [Planned("finish", Fault.UNANSWERED), Planned("finish", code=9999)]
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    assert await soon(office) is Outcome.PARKED
+    (first,) = office.double.service.reports
+    await afresh(office, report_id)
+    office.double.plan.append(Planned("retract", Fault.UNHEARD))
+    assert await file_next(office.desk) is Outcome.POSTPONED
+    assert office.double.calls["submit"] == 1
+    assert await soon(office) is Outcome.DRY_RUN
+    assert office.double.calls["submit"] == 1
+    assert office.double.tell(report_id)["filed_exactly_once"]
+    assert (await office.filing(report_id)).authority_report_id == str(first)
+    assert await office.doubts(report_id) == ()
+
+
 async def test_only_what_is_parked_and_may_be_filed_already_is_begun_afresh(office: Office) -> None:
     """Elsewhere it needs no signature; and while the worker asks for the answer, that comes first."""
     report_id = await office.approved()
