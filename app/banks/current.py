@@ -468,7 +468,8 @@ def _identity(path: Path) -> _Identity | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    # Of its times the one that nobody can set: it tells of a mode that was mended, too.
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _laid_over(base: EntryIndex, added: EntryIndex, changes: Changes) -> LoadedBanks:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -750,6 +751,27 @@ async def test_a_read_only_directory_is_no_reason_to_stop_answering(
     await in_force(following, small)
 
 
+async def test_a_snapshot_that_could_not_be_read_is_tried_again_once_its_mode_is_mended(
+    database: Database, follow: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same file then, of the same time. Who may read all, as root, is refused here by hand."""
+    await (await loaded_large(database, follow)).close()
+    (name,) = snapshots_in(tmp_path / "snapshots")
+    name.path.chmod(0)
+
+    def opened(path: Path) -> snapshot.Snapshot:
+        if not path.stat().st_mode & stat.S_IRUSR:
+            raise snapshot.SnapshotError("cannot be mapped: PermissionError")
+        return snapshot.open_snapshot(path)
+
+    monkeypatch.setattr(current, "open_snapshot", opened)
+    with building(tmp_path / "snapshots"):
+        again = await follow()
+        assert again.generation == 0
+        name.path.chmod(0o400)
+        await in_force(again, 2)
+
+
 async def test_ops_are_called_while_the_index_cannot_be_built(
     database: Database, follow: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -791,9 +813,12 @@ def spoil(path: Path, how: str) -> None:
         path.write_bytes(b"something else")
     elif how == "flipped":
         whole = path.read_bytes()
+        times = path.stat()
         with path.open("r+b") as file:
             file.seek(8192)
             file.write(bytes([whole[8192] ^ 1]))
+        # As a copy that keeps its times does.
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     else:
         # Its last section is not looked at any more.
         os.truncate(path, path.stat().st_size - 1)
