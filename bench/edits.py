@@ -139,6 +139,33 @@ def player(picture: Image.Image, _: Sequence[Image.Image], chance: random.Random
     return shown
 
 
+def paused(picture: Image.Image, _: Sequence[Image.Image], chance: random.Random) -> Image.Image:
+    """A page with a paused video: its controls lie over the picture and over the bars beside it."""
+    dark = chance.random() < 0.5
+    back = chance.choice(_DARK if dark else _LIGHT)
+    ink: Colour = (230, 230, 230) if dark else (20, 20, 20)
+    shown = Image.new("RGB", chance.choice(((1280, 720), (1366, 768), (1440, 900))), back)
+    pen = ImageDraw.Draw(shown)
+    left, top, width, height = 20, 56, 860, 484
+    write(pen, (left, 20), 300, 1, 18, ink, chance)
+    pen.rectangle((left, top, left + width - 1, top + height - 1), fill=(0, 0, 0))
+    fitted = _fitted(picture, width, height)
+    shown.paste(fitted, (left + (width - fitted.width) // 2, top + (height - fitted.height) // 2))
+    line = top + height - 40
+    pen.rectangle((left + 12, line, left + width - 12, line + 3), fill=(119, 119, 119))
+    pen.rectangle((left + 12, line, left + chance.randint(60, width - 60), line + 3), fill=(255, 0, 0))
+    pen.polygon(
+        [(left + 20, line + 12), (left + 20, line + 30), (left + 36, line + 21)], fill=(240, 240, 240)
+    )
+    write(pen, (left + 60, line + 12), 150, 1, 16, (240, 240, 240), chance)
+    write(pen, (left, top + height + 14), width - 40, 2, 18, ink, chance)
+    for row in range(6):
+        colour = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
+        pen.rectangle((900, top + row * 104, 1068, top + row * 104 + 94), fill=colour)
+        write(pen, (1080, top + row * 104 + 6), 180, 2, 14, ink, chance)
+    return shown
+
+
 def collage(side: int) -> Edit:
     """As many pictures across as down, all of one shape, with gaps between them or without."""
 
@@ -219,6 +246,7 @@ FRAMES: Final[Mapping[str, Edit]] = {
     "screenshot: gallery": gallery,
     "screenshot: browser": browser,
     "video player": player,
+    "paused video on a page": paused,
     "collage of 2 by 2": collage(2),
     "contact sheet of 3 by 3": collage(3),
     "border of 5 %, flipped": lambda picture, others, chance: ImageOps.mirror(

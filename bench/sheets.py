@@ -26,7 +26,7 @@ COLOURS: Final = 160
 FOUND: Final = (20, 140, 60)
 MISSED: Final = (190, 40, 30)
 
-LEFT_OUT: Final = ("border of 2 %", "border of 10 %", "crop of 2 %")
+LEFT_OUT: Final = ("border of 2 %", "border of 10 %", "paused video on a page", "crop of 2 %")
 SHOWN: Final[Mapping[str, Mapping[str, edits.Edit]]] = {
     "found": {
         "flipped and turned": edits.SYMMETRIES["flipped and turned"],

@@ -26,7 +26,7 @@ from app.media import Region
 _PIXELS: Final = 300_000
 """Largest copy that is searched; a pixel of it is finer than what PDQ feels."""
 
-_MOST: Final = 12
+_MOST: Final = 14
 """Regions that are told at most."""
 
 _LEAST_SIDE: Final = 48
@@ -64,7 +64,7 @@ _FRAME_SLACK: Final = 8
 _CUT_GAIN: Final = 0.05
 _AREA_GAIN: Final = 0.1
 _DIVIDED_LOSS: Final = 1.0
-_OVERLAP_LOSS: Final = 0.5
+_OVERLAP_LOSS: Final = 0.35
 """What a rectangle gains for each side that is not the picture's, and for its size; what it loses if a line
 divides it, and, as a part does, by what it has in common with a better one."""
 
@@ -122,7 +122,7 @@ def find(luma: NDArray[np.uint8]) -> Sequence[Region]:
             taken at once.
 
     Returns:
-        At most 12 regions, in pixels of ``luma``, each inside of it and none of them all of it.
+        At most 14 regions, in pixels of ``luma``, each inside of it and none of them all of it.
     """
     height, width = luma.shape
     by = math.ceil(math.sqrt(luma.size / _PIXELS))
@@ -344,8 +344,9 @@ def _choose(found: Sequence[tuple[_Box, float]]) -> list[_Box]:
         box = boxes[best]
         overlaps = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
         shared = np.maximum(overlaps, 0).prod(axis=1)
-        scores -= _OVERLAP_LOSS * (shared / (areas + areas[best] - shared)) ** 2
+        # To the fourth: several that are nearly right must not keep out the one that is.
+        scores -= _OVERLAP_LOSS * (shared / (areas + areas[best] - shared)) ** 4
         # Closer than PDQ can tell apart.
-        slack = 1 + np.tile(sizes[best], 2) / 100
+        slack = np.maximum(1, np.tile(sizes[best], 2) / 100)
         scores[(np.abs(boxes - box) <= slack).all(axis=1)] = -np.inf
     return chosen
