@@ -50,6 +50,7 @@ class Filer:
         passed_over: ids of reports that the last whole turn could not file: a row of theirs holds what no
             Cordon wrote.
         refused_until: by the monotonic clock; None while the authority takes reports.
+        pinned: whether the worker's key was the pinned one when it was looked at last.
     """
 
     database: Database
@@ -58,6 +59,7 @@ class Filer:
     by_itself: AutomaticApproval | None = None
     passed_over: frozenset[str] = frozenset()
     refused_until: float | None = None
+    pinned: bool = True
 
     async def turn(self) -> None:
         """File all that is due, and say what is overdue.
@@ -94,6 +96,11 @@ class Filer:
 
     async def _file(self, desk: Desk) -> None:
         await desk.witness.follow(desk.database)
+        was_pinned, self.pinned = self.pinned, desk.is_pinned(desk.pins.read_if_there())
+        if not self.pinned:
+            if was_pinned:
+                _warn_that_not_pinned(desk.identity)
+            return
         if self.by_itself is not None:
             await self.by_itself.turn()
         passed_over: set[str] = set()
@@ -168,7 +175,6 @@ async def open_filer(
     identity = worker_identity(settings)
     pins = RosterFile(settings.roster_path)
     terms = _terms(settings, identity, pins)
-    _warn_if_not_pinned(identity, pins)
     async with open_client(where) as authority:
         desk = Desk(
             database,
@@ -231,16 +237,9 @@ def worker_identity(settings: Settings) -> Identity:
     return read_identity(path)
 
 
-def _warn_if_not_pinned(identity: Identity, pins: RosterFile) -> None:
-    """Say how the worker's keys are pinned: until they are, nothing can be approved for it."""
-    keys = WorkerKeys.of(identity)
-    if pins.read_if_there().worker != keys:
-        log.event(
-            logger,
-            logging.WARNING,
-            "worker_key_not_pinned",
-            run=_pinning(keys),
-        )
+def _warn_that_not_pinned(identity: Identity) -> None:
+    """Say how its keys are pinned: until they are, nothing can be approved for it, and it files nothing."""
+    log.event(logger, logging.WARNING, "worker_key_not_pinned", run=_pinning(WorkerKeys.of(identity)))
 
 
 def _pinning(keys: WorkerKeys) -> str:

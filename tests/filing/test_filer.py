@@ -361,12 +361,16 @@ def replace_worker(office: Office) -> None:
     office.pins.write(office.pins.read().with_worker(WorkerKeys.of(generate())))
 
 
-async def test_a_worker_whose_key_was_replaced_files_nothing_and_parks_nothing(office: Office) -> None:
+async def test_a_worker_whose_key_was_replaced_files_nothing_and_parks_nothing(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing would prove what it says of the reports; the worker that is pinned goes on with them."""
     report_id, pinned = await office.approved(), office.pins.read()
     replace_worker(office)
     with pytest.raises(InvalidRequestError, match="not the pinned one"):
         await file_next(office.desk)
+    await Filer(office.database, office.desk, timedelta(hours=72)).turn()
+    assert "worker_key_not_pinned" in caplog.messages
     assert office.double.calls["submit"] == 0
     office.pins.write(pinned)
     changing = Line(office.double, meanwhile=lambda: replace_worker(office))
