@@ -58,6 +58,15 @@ LOCK_WAIT_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 10.0
 """How long PostgreSQL, or a free connection of the pool, is waited for."""
 
+IDLE_SECONDS: Final = 60
+"""How long a write transaction on PostgreSQL may do nothing: one of a process that is stopped, or of a
+machine that froze, would keep what it locked, as the end of the audit log, from all others for ever."""
+
+_WRITES_ON_POSTGRESQL: Final = text(
+    "SELECT set_config('synchronous_commit', 'on', true), "
+    "set_config('idle_in_transaction_session_timeout', :idle, true)"
+)
+
 _WRITING_SECONDS: Final = 1.0
 """How long who writes in many transactions goes on before it leaves the others their turn."""
 
@@ -244,7 +253,7 @@ class Database:
                 raise FileNotFoundError(errno.ENOENT, "the database file was deleted or replaced")
             if not self.is_sqlite:
                 # Stronger than whatever the role or the database was configured to.
-                await connection.execute(text("SET LOCAL synchronous_commit = on"))
+                await connection.execute(_WRITES_ON_POSTGRESQL, {"idle": f"{IDLE_SECONDS}s"})
             yield connection
 
     async def _change_schema(self, change: Callable[[Connection], None]) -> None:

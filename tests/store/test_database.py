@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import NotReadyError
 from app.settings import SettingsError, StoreSettings
+from app.store import database as database_module
 from app.store.database import MIGRATIONS, Database, SchemaError, open_current
 from app.store.schema import index_state, metadata, processes, secrets
 from tests.conftest import run_on_postgres
@@ -218,6 +219,34 @@ async def test_writes_are_durable_on_postgresql_whatever_the_database_was_set_to
     async with database.begin() as connection:
         setting = "PRAGMA synchronous" if database.is_sqlite else "SHOW synchronous_commit"
         assert (await connection.exec_driver_sql(setting)).scalar_one() in {2, "on"}
+
+
+async def test_who_stops_in_the_middle_of_a_write_keeps_nobody_from_writing_for_ever(
+    database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen machine, or a process that somebody stopped: its locks are PostgreSQL's to take back."""
+    if database.is_sqlite:
+        return
+    monkeypatch.setattr(database_module, "IDLE_SECONDS", 1)
+    other = Database.open(store)
+    row = select(index_state.c.generation).with_for_update()
+
+    written: list[str] = []
+
+    async def write_and_stop() -> None:
+        async with database.begin() as stopped:
+            await stopped.execute(row)
+            async with other.begin() as connection:
+                await connection.execute(row)
+            written.append("another")
+            await stopped.execute(row)
+
+    try:
+        with pytest.raises(NotReadyError):
+            await write_and_stop()
+        assert written == ["another"]
+    finally:
+        await other.close()
 
 
 async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
