@@ -194,7 +194,8 @@ def _luma_is_what_is_seen(image: JpegImageFile) -> bool:
     if image.mode not in ("L", "RGB"):
         return False
     _, across, down, _ = zip(*image.layer, strict=True)
-    coarsest = max(steps[0] for steps in image.quantization.values())
+    # A file without tables is damaged, which is for the canonical look to say.
+    coarsest = max((steps[0] for steps in image.quantization.values()), default=0)
     return bool(2 * min(across) >= max(across) and 2 * min(down) >= max(down) and coarsest <= _COARSEST_STEP)
 
 

@@ -362,7 +362,7 @@ CHUNKS: Mapping[str, Vector] = {
     "png, 40 MiB of palette": vector(
         _png_with(lambda: media.chunk(b"PLTE", bytes(40 * MEBIBYTE))), "clear", "corrupt"
     ),
-    "jpeg, 40 MB of comments": vector(_segments(0xFE, b"", 615), "decoder_failed"),
+    "jpeg, 55 MB of comments": vector(_segments(0xFE, b"", 850), "decoder_failed"),
     "jpeg, 13 MB of EXIF": vector(_segments(0xE1, b"Exif\0\0", 200), "decoder_failed", "decode_timeout"),
     "jpeg, 40 MB of XMP": vector(
         _segments(0xE1, b"http://ns.adobe.com/xap/1.0/\0", 615), "clear", "decoder_failed"
@@ -515,6 +515,7 @@ DAMAGED: Mapping[str, Vector] = {
         _replaced("png, animated", b"fcTL\0\0\0\1", b"fcTL\0\0\0\7"), "corrupt"
     ),
     "jpeg, nothing but its start": vector(lambda: b"\xff\xd8\xff\xe0", "corrupt"),
+    "jpeg, without tables to quantize by": vector(_replaced("jpeg", b"\xff\xdb", b"\xff\xfe"), "corrupt"),
     "jpeg, lossless": vector(partial(_jpeg_of, WIDTH, HEIGHT, 0xC3), "corrupt"),
     "jpeg, hierarchical": vector(partial(_jpeg_of, WIDTH, HEIGHT, 0xC5), "corrupt"),
     "jpeg, its pictures outside the file": vector(
