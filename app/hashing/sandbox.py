@@ -14,6 +14,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -385,11 +386,10 @@ class Sandbox:
                 disabled_formats=self._settings.disabled_formats,
             ),
         )
-        try:
+        with ExitStack() as undo:
+            undo.callback(server.kill)
             worker = await server.fork()
-        except BaseException:
-            server.kill()
-            raise
+            undo.pop_all()
         self._fork_servers += 1
         self._server = server
         self.lock = worker.lock

@@ -250,11 +250,10 @@ class ForkServer:
         except OSError as error:
             raise SandboxError(f"the decoders cannot be started: {error.strerror}") from error
         server = cls(process, control, cpu_seconds)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(server.kill)
             await server._wait_until_preloaded()
-        except BaseException:
-            server.kill()
-            raise
+            undo.pop_all()
         asyncio.get_running_loop().add_reader(control, server._hear)
         return server
 
