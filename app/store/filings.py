@@ -8,7 +8,7 @@ before. So of all the ids that a report may have been opened under, at most one 
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -631,24 +631,11 @@ async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, s
 
     It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
     """
-    rows = await connection.execute(
-        select(audit_log.c.event, audit_log.c.details)
-        .where(
-            audit_log.c.subject == report_id,
-            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
-        )
-        .order_by(audit_log.c.seq.desc())
-        .limit(1)
-    )
-    newest = rows.one_or_none()
-    if newest is None or newest.event != FINISHING_EVENT:
+    newest_first = await _attempts(connection, report_id)
+    if not newest_first or newest_first[0].event != FINISHING_EVENT:
         return None
-    try:
-        told = audit.said(newest.details)
-        return str(told["environment"]), str(told["authority_report_id"])
-    except LookupError:
-        # Not written by a filer: then nobody knows under which.
-        return "", ""
+    # If no filer wrote it, nobody knows under which.
+    return newest_first[0].at_authority or ("", "")
 
 
 async def attempted_before_afresh(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
@@ -656,22 +643,10 @@ async def attempted_before_afresh(connection: AsyncConnection, report_id: str) -
 
     None if that is not so, or something came of it since.
     """
-    rows = await connection.execute(
-        select(audit_log.c.event, audit_log.c.details)
-        .where(
-            audit_log.c.subject == report_id,
-            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
-        )
-        .order_by(audit_log.c.seq.desc())
-    )
-    newest_first = [(row.event, audit.said(row.details)) for row in rows]
-    if not newest_first or newest_first[0][0] != AFRESH_EVENT:
+    newest_first = await _attempts(connection, report_id)
+    if not newest_first or newest_first[0].event != AFRESH_EVENT:
         return None
-    told = next((said for event, said in newest_first if event == FINISHING_EVENT), {})
-    try:
-        return str(told["environment"]), str(told["authority_report_id"])
-    except LookupError:
-        return None
+    return next((each.at_authority for each in newest_first if each.event == FINISHING_EVENT), None)
 
 
 async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> bytes | None:
@@ -772,6 +747,38 @@ def _logged(at: datetime, event: str, details: str) -> LoggedStep:
         told.get("environment"),
         told.get("authority_report_id"),
     )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """An attempt to finish, or what ends one: withdrawn by the authority, or begun afresh.
+
+    Attributes:
+        at_authority: the environment and the authority's id; None if the entry does not tell them.
+    """
+
+    event: str
+    at_authority: tuple[str, str] | None
+
+
+async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[_Attempt, ...]:
+    """What the log has of attempts to finish a report, newest first."""
+    rows = await connection.execute(
+        select(audit_log.c.event, audit_log.c.details)
+        .where(
+            audit_log.c.subject == report_id,
+            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
+        )
+        .order_by(audit_log.c.seq.desc())
+    )
+    return tuple(_Attempt(row.event, _at_authority(audit.said(row.details))) for row in rows)
+
+
+def _at_authority(said: Mapping[str, Any]) -> tuple[str, str] | None:
+    try:
+        return str(said["environment"]), str(said["authority_report_id"])
+    except LookupError:
+        return None
 
 
 async def _tried(connection: AsyncConnection, report_id: str) -> tuple[State, Filing]:
