@@ -23,6 +23,7 @@ import contextlib
 import ipaddress
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ import dns.rrset
 Result = TypeVar("Result")
 
 
-class _Double:
+class _Double(ABC):
     """Something that listens, on an event loop in a thread of its own, while a ``with`` block runs."""
 
     def __enter__(self) -> Self:
@@ -68,11 +69,11 @@ class _Double:
         """Run something on the double's own loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
-    async def _start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _start(self) -> None: ...
 
-    async def _stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _stop(self) -> None: ...
 
     async def _finish(self) -> None:
         # asyncio leaves a connection open that it accepted and had not set up when its server closed.

@@ -115,10 +115,15 @@ def test_a_call_is_answered_by_its_arguments(
     assert decide(machine, SYSCALLS[machine][name], *arguments) == answer
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_the_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
-    if not HEADERS[machine].exists():
-        pytest.skip("the kernel's headers are not installed")
+def test_the_numbers_are_those_of_the_kernels_headers() -> None:
+    """Of this machine, whose headers come with any C compiler, and of others where theirs are there too."""
+    found = {machine for machine in MACHINES if HEADERS[machine].exists()}
+    assert os.uname().machine in found
+    for machine in found:
+        _compare_with_header(machine)
+
+
+def _compare_with_header(machine: str) -> None:
     told = {
         name: int(number)
         for name, number in re.findall(

@@ -4,6 +4,7 @@ import http.client
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +52,7 @@ def _of_those_that_live(processes: list[int]) -> Iterator[int]:
             yield resident_bytes(process)
 
 
-class _Repeated(threading.Thread):
+class _Repeated(threading.Thread, ABC):
     """Does something again and again while a ``with`` block runs."""
 
     def __init__(self, pause_seconds: float) -> None:
@@ -64,8 +65,9 @@ class _Repeated(threading.Thread):
             self.once()
             self._over.wait(self._pause_seconds)
 
+    @abstractmethod
     def once(self) -> None:
-        raise NotImplementedError
+        """What is done."""
 
     def __enter__(self) -> Self:
         self.start()
