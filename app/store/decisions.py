@@ -465,6 +465,9 @@ async def approval(
     )
     if over.first() is not None:
         raise NotApprovedError("The audit log says that this report was filed, or removed.")
+    if (await reports.get(connection, report_id)).bank_kind is not BankKind.CSAM:
+        # No other was ever approved: passing it over would leave an approved report unfiled, and unseen.
+        raise ConflictError("The report is not of the kind that it was approved as: somebody changed it.")
     if not approved and any(each.decision.action is Action.REJECT for each in decided):
         raise WithdrawnError("A custodian rejected this report.")
     good = [

@@ -19,7 +19,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
-from app.media import BankKind
 from app.store import audit, reports
 from app.store.database import of_its_types, readable
 from app.store.report_states import TRANSITIONS, State
@@ -201,7 +200,6 @@ async def claim(
         .select_from(report_table.outerjoin(filings))
         .where(
             report_table.c.state.in_([state.value for state in TO_FILE]),
-            report_table.c.bank_kind == BankKind.CSAM.value,
             reports.named(connection),
             or_(filings.c.report_id.is_(None), _due(now)),
             report_table.c.id == report_id if report_id is not None else true(),

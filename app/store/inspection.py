@@ -1,6 +1,7 @@
 """What is stored of reports, held against the audit log: an auditor's look, which changes nothing."""
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -174,8 +175,11 @@ async def _of_files(connection: AsyncConnection, report_id: str, roster: Roster)
 
 
 async def _of_decisions(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
-    await decisions.every(connection, report_id, roster)
-    await decisions.listed(connection, report_id)
+    signed = await decisions.every(connection, report_id, roster)
+    listed = await decisions.listed(connection, report_id)
+    said = Counter((each.decision.action.value, each.decision.custodian) for each in signed)
+    if said != Counter((action, custodian) for _, action, custodian in listed):
+        return (Discrepancy(report_id, None, "beside a decision stands another action or signer than in it"),)
     return ()
 
 
@@ -191,13 +195,20 @@ async def _of_filing(connection: AsyncConnection, report_id: str, _roster: Roste
 async def _of_rows(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
     """Whether its rows can be read, and tell the digests of the very files that were recorded."""
     report = await reports.get(connection, report_id)
-    told = {report_id: report.sealed_sha256} | {
-        each.id: each.sealed_sha256 for each in await reports.list_sightings(connection, report_id)
-    }
+    later = await reports.list_sightings(connection, report_id)
+    told = {report_id: report.sealed_sha256} | {each.id: each.sealed_sha256 for each in later}
     stands = sealed.digests(await sealed.files(connection, report_id))
     differs = await sealed.differences(connection, report_id, roster)
     if told != stands and not differs:
         return (Discrepancy(report_id, None, "the digest beside a sealed file is not that file's"),)
+    sealed_to = {report_id: report.custodians} | {each.id: each.custodians for each in later}
+    recorded_to = await sealed.recipients(connection, report_id)
+    if not differs and any(
+        recorded_to.get(name) not in (None, list(custodians)) for name, custodians in sealed_to.items()
+    ):
+        return (
+            Discrepancy(report_id, None, "it says of a sealed file that others open it than were recorded"),
+        )
     return ()
 
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.media import BankKind
 from app.store import filings, sealed
+from app.store.audit import said
 from app.store.report_states import DECIDED, State
 from app.store.reports import HELD_EVENT, UNHELD_EVENT, Report
 from app.store.schema import audit as log
@@ -26,6 +28,7 @@ _STATES: Final = {f"report.{state.value}": state for state in State}
 _DECISIONS: Final = frozenset(
     {*(f"report.{state.value}" for state in DECIDED), filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT}
 )
+_APPROVED: Final = f"report.{State.APPROVED.value}"
 _FILED: Final = frozenset({f"report.{State.FILED.value}"})
 _SEALED: Final = frozenset({sealed.SEALED_EVENT})
 _EVENTS: Final = frozenset({*_STATES, *_DECISIONS, *_SEALED, HELD_EVENT, UNHELD_EVENT})
@@ -38,6 +41,8 @@ class Recorded:
     Attributes:
         state: None if it was never sealed.
         entry: number of the newest entry of all that is told here; None if there is none.
+        cause: why it is parked, if it is.
+        bank_kind: which kind it is of; None where no entry says so, as of before they did.
         created_at, changed_at, decided_at, receipt_at: when the entries were written that its row's times go
             with; None if there is no such entry.
     """
@@ -45,6 +50,8 @@ class Recorded:
     state: State | None = None
     on_hold: bool = False
     entry: int | None = None
+    cause: str | None = None
+    bank_kind: str | None = None
     created_at: datetime | None = None
     changed_at: datetime | None = None
     decided_at: datetime | None = None
@@ -57,6 +64,10 @@ class Recorded:
             return f"it stands as {report.state.value}, and the log says {said}"
         if self.on_hold is not report.on_hold:
             return "it is on hold by the log alone" if self.on_hold else "no entry says that it is on hold"
+        if self.bank_kind not in {None, report.bank_kind.value}:
+            return f"it stands as one of kind {report.bank_kind.value}, and the log says {self.bank_kind}"
+        if self.cause != report.cause:
+            return "the log has another cause for which it is parked"
         for row, entry, what in (
             (report.created_at, self.created_at, "sealed"),
             (report.changed_at, self.changed_at, "changed last"),
@@ -104,13 +115,24 @@ def later(one: datetime | None, other: datetime | None) -> datetime | None:
 def _read(entries: Sequence[Any]) -> Recorded:
     """What the entries of one report say, oldest first."""
     state: State | None = None
+    cause = bank_kind = None
     for entry in entries:
         state = _STATES.get(entry.event, _sealed_as(entry.details) if entry.event in _SEALED else state)
+        if entry.event in _SEALED:
+            told = said(entry.details)
+            cause, bank_kind = told.get("parked"), told.get(sealed.BANK_KIND)
+        elif entry.event in _STATES:
+            cause = said(entry.details).get("cause")
+    if bank_kind is None and any(entry.event == _APPROVED for entry in entries):
+        # No other is approved.
+        bank_kind = BankKind.CSAM.value
     holds = [entry.event for entry in entries if entry.event in {HELD_EVENT, UNHELD_EVENT}]
     return Recorded(
         state=state,
         on_hold=holds[-1:] == [HELD_EVENT],
         entry=max((entry.seq for entry in entries), default=None),
+        cause=cause,
+        bank_kind=bank_kind,
         created_at=_newest(entries, _SEALED),
         changed_at=_newest(entries, _STATES),
         decided_at=_newest(entries, _DECISIONS),

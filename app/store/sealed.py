@@ -34,6 +34,9 @@ REMOVAL: Final = "removal"
 SIGNED: Final = "signed"
 """What the audit entry of a seal says of the report's removal to come: see ``app.store.removal_proofs``."""
 
+BANK_KIND: Final = "bank_kind"
+"""What it calls the kind that is told in the clear: whether a report can be filed hangs on that."""
+
 WORKER: Final = "worker"
 """What the audit entry of a seal calls the fingerprint of the worker, where a file is sealed to it too."""
 
@@ -170,6 +173,24 @@ async def differences(connection: AsyncConnection, report_id: str, roster: Roste
         elif found[name] != recorded[name]:
             wrong.append(Difference(recorded_by[name], f"{what} is not the one that was recorded"))
     return tuple(wrong)
+
+
+async def recipients(connection: AsyncConnection, report_id: str) -> dict[str, object]:
+    """Whom each sealed file of a report was sealed to, by the audit log: fingerprints, where it says so."""
+    entries = await connection.execute(
+        select(audit_log.c.event, audit_log.c.details)
+        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(RECORDING_EVENTS))
+        .order_by(audit_log.c.seq)
+    )
+    found: dict[str, object] = {}
+    for entry in entries:
+        told = said(entry.details)
+        if entry.event == RESEALED_EVENT:
+            found = dict.fromkeys(found, told.get("custodians"))
+        else:
+            sealed_as = report_id if entry.event == SEALED_EVENT else str(told.get("sighting"))
+            found[sealed_as] = told.get("custodians")
+    return found
 
 
 async def waiting_for_worker(connection: AsyncConnection, worker: str) -> tuple[str, ...]:

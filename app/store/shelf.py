@@ -22,7 +22,7 @@ from app.store.database import Database, readable
 from app.store.report_states import State
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
-from app.store.sealed import REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER
+from app.store.sealed import BANK_KIND, REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER
 
 BLOCKED_EVENT: Final = "match.blocked"
 
@@ -233,6 +233,7 @@ async def _put(
         )
         await notices.post(connection, notices.REPORT_CHANGED, report_id, state.value)
         details[REMOVAL] = SIGNED
+        details[BANK_KIND] = arrival.bank_kind.value
     if arrival.retry_hash is not None:
         await connection.execute(
             insert(idempotency).values(

@@ -103,16 +103,28 @@ async def test_a_receipt_is_no_older_than_the_decision_however_wrong_the_clock_i
 
 
 async def test_reports_that_nobody_approved_stay_where_they_are(office: Office) -> None:
-    """Queued, rejected, or of another kind than csam."""
+    """Queued, or rejected."""
     await office.queued("a")
     await office.reject(await office.queued("b"))
-    other = await office.approved("c")
-    async with office.database.begin() as connection:
-        await connection.execute(
-            update(report_table).where(report_table.c.id == other).values(bank_kind=BankKind.TEST.value)
-        )
     assert await file_next(office.desk) is None
     assert office.double.calls["submit"] == 0
+
+
+async def test_an_approved_report_that_somebody_called_another_kind_is_parked_and_not_passed_over(
+    office: Office,
+) -> None:
+    """Only csam is approved; it is filed once the row is put back."""
+    report_id = await office.approved("c")
+    kind = update(report_table).where(report_table.c.id == report_id)
+    async with office.database.begin() as connection:
+        await connection.execute(kind.values(bank_kind=BankKind.TEST.value))
+    assert await file_next(office.desk) is Outcome.PARKED
+    assert office.double.calls["submit"] == 0
+    async with office.database.begin() as connection:
+        assert (await reports.get(connection, report_id)).cause == "tampered"
+        await connection.execute(kind.values(bank_kind=BankKind.CSAM.value))
+        await filings.retry(connection, report_id, now=office.desk.now(), by="cli")
+    assert await file_next(office.desk) is Outcome.DRY_RUN
 
 
 @pytest.mark.parametrize("call", ["submit", "finish"])

@@ -16,7 +16,7 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import banks, decisions, reports
+from app.store import banks, decisions, filings, reports
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.decisions import Approval, NotApprovedError, WithdrawnError
@@ -387,6 +387,20 @@ async def test_a_database_that_somebody_wrote_to_approves_nothing(office: Office
     assert (await office.approval()).signed
     await office.tamper(statement)
     with pytest.raises(ConflictError):
+        await office.approval()
+
+
+async def test_what_was_approved_is_not_passed_over_where_somebody_called_it_another_kind(
+    office: Office,
+) -> None:
+    """The worker takes it up, and parks it: nobody would look for one that is of no csam bank."""
+    await office.approve(office.ada)
+    await office.tamper("UPDATE reports SET bank_kind = 'other' WHERE id = :id")
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="double", now=datetime.now(UTC))
+    assert turn is not None
+    assert turn.report_id == office.report_id
+    with pytest.raises(ConflictError, match="not of the kind that it was approved as"):
         await office.approval()
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import delete, insert, select, update
 
+from app.custody.decision import Action
 from app.custody.identity import Identity, fingerprint
 from app.custody.removal import Removal, sign
 from app.custody.roster import RosterFile
@@ -20,6 +21,7 @@ from app.store.schema import decisions as documents
 from app.store.schema import reports as table
 from app.store.schema import sightings, tombstones
 from app.store.shelf import ReportShelf
+from tests.deciding import deciding, seen
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 
@@ -105,6 +107,41 @@ async def test_a_changed_file_is_named_with_the_entry_that_recorded_it(shelf: Sh
     await shelf.run(update(table).where(table.c.id == shelf.report_id).values(sealed=b"x"))
     told = {each.entry: each.what for each in await shelf.found()}
     assert told[await shelf.entry("report.sealed")] == "its sealed file is not the one that was recorded"
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"bank_kind": "other"}, "it stands as one of kind other, and the log says csam"),
+        ({"bank_kind": "test"}, "it stands as one of kind test, and the log says csam"),
+        ({"cause": "tampered"}, "the log has another cause for which it is parked"),
+        ({"custodians": []}, "it says of a sealed file that others open it than were recorded"),
+    ],
+)
+async def test_what_a_row_says_in_the_clear_is_held_against_the_log(
+    shelf: Shelf, changed: dict[str, object], what: str
+) -> None:
+    """A report of another kind is filed no more, and nobody would look for it."""
+    await shelf.run(update(table).where(table.c.id == shelf.report_id).values(**changed))
+    assert [(each.report_id, each.what) for each in await shelf.found()] == [(shelf.report_id, what)]
+
+
+async def test_what_stands_beside_a_decision_is_held_against_what_was_signed(shelf: Shelf) -> None:
+    """Lists show that, without opening the document."""
+    digests = await seen(shelf.database, shelf.report_id, shelf.pins.read())
+    async with shelf.database.begin() as connection:
+        await decisions.take(
+            connection,
+            deciding(Action.ANNOTATE, shelf.report_id, digests, shelf.ada),
+            shelf.pins.read(),
+            report_id=shelf.report_id,
+            actions=(Action.ANNOTATE,),
+            by="cli",
+        )
+    assert await shelf.found() == []
+    await shelf.run(update(documents).values(action="reject"))
+    (found,) = await shelf.found()
+    assert found.what == "beside a decision stands another action or signer than in it"
 
 
 async def test_a_changed_file_that_was_sealed_anew_is_named_with_that_entry(shelf: Shelf) -> None:

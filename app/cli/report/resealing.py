@@ -32,8 +32,8 @@ def reseal(
     """Seal reports anew to the custodians of now, so that one who was added later can open them too.
 
     For every report that your key opens and that is not sealed to exactly the pinned custodians. What was
-    said with earlier decisions stays sealed as it was. Copies that somebody took before stay readable with
-    the keys of then: resealing takes nothing back.
+    said with earlier decisions, and the authority's receipt, stay sealed as they were. Copies that somebody
+    took before stay readable with the keys of then: resealing takes nothing back.
 
         cordon report reseal --identity ada.key
         cordon report reseal --identity ada.key --server https://gate.example --token-file token
