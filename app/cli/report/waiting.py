@@ -49,19 +49,11 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
 
     way = await way_waits_for(connection, found)
     said = await first_words.standing(connection, [each.id for each in found])
-    return {
-        each.id: "; ".join(waiting)
-        for each in found
-        if (
-            waiting := [
-                *([way[each.id]] if each.id in way else []),
-                *(
-                    _SECOND.format(_DONE[action], _COMMANDS[action].format(each.id))
-                    for action in said.get(each.id, ())
-                ),
-            ]
-        )
-    }
+    waiting = {report_id: [words] for report_id, words in way.items()}
+    for report_id, actions in said.items():
+        seconds = [_SECOND.format(_DONE[each], _COMMANDS[each].format(report_id)) for each in actions]
+        waiting.setdefault(report_id, []).extend(seconds)
+    return {report_id: "; ".join(words) for report_id, words in waiting.items()}
 
 
 async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
