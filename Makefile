@@ -45,7 +45,7 @@ docs: .venv/.dev  ## write docs/reference anew from the code
 	@$(BIN)/python scripts/reference.py
 
 bench: .venv/.dev  ## measure speed against the named peers
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
+	@$(BIN)/python -m bench
 
 bench-detection: .venv/.dev  ## count which edits plain PDQ and Cordon see through, in PHOTOS="folder ..." too
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.detection $(PHOTOS)

@@ -50,6 +50,17 @@ def test_nothing_is_opened_imported_or_started_after_preload() -> None:
     assert outcome.stdout == "[] 1 True True\n", outcome.stderr
 
 
+def test_a_large_picture_lies_in_one_piece_in_a_decoder() -> None:
+    told = (
+        "from PIL import Image; from app.hashing.engine import pixels_in_place; "
+        "print(pixels_in_place(Image.new('RGB', (6000, 4000))) is not None)"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", told], env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert outcome.stdout == "True\n", outcome.stderr
+
+
 def test_a_machine_whose_hashes_differ_does_not_get_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdq, "_LUMA", (0.114, 0.587, 0.299))
     with pytest.raises(RuntimeError, match="differs from pdqhash"):
