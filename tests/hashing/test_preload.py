@@ -56,7 +56,11 @@ def test_a_large_picture_lies_in_one_piece_in_a_decoder() -> None:
         "print(pixels_in_place(Image.new('RGB', (6000, 4000))) is not None)"
     )
     outcome = subprocess.run(
-        [sys.executable, "-c", told], env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", told],
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert outcome.stdout == "True\n", outcome.stderr
 
