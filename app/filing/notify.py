@@ -22,10 +22,10 @@ from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from typing import Final, Protocol
 
-import certifi
 import httpx
 
 from app import log
+from app.filing.trust import trusted
 from app.settings import NotifySettings, SettingsError
 from app.store import alarms, notices
 from app.store.alarms import ADVICE, AlarmKind
@@ -303,18 +303,7 @@ def _text(told: Sequence[Notice]) -> list[str]:
 
 
 def _trusted(settings: NotifySettings) -> ssl.SSLContext:
-    """Trust the authorities of the file that the settings name, else the system's and certifi's.
-
-    Built by hand, since ``ssl.create_default_context`` writes session keys to the file that the environment
-    names in SSLKEYLOGFILE.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if settings.notify_ca_file is not None:
-        try:
-            context.load_verify_locations(settings.notify_ca_file)
-        except OSError:
-            raise SettingsError("CORDON_NOTIFY_CA_FILE: cannot be read as PEM certificates") from None
-    else:
-        context.load_default_certs()
-        context.load_verify_locations(certifi.where())
-    return context
+    try:
+        return trusted(settings.notify_ca_file)
+    except OSError:
+        raise SettingsError("CORDON_NOTIFY_CA_FILE: cannot be read as PEM certificates") from None

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from app.filing.cybertip.answers import Answer, Call, Meaning, Trouble, cause, meaning, parse
+from app.filing.cybertip.answers import Answer, Call, Meaning, Trouble, cause, heard, meaning, parse
 from app.filing.cybertip_double.service import Reply, write
 
 DONE = write(Reply(0, report_id="123", done=True))
@@ -14,7 +14,7 @@ OPENED = write(Reply(0, report_id="123"))
 def answered(call: Call, untrusted: bytes, status: int = 200) -> Answer:
     """An answer about report 123."""
     sent_id = "123" if call in {Call.FINISH, Call.RETRACT} else None
-    return parse(call, status=status, request_id="r", retry_after=None, untrusted=untrusted, sent_id=sent_id)
+    return parse(call, heard(status, request_id="r", retry_after=None), untrusted, sent_id=sent_id)
 
 
 @pytest.mark.parametrize(

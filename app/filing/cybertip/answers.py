@@ -157,31 +157,31 @@ def cause(answer: Answer) -> str:
     return f"authority_http_{answer.status}"
 
 
-def parse(
-    call: Call,
-    *,
-    status: int,
-    request_id: str | None,
-    retry_after: str | None,
-    untrusted: bytes,
-    sent_id: str | None = None,
-) -> Answer:
+def heard(status: int, *, request_id: str | None, retry_after: str | None) -> Answer:
+    """An answer of which only the head has come.
+
+    Args:
+        status: of HTTP.
+        request_id: the header's value.
+        retry_after: the header's value.
+    """
+    return Answer(
+        status=status,
+        request_id=request_id if request_id and _REQUEST_ID.fullmatch(request_id) else None,
+        retry_after=_seconds(retry_after),
+    )
+
+
+def parse(call: Call, told: Answer, untrusted: bytes, *, sent_id: str | None = None) -> Answer:
     """Read an answer; whatever comes, nothing is raised.
 
     Args:
         call: what was asked.
-        status: of HTTP.
-        request_id: the header's value.
-        retry_after: the header's value.
+        told: what its head says.
         untrusted: the body's bytes.
         sent_id: the report that the call was about.
     """
-    told = Answer(
-        status=status,
-        request_id=request_id if request_id and _REQUEST_ID.fullmatch(request_id) else None,
-        retry_after=_seconds(retry_after),
-        body=untrusted,
-    )
+    told = replace(told, body=untrusted)
     try:
         root = read(untrusted)
     except UnreadableError:

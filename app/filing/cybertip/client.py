@@ -8,14 +8,18 @@ by a layer that does not know what it is.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
+import certifi
 import httpx
 
 from app import __version__
-from app.filing.cybertip.answers import Answer, Call, Trouble, parse
+from app.filing.cybertip.answers import Answer, Call, Trouble, heard, parse
 from app.filing.cybertip.environment import Endpoint
 from app.filing.cybertip.reading import MAX_BYTES
+from app.filing.trust import trusted
 
 CALL_SECONDS: Final = 60.0
 """Longest time of one call from dialling to the last byte; far shorter than a lease."""
@@ -65,6 +69,7 @@ class CyberTipline:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         form = {"id": report_id} if report_id is not None else None
+        told = Answer()
         try:
             async with (
                 asyncio.timeout(CALL_SECONDS),
@@ -72,25 +77,29 @@ class CyberTipline:
                     method, call.value, data=form, content=content, headers=headers
                 ) as response,
             ):
+                told = heard(
+                    response.status_code,
+                    request_id=response.headers.get("Request-ID"),
+                    retry_after=response.headers.get("Retry-After"),
+                )
                 # A compressed body would be inflated before it could be counted.
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    return Answer(response.status_code, trouble=Trouble.ENCODED)
+                    return replace(told, trouble=Trouble.ENCODED)
                 body = bytearray()
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BYTES:
-                        return Answer(response.status_code, trouble=Trouble.TOO_LARGE)
-                return parse(
-                    call,
-                    status=response.status_code,
-                    request_id=response.headers.get("Request-ID"),
-                    retry_after=response.headers.get("Retry-After"),
-                    untrusted=bytes(body),
-                    sent_id=report_id,
-                )
+                        return replace(told, trouble=Trouble.TOO_LARGE)
+                return parse(call, told, bytes(body), sent_id=report_id)
         except (httpx.HTTPError, OSError):
-            # TimeoutError is an OSError. What was cut off in the middle is no answer either.
-            return Answer(trouble=Trouble.NO_ANSWER)
+            # TimeoutError is an OSError. What was cut off in the middle is no answer either, but its
+            # Request-ID is what the authority's support asks for.
+            return replace(told, status=None, trouble=Trouble.NO_ANSWER)
+
+
+async def _go_nowhere(response: httpx.Response) -> None:
+    """Forget where a redirect leads: httpx reads that though it follows none, and raises if it is no URL."""
+    response.headers.pop("Location", None)
 
 
 @contextlib.asynccontextmanager
@@ -110,6 +119,8 @@ async def open_client(
         timeout=_TIMEOUT,
         follow_redirects=False,
         trust_env=False,
+        verify=trusted(Path(certifi.where())),
+        event_hooks={"response": [_go_nowhere]},
         transport=transport,
     ) as http:
         yield CyberTipline(http)
