@@ -32,7 +32,7 @@ from app.store import entry_marks, kept_values, processes, reports
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database, open_current
-from app.store.schema import UnreadableRowError
+from app.store.rows import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report
 from app.store import audit, bank_listing, decisions, sealed
-from app.store.schema import UnreadableRowError
+from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 

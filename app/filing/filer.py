@@ -46,7 +46,7 @@ from app.store.database import Database
 from app.store.decisions import NotApprovedError, WithdrawnError
 from app.store.filings import Step, Transaction, Turn
 from app.store.report_states import State
-from app.store.schema import UnreadableRowError
+from app.store.rows import UnreadableRowError
 from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)

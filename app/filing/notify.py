@@ -32,7 +32,7 @@ from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
 from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notice
 from app.store.report_states import State
-from app.store.schema import UnreadableRowError
+from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 

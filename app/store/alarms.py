@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log
 from app.store import notices
-from app.store.database import of_its_types, read_each
 from app.store.reports import named
-from app.store.schema import UnreadableRowError, alarms, reports
+from app.store.rows import UnreadableRowError, of_its_types, read_each
+from app.store.schema import alarms, reports
 
 logger = logging.getLogger(__name__)
 

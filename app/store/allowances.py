@@ -17,8 +17,9 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import processes
-from app.store.database import Database, clock, readable
-from app.store.schema import UnreadableRowError, key_permits, key_slots
+from app.store.database import Database, clock
+from app.store.rows import UnreadableRowError, readable
+from app.store.schema import key_permits, key_slots
 from app.store.schema import processes as running
 
 BURST_SECONDS: Final = 1.0

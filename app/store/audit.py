@@ -16,8 +16,8 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotReadyError
-from app.store.database import readable
-from app.store.schema import UnreadableRowError, audit
+from app.store.rows import UnreadableRowError, readable
+from app.store.schema import audit
 
 BEFORE_THE_FIRST: Final = bytes(32)
 """What the first entry names as the digest before it."""

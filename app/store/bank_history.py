@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotFoundError
 from app.store.audit import said
-from app.store.database import readable
+from app.store.rows import readable
 from app.store.schema import audit
 
 MAX_LISTED: Final = 1000

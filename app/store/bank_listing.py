@@ -14,7 +14,7 @@ from app.errors import NotFoundError
 from app.media import BankAction, SignalType
 from app.store import bank_opinions
 from app.store.bank_opinions import Opinion
-from app.store.database import readable
+from app.store.rows import readable
 from app.store.schema import banks, changes, entries, entry_days, entry_marks, opinions, suppression_pairs
 
 MAX_LISTED: Final = 1000

@@ -16,7 +16,8 @@ from app.entries import Changes, Entries, Head
 from app.errors import NotReadyError
 from app.media import SignalType
 from app.store import banks
-from app.store.database import Database, of_its_types, readable
+from app.store.database import Database
+from app.store.rows import of_its_types, readable
 from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs
 
 _READ_AT_ONCE: Final = 1_000

@@ -25,8 +25,9 @@ from app.entries import UNSUPPRESSING, Bank, NewSignal, Origin, is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
 from app.store import audit, bank_changes, bank_entries, bank_opinions, entry_days, entry_marks
-from app.store.database import Database, readable, spans
-from app.store.schema import UnreadableRowError, banks, changes, entries, index_state
+from app.store.database import Database, spans
+from app.store.rows import UnreadableRowError, readable
+from app.store.schema import banks, changes, entries, index_state
 from app.store.schema import entry_marks as table_of_marks
 
 SMALL_CHANGE: Final = 10_000

@@ -18,9 +18,10 @@ from app.custody.identity import checked_public_key, checked_signing_key, finger
 from app.custody.roster import WORKER_NAME, Pinned, Roster, RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.store import audit
-from app.store.database import Database, of_its_types, read_each
-from app.store.schema import UnreadableRowError, custodians, reports, sightings
+from app.store.database import Database
+from app.store.rows import UnreadableRowError, of_its_types, read_each
 from app.store.schema import audit as log
+from app.store.schema import custodians, reports, sightings
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,12 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import audit, bank_entries, custodians, entry_marks, filings, reports, sealed
-from app.store.database import Database, readable
+from app.store.database import Database
 from app.store.report_states import TRANSITIONS, State
 from app.store.reports import Report
-from app.store.schema import UnreadableRowError, decisions, entries
+from app.store.rows import UnreadableRowError, readable
 from app.store.schema import audit as audit_log
+from app.store.schema import decisions, entries
 
 RESEALINGS: Final = 3
 """How often a report is sealed anew at most: again if it was seen, or decided on, meanwhile."""

@@ -19,7 +19,8 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotReadyError
-from app.store.database import LOCK_WAIT_SECONDS, Database, describe
+from app.store.database import Database, describe
+from app.store.engines import LOCK_WAIT_SECONDS
 
 TABLES: Final = ("reports", "sightings", "decisions", "filings", "idempotency")
 """Where reports and what hangs on them stand."""

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
 from app.store import audit, reports
-from app.store.database import of_its_types, readable
 from app.store.report_states import TRANSITIONS, State
-from app.store.schema import UnreadableRowError, filings
+from app.store.rows import UnreadableRowError, of_its_types, readable
 from app.store.schema import audit as audit_log
+from app.store.schema import filings
 from app.store.schema import reports as report_table
 
 Transaction = AsyncConnection

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 
 from app.media import PDQ_BYTES
-from app.store.database import Database, readable
+from app.store.database import Database
+from app.store.rows import readable
 from app.store.schema import kept_values
 
 MOST_DAYS: Final = 7

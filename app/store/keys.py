@@ -18,8 +18,9 @@ from ulid import ULID
 from app import log
 from app.errors import NotFoundError
 from app.store import audit
-from app.store.database import Database, as_it_stands, as_text, of_its_types, read_each
-from app.store.schema import UnreadableRowError, keys
+from app.store.database import Database
+from app.store.rows import UnreadableRowError, as_it_stands, as_text, of_its_types, read_each
+from app.store.schema import keys
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
-from app.store.database import of_its_types, read_each, readable
-from app.store.schema import UnreadableRowError, notices
+from app.store.rows import UnreadableRowError, of_its_types, read_each, readable
+from app.store.schema import notices
 
 REPORT_CHANGED: Final = "report.changed"
 ALARM_RAISED: Final = "alarm.raised"

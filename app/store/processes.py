@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from app.errors import NotReadyError
-from app.store.database import Database, clock, of_its_types, read_each
+from app.store.database import Database, clock
+from app.store.rows import of_its_types, read_each
 from app.store.schema import processes
 
 LIVE_SECONDS: Final = 10.0

@@ -17,9 +17,10 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store import alarms, audit, decisions, reports, sealed
-from app.store.database import Database, readable
+from app.store.database import Database
 from app.store.report_states import State
 from app.store.reports import Report
+from app.store.rows import readable
 from app.store.schema import tombstones
 
 

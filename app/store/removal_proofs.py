@@ -24,11 +24,11 @@ from app.custody.roster import Pinned, Roster
 from app.errors import SignatureRequiredError
 from app.store import custodians, decisions, sealed
 from app.store.audit import said
-from app.store.database import as_it_stands, as_text, readable
 from app.store.recorded import Recorded, of_each
 from app.store.report_states import State
-from app.store.schema import UnreadableRowError, tombstones
+from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
+from app.store.schema import tombstones
 
 MEMBER: Final = sealed.REMOVAL
 """Of the details of an audit entry: the document that the remover signed."""

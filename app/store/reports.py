@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
 from app.store import audit, notices
-from app.store.database import of_its_types, readable
 from app.store.report_states import DECIDED, TRANSITIONS, State
-from app.store.schema import UnreadableRowError, filings, idempotency, reports, sightings
+from app.store.rows import UnreadableRowError, of_its_types, readable
+from app.store.schema import filings, idempotency, reports, sightings
 
 MAX_LISTED: Final = 1000
 

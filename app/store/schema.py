@@ -31,21 +31,9 @@ from sqlalchemy import (
     text,
 )
 
-from app.errors import ConflictError
+from app.store.rows import UnreadableRowError
 
 _Processor = Callable[[Any], datetime | None]
-
-
-class UnreadableRowError(ConflictError):
-    """A row holds what no Cordon wrote there, and what its column cannot hold."""
-
-    def __init__(self, where: str | None = None) -> None:
-        """Say where, if that is known: in which report's rows; never what stands there."""
-        what = f"{where}: the database" if where is not None else "The database"
-        super().__init__(
-            f"{what} holds what no Cordon wrote: somebody changed it. 'cordon audit verify' says where, "
-            "as far as the audit log tells."
-        )
 
 
 class UtcDateTime(TypeDecorator[datetime]):

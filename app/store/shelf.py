@@ -18,8 +18,9 @@ from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ReportNotStoredError
 from app.media import BankKind, ReportReference
 from app.store import audit, notices, reports
-from app.store.database import Database, readable
+from app.store.database import Database
 from app.store.report_states import State
+from app.store.rows import readable
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
 from app.store.sealed import BANK_KIND, REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER

@@ -34,14 +34,7 @@ from app.store.audit import BEFORE_THE_FIRST
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.schema import audit as log
-from app.store.schema import (
-    audit_checkpoints,
-    custodians,
-    decisions,
-    metadata,
-    reports,
-    sightings,
-)
+from app.store.schema import audit_checkpoints, custodians, decisions, metadata, reports, sightings
 
 XML = b"<report>forged</report>"
 SECRET_KEY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]{58}")

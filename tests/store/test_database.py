@@ -296,7 +296,7 @@ async def test_a_write_is_tried_again_when_another_made_the_same_row(database: D
 async def test_a_write_gives_up_when_the_reason_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.store.database.LOCK_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("app.store.engines.LOCK_WAIT_SECONDS", 0.01)
     monkeypatch.setattr("app.store.database.RETRY_SECONDS", 0.1)
     settings = StoreSettings(state_dir=tmp_path / "state")
     database = Database.open(settings)

@@ -40,8 +40,9 @@ from app.store import (
 )
 from app.store.alarms import AlarmKind
 from app.store.audit import Head
-from app.store.database import Database, readable
+from app.store.database import Database
 from app.store.report_states import State
+from app.store.rows import readable
 from app.store.schema import metadata
 from app.store.shelf import ReportShelf
 from tests.deciding import deciding, seen
