@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action, verify
@@ -159,10 +159,23 @@ async def every(connection: AsyncConnection) -> tuple[Tombstone, ...]:
     """
     with readable():
         rows = await connection.execute(select(tombstones).order_by(tombstones.c.id))
-        return tuple(
-            Tombstone(**dict(row) | {"bank_kind": BankKind(row["bank_kind"]), "state": State(row["state"])})
-            for row in rows.mappings()
-        )
+        return tuple(_tombstone(row) for row in rows.mappings())
+
+
+def _tombstone(row: RowMapping) -> Tombstone:
+    return Tombstone(**dict(row) | {"bank_kind": BankKind(row["bank_kind"]), "state": State(row["state"])})
+
+
+async def tombstone(connection: AsyncConnection, report_id: str) -> Tombstone | None:
+    """What is left of one report; None if none of this id was removed.
+
+    Raises:
+        UnreadableRowError: it holds what no Cordon wrote.
+    """
+    with readable():
+        found = await connection.execute(select(tombstones).where(tombstones.c.id == report_id))
+        row = found.mappings().one_or_none()
+        return _tombstone(row) if row is not None else None
 
 
 async def unerased(database: Database, *, removed_before: datetime | None = None) -> tuple[str, ...]:

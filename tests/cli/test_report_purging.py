@@ -58,7 +58,10 @@ def test_a_purge_removes_what_is_due_from_the_lists_and_from_the_files(own: Cord
     assert "removal_unsigned" not in own("report", "alarms").out.decode()
     assert own("audit", "verify").code == 0
     assert rejected not in [each["id"] for each in own("report", "list", "--json").documents]
-    assert own("report", "show", rejected).code == 1
+    left = own("report", "show", rejected, "--json").document
+    assert (left["state"], left["removed_because"]) == ("rejected", "its time was over")
+    assert left["removed_at"] <= left["erased_at"]
+    assert [each["step"] for each in left["steps"]] == ["rejected"]
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.store.decisions import Listed
     from app.store.filings import Filing, LoggedStep
+    from app.store.removal import Tombstone
     from app.store.report_states import State
     from app.store.reports import Page, Report, Sighting
 
@@ -82,10 +83,39 @@ def _cells(report: "Report") -> tuple[str, str, str, str]:
 def show(report_id: ReportId, as_json: AsJson = False) -> None:
     """Show what can be told of one report without opening it, and how far its filing has come.
 
+    Of one that was removed, by time or by a custodian's order, what is left: how it ended, and when it went.
+
     cordon report show 01J9ZK3V5T8QX2M4N6P8R0S1T2
     """
-    found, waiting, later, decided, filing, steps = asyncio.run(_show(report_id))
-    told = {
+    told, steps = asyncio.run(_show(report_id))
+    if as_json:
+        emit_json(told | {"steps": [_step(each) for each in steps]})
+        return
+    for line in readable(told):
+        emit(line)
+    if steps:
+        emit("")
+        emit_table(
+            ("when (UTC)", "step", "where", "its id there", "why"),
+            [
+                (
+                    f"{each.at:%Y-%m-%d %H:%M:%S}",
+                    each.step,
+                    *map(_shown, (each.environment, each.authority_report_id, each.cause)),
+                )
+                for each in steps
+            ],
+        )
+
+
+def _told(
+    found: "Report",
+    waiting: str | None,
+    later: "Sequence[Sighting]",
+    decided: "Listed",
+    filing: "Filing | None",
+) -> dict[str, Any]:
+    return {
         "id": found.id,
         "state": found.state,
         "cause": found.cause,
@@ -113,24 +143,21 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
             for each in later
         ],
     }
-    if as_json:
-        emit_json(told | {"steps": [_step(each) for each in steps]})
-        return
-    for line in readable(told):
-        emit(line)
-    if steps:
-        emit("")
-        emit_table(
-            ("when (UTC)", "step", "where", "its id there", "why"),
-            [
-                (
-                    f"{each.at:%Y-%m-%d %H:%M:%S}",
-                    each.step,
-                    *map(_shown, (each.environment, each.authority_report_id, each.cause)),
-                )
-                for each in steps
-            ],
-        )
+
+
+def _told_of_removed(left: "Tombstone") -> dict[str, Any]:
+    return {
+        "id": left.id,
+        "state": left.state,
+        "created_at": left.created_at.isoformat(),
+        "decided_at": left.decided_at.isoformat() if left.decided_at else None,
+        "receipt_at": left.receipt_at.isoformat() if left.receipt_at else None,
+        "bank_kind": left.bank_kind.value,
+        "authority_report_id": left.authority_report_id,
+        "removed_at": left.removed_at.isoformat(),
+        "removed_because": "a custodian ordered it" if left.document is not None else "its time was over",
+        "erased_at": left.erased_at.isoformat() if left.erased_at else None,
+    }
 
 
 def _filing(report: "Report", filing: "Filing | None") -> dict[str, Any] | None:
@@ -244,22 +271,29 @@ async def _list(state: "State | None") -> "tuple[Page, dict[str, str]]":
                 return reports.Page(tuple(found), tuple(unreadable)), waiting
 
 
-async def _show(
-    report_id: str,
-) -> "tuple[Report, str | None, tuple[Sighting, ...], Listed, Filing | None, tuple[LoggedStep, ...]]":
+async def _show(report_id: str) -> "tuple[dict[str, Any], tuple[LoggedStep, ...]]":
+    """What can be told of a report, or of what is left of it, and its steps towards the authority."""
     from app.cli.state import open_state
-    from app.store import decisions, filings, reports
+    from app.errors import NotFoundError
+    from app.store import decisions, filings, removal, reports
 
     async with open_state() as database, database.connect() as connection:
-        found = await reports.get(connection, report_id)
-        return (
-            found,
-            (await waits_for(connection, [found])).get(report_id),
-            await reports.list_sightings(connection, report_id),
-            await decisions.listed(connection, report_id),
-            await filings.get(connection, report_id),
-            await filings.steps(connection, report_id),
-        )
+        try:
+            found = await reports.get(connection, report_id)
+        except NotFoundError:
+            left = await removal.tombstone(connection, report_id)
+            if left is None:
+                raise
+            told = _told_of_removed(left)
+        else:
+            told = _told(
+                found,
+                (await waits_for(connection, [found])).get(report_id),
+                await reports.list_sightings(connection, report_id),
+                await decisions.listed(connection, report_id),
+                await filings.get(connection, report_id),
+            )
+        return told, await filings.steps(connection, report_id)
 
 
 def _is_file(report: str) -> bool:
