@@ -27,8 +27,7 @@ from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import alarms as alarms_in_store
-from app.store import banks as banks_in_store
-from app.store import entry_marks, kept_values, processes, reports
+from app.store import bank_sweeping, entry_marks, kept_values, processes, reports
 from app.store.alarms import AlarmKind
 from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database, open_current
@@ -218,9 +217,9 @@ def _own_key(path: Path) -> Identity | None:
 
 async def _sweep(database: Database, banks: CurrentBanks) -> None:
     """Delete what deleted banks and broken imports left, and what no snapshot needs any more."""
-    await banks_in_store.sweep(database)
+    await bank_sweeping.sweep(database)
     status = banks.status()
-    await banks_in_store.prune_old(database, status.snapshot_generation or status.generation)
+    await bank_sweeping.prune_old(database, status.snapshot_generation or status.generation)
 
 
 async def _keep(database: Database, settings: RetentionSettings) -> None:

@@ -8,7 +8,7 @@ from app.custody.decision import Action
 from app.custody.ending import Ending
 from app.custody.identity import Identity, fingerprint, generate
 from app.custody.roster import RosterFile, WorkerKeys
-from app.store import decisions, endings, reports
+from app.store import accepting, endings, reports
 from app.store.database import Database
 from app.store.report_states import State
 from tests.deciding import approving, deciding, seen
@@ -34,7 +34,7 @@ async def bring_to(
             else deciding(action, report_id, files, ada)
         )
         async with database.begin() as connection:
-            await decisions.take(
+            await accepting.take(
                 connection, document, pins.read(), report_id=report_id, actions=(action,), by="cli"
             )
 

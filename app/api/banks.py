@@ -28,8 +28,8 @@ from app.media import (
     SignalType,
     Tier,
 )
-from app.store import banks, entry_marks
-from app.store.banks import Changed
+from app.store import bank_signals, banks, entry_marks
+from app.store.bank_signals import Changed
 from app.store.keys import Scope
 
 router = APIRouter(tags=["banks"])
@@ -398,7 +398,7 @@ async def add_signals(request: Request, at: InServices, key: BankKey, name: Bank
     async with at.database.begin() as connection:
         if (await banks.get(connection, name)).suppresses:
             require_scope(key, Scope.SUPPRESS)
-        return _answer(await banks.add(connection, name, signals, by=key.id, origin=origin))
+        return _answer(await bank_signals.add(connection, name, signals, by=key.id, origin=origin))
 
 
 @router.post(
@@ -417,7 +417,7 @@ async def remove_signals(request: Request, at: InServices, key: BankKey, name: B
     """
     signals, origin = await read_signals(request)
     async with at.database.begin() as connection:
-        changed = await banks.remove(connection, name, signals, by=key.id, origin=origin)
+        changed = await bank_signals.remove(connection, name, signals, by=key.id, origin=origin)
     await entry_marks.release_reports(at.database)
     return _answer(changed)
 

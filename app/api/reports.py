@@ -15,7 +15,7 @@ from app.custody.decision import Action
 from app.custody.envelope import MAX_BYTES, canonical
 from app.errors import ConflictError
 from app.media import BankKind
-from app.store import audit, decisions, filings, removal, reports, sealed
+from app.store import accepting, audit, decisions, filing_log, filings, removal, reports, resealing, sealed
 from app.store.filings import Filing, Step
 from app.store.report_states import State
 
@@ -222,7 +222,7 @@ async def get_report(at: InServices, key: ReportKey, report_id: ReportId) -> Rep
         report = await reports.get(connection, report_id)
         later = await reports.list_sightings(connection, report_id)
         filing = await filings.get(connection, report_id)
-        steps = await filings.steps(connection, report_id)
+        steps = await filing_log.steps(connection, report_id)
     return ReportDetail(
         **_summary(report).model_dump(),
         sightings=[
@@ -419,7 +419,7 @@ async def reseal(request: Request, at: InServices, key: ReportKey, report_id: Re
         )
     async with at.database.begin() as connection:
         return _summary(
-            await decisions.take_resealed(
+            await resealing.take_resealed(
                 connection,
                 canonical(wanted.decision.model_dump()).encode(),
                 wanted.files,
@@ -462,7 +462,7 @@ async def destroy(request: Request, at: InServices, key: ReportKey, report_id: R
 async def _decide(request: Request, at: Services, key: Key, report_id: str, action: Action) -> ReportSummary:
     document = await bodies.read_bounded(request, MAX_BYTES)
     async with at.database.begin() as connection:
-        report = await decisions.take(
+        report = await accepting.take(
             connection,
             document,
             at.pins.read_if_there(),
@@ -482,11 +482,11 @@ async def _set_hold(
     async with at.database.begin() as connection:
         # Some clients send an empty object where nothing is to be sent.
         if document.strip() not in {b"", b"{}"}:
-            report = await decisions.take(
+            report = await accepting.take(
                 connection, document, roster, report_id=report_id, actions=(action,), by=key.id
             )
         else:
-            report = await decisions.set_hold(connection, report_id, roster, on_hold=on_hold, by=key.id)
+            report = await accepting.set_hold(connection, report_id, roster, on_hold=on_hold, by=key.id)
     return _summary(report)
 
 

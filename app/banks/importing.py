@@ -18,7 +18,7 @@ from typing import Final
 from app.banks.lists import BadLine, ListChunk, ListError, ListSummary, read_list, summarize
 from app.entries import UNSUPPRESSING, NewSignal, Origin
 from app.media import SignalType
-from app.store import banks, processes
+from app.store import bank_signals, bank_sweeping, banks, processes
 from app.store.database import Database
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
@@ -129,12 +129,12 @@ async def import_list(
         bank = await banks.get(connection, name)
     summary = await asyncio.to_thread(listed.checked, tell("check"))
     if bank.suppresses and not UNSUPPRESSING.isdisjoint(summary.counts):
-        raise ListError(banks.NOT_SUPPRESSING)
+        raise ListError(bank_signals.NOT_SUPPRESSING)
     total = summary.counts.total()
-    if total <= banks.SMALL_CHANGE:
+    if total <= bank_signals.SMALL_CHANGE:
         signals = await asyncio.to_thread(lambda: list(_signals(listed)))
         async with database.begin() as connection:
-            changed = await banks.add(connection, name, signals, by=by, origin=listed.origin)
+            changed = await bank_signals.add(connection, name, signals, by=by, origin=listed.origin)
     else:
         changed = await _import_staged(database, name, listed, by, tell("import"))
     return Imported(changed.generation, changed.changed, changed.unchanged, summary.bad, summary.first_bad)
@@ -142,26 +142,26 @@ async def import_list(
 
 async def _import_staged(
     database: Database, name: str, listed: ListFile, by: str, progress: Callable[[int], None]
-) -> banks.Changed:
-    staged = await banks.begin_import(database, name, origin=listed.origin)
+) -> bank_signals.Changed:
+    staged = await bank_signals.begin_import(database, name, origin=listed.origin)
     done = 0
 
     async def give_up() -> None:
-        await asyncio.shield(banks.give_up_import(database, staged))
+        await asyncio.shield(bank_signals.give_up_import(database, staged))
 
     async with contextlib.AsyncExitStack() as unfinished:
         unfinished.push_async_callback(give_up)
         signals = _signals(listed)
         while some := await asyncio.to_thread(lambda: _sorted(islice(signals, _SORTED_AT_ONCE))):
-            for begin in range(0, len(some), banks.STAGED_AT_ONCE):
-                part = some[begin : begin + banks.STAGED_AT_ONCE]
-                await banks.stage(database, staged, part)
+            for begin in range(0, len(some), bank_signals.STAGED_AT_ONCE):
+                part = some[begin : begin + bank_signals.STAGED_AT_ONCE]
+                await bank_signals.stage(database, staged, part)
                 done += len(part)
                 progress(done)
-        changed = await banks.finish_import(database, staged, given=done, by=by)
+        changed = await bank_signals.finish_import(database, staged, given=done, by=by)
         unfinished.pop_all()
     if staged.cleared:
-        await banks.sweep(database)
+        await bank_sweeping.sweep(database)
     return changed
 
 

@@ -459,10 +459,10 @@ async def _set(name: str, policy: _Policy) -> None:
 
 async def _list() -> "list[tuple[Bank, dict[SignalType, int], int]]":
     from app.cli.state import open_state
-    from app.store import banks
+    from app.store import bank_signals, banks
 
     async with open_state() as database, database.connect() as connection:
-        counts, disabled = await banks.counts(connection), await banks.disabled(connection)
+        counts, disabled = await bank_signals.counts(connection), await bank_signals.disabled(connection)
         return [
             (each, {of: counts.get((each.id, of), 0) for of in SignalType}, disabled.get(each.id, 0))
             for each in await banks.every(connection)
@@ -471,10 +471,10 @@ async def _list() -> "list[tuple[Bank, dict[SignalType, int], int]]":
 
 async def _delete(name: str) -> None:
     from app.cli.state import BY, open_state
-    from app.store import banks, entry_marks
+    from app.store import bank_sweeping, banks, entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:
             await banks.delete_bank(connection, name, by=BY)
         await entry_marks.release_reports(database)
-        await banks.sweep(database)
+        await bank_sweeping.sweep(database)

@@ -119,7 +119,7 @@ async def _state(settings: "Settings") -> "list[Control]":
     from app.custody.roster import RosterFile
     from app.errors import NotReadyError
     from app.settings import SettingsError
-    from app.store import banks, custodians
+    from app.store import bank_signals, banks, custodians
     from app.store.database import DATABASE_NAME, Database, SchemaError
 
     if settings.store.database_url is None and not (settings.store.state_dir / DATABASE_NAME).exists():
@@ -134,9 +134,9 @@ async def _state(settings: "Settings") -> "list[Control]":
         async with database.connect() as connection:
             there = await banks.every(connection)
             in_force = Counter(dict.fromkeys([bank.id for bank in there], 0))
-            for (bank_id, _), count in (await banks.counts(connection)).items():
+            for (bank_id, _), count in (await bank_signals.counts(connection)).items():
                 in_force[bank_id] += count
-            in_force.subtract(await banks.disabled(connection))
+            in_force.subtract(await bank_signals.disabled(connection))
             roster = RosterFile(settings.roster_path).read_if_there()
             differences = (await custodians.compare(connection, roster)).told()
     except (NotReadyError, SchemaError) as error:

@@ -20,9 +20,9 @@ from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
-from app.store import alarms, bank_listing, banks, entry_marks, processes
+from app.store import alarms, bank_listing, bank_signals, banks, entry_marks, processes
 from app.store.alarms import AlarmKind
-from app.store.banks import SMALL_CHANGE
+from app.store.bank_signals import SMALL_CHANGE
 from app.store.database import Database
 from app.store.processes import Process
 
@@ -206,7 +206,7 @@ async def _remove(
         for begin in range(0, len(signals), SMALL_CHANGE):
             some = signals[begin : begin + SMALL_CHANGE]
             async with database.begin() as connection:
-                parts.append(await banks.remove(connection, name, some, by=BY, origin=origin))
+                parts.append(await bank_signals.remove(connection, name, some, by=BY, origin=origin))
             await database.give_way()
             progress("withdraw", begin + len(some), len(signals))
         await entry_marks.release_reports(database)
@@ -232,7 +232,7 @@ async def _create_test_bank(name: str) -> None:
                 await banks.create(connection, name=name, kind=kind, action=BankAction.REPORT, by=BY)
             if kind is not BankKind.TEST:
                 raise ConflictError("There is a bank of that name and another kind.")
-            changed = await banks.add(connection, name, signals, by=BY)
+            changed = await bank_signals.add(connection, name, signals, by=BY)
         say(f"bank {name} holds the test picture; 'cordon test-picture --out test.png' draws it")
         await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
 

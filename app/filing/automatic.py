@@ -22,7 +22,7 @@ from app.filing.cybertip.reading import read
 from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report
-from app.store import audit, bank_listing, decisions, sealed
+from app.store import accepting, audit, bank_listing, decisions, sealed
 from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class AutomaticApproval:
         )
         try:
             async with self.desk.database.begin() as connection:
-                await decisions.approve_automatically(connection, decision, self.desk.identity, roster, by=BY)
+                await accepting.approve_automatically(connection, decision, self.desk.identity, roster, by=BY)
         except (ConflictError, NotFoundError):
             # A person, another sighting or another worker was faster; what is left of it, the next turn sees.
             log.event(logger, logging.INFO, "overtaken", report=report_id)

@@ -40,7 +40,7 @@ from app.filing.cybertip.document import reporter_is_placeholder
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.schema import Schema
-from app.store import alarms, decisions, endings, filings, reports
+from app.store import alarms, decisions, endings, filing_log, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.decisions import NotApprovedError, WithdrawnError
@@ -335,7 +335,7 @@ async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn,
 
 async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) -> None:
     """Return only if the log knows of no attempt for real under another id, whatever the row says."""
-    attempted = await filings.attempted(connection, turn.report_id)
+    attempted = await filing_log.attempted(connection, turn.report_id)
     if attempted is not None:
         environment, authority_report_id = attempted
         if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
@@ -400,7 +400,7 @@ async def _close_earlier(desk: Desk, turn: Turn) -> Outcome | None:
     Whatever else it answers, that custodian's word stands.
     """
     async with desk.database.connect() as connection:
-        earlier = await filings.attempted_before_afresh(connection, turn.report_id)
+        earlier = await filing_log.attempted_before_afresh(connection, turn.report_id)
     if earlier is None or earlier[0] != desk.environment.value:
         return None
     answer = await desk.authority.retract(earlier[1])

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import Changes, Entries, Head
 from app.errors import NotReadyError
 from app.media import SignalType
-from app.store import banks
+from app.store import bank_signals, banks
 from app.store.database import Database
 from app.store.rows import of_its_types, readable
 from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs
@@ -83,7 +83,7 @@ class BankReader:
                     pending = tuple(
                         await connection.scalars(
                             select(changes.c.generation)
-                            .where(changes.c.generation > since, changes.c.added > banks.SMALL_CHANGE)
+                            .where(changes.c.generation > since, changes.c.added > bank_signals.SMALL_CHANGE)
                             .order_by(changes.c.generation)
                         )
                     )
@@ -162,7 +162,7 @@ async def _added(connection: AsyncConnection, since: int) -> tuple[Entries, ...]
     """Entries of small changes after a generation that are still there."""
     small = await connection.scalars(
         select(changes.c.id)
-        .where(changes.c.generation > since, changes.c.added.between(1, banks.SMALL_CHANGE))
+        .where(changes.c.generation > since, changes.c.added.between(1, bank_signals.SMALL_CHANGE))
         .order_by(changes.c.id)
     )
     # Asked for by the changes' own ids: from a join, PostgreSQL expects as many entries of each as the

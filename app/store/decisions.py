@@ -1,68 +1,70 @@
-"""What custodians decided: taken in as they signed it, on the report as they saw it, and read back checked.
+"""What custodians decided, read back: each document held against its signature and the audit log.
 
 The state of a report is a convenience for lists. What may be filed is read from the signed documents and the
 audit log, so that whoever can write to the database alone makes nothing approved.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, sign, verify
-from app.custody.identity import Identity, encrypt, fingerprint
+from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import audit, bank_entries, custodians, entry_marks, filings, reports, sealed
-from app.store.database import Database
-from app.store.report_states import TRANSITIONS, State
-from app.store.reports import Report
+from app.store import audit, custodians, filing_log, reports, sealed
+from app.store.report_states import State
 from app.store.rows import UnreadableRowError, readable
 from app.store.schema import audit as audit_log
-from app.store.schema import decisions, entries
-
-RESEALINGS: Final = 3
-"""How often a report is sealed anew at most: again if it was seen, or decided on, meanwhile."""
-
-CLOCKS_DIFFER: Final = timedelta(minutes=5)
-"""How far ahead of the database's clock a custodian's may be."""
+from app.store.schema import decisions
 
 FIRST_APPROVAL_EVENT: Final = "report.first_approval"
 """The first of two approvals: the report stays where it is until the second."""
+
 FIRST_REJECTION_EVENT: Final = "report.first_rejection"
 """The first of two rejections: nothing is taken back until the second."""
+
 FIRST_ORDER_EVENT: Final = "report.first_order_to_destroy"
 """The first of two orders to destroy it: the report stays until the second."""
+
 FIRST_AFRESH_EVENT: Final = "report.first_afresh"
 """The first of two words that it is opened anew: it stays parked until the second."""
+
 FIRST_FILED_EVENT: Final = "report.first_filed"
 """The first of two words that it was filed by hand: it goes on as if nothing were said until the second."""
+
 ANNOTATED_EVENT: Final = "report.annotated"
+
 DESTROYED_EVENT: Final = "report.destroyed"
+
 PURGED_EVENT: Final = "report.purged"
+
 REMOVED_EVENTS: Final = (DESTROYED_EVENT, PURGED_EVENT)
 
 _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
+
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
+
 _OVER_EVENTS: Final = (
-    *(f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", filings.FILED_TOO_EVENT),
+    *(f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", filing_log.FILED_TOO_EVENT),
     *REMOVED_EVENTS,
 )
 """After these nothing is filed, whatever was approved before."""
+
 _HOLD_EVENTS: Final = (reports.HELD_EVENT, reports.UNHELD_EVENT)
+
 DECISION_EVENTS: Final = (
     *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
-    *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT),
+    *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filing_log.WITHDRAWN_EVENT, filing_log.AFRESH_EVENT),
     *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
     *(FIRST_FILED_EVENT, *_HOLD_EVENTS),
 )
 """Entries of these name the decision that somebody signed; those of holds do where anybody did."""
-
 
 Listed = tuple[tuple[datetime, str, str], ...]
 """When a decision was taken in, its action, and the fingerprint of its signer, for each."""
@@ -91,85 +93,6 @@ class Approval:
     signed: tuple[Signed, ...] = field(repr=False)
 
 
-async def take(
-    connection: AsyncConnection,
-    untrusted: bytes,
-    roster: Roster,
-    *,
-    report_id: str,
-    actions: Collection[Action],
-    dual_control: bool = False,
-    by: str,
-) -> Report:
-    """Take in a decision to approve, reject, annotate, hold or file afresh, or of filing by hand.
-
-    Args:
-        connection: within ``Database.begin``.
-        untrusted: the signed document.
-        roster: the pinned.
-        report_id: the report that is meant.
-        actions: what is expected of ``approve``, ``reject``, ``annotate``, ``hold``, ``unhold``, ``afresh``
-            and ``filed``.
-        dual_control: whether two different custodians must approve the very same XML, reject the report, say
-            that it was filed by hand, or have it filed afresh. What the first of them decides leaves it where
-            it is.
-        by: id of the key that hands it in, or ``cli``.
-
-    Raises:
-        SignatureRequiredError: it is no decision that a pinned custodian signed, or another one is expected.
-        NotFoundError: there is no such report.
-        ConflictError: the report is not as its signer saw it, was decided since, or cannot go there.
-    """
-    signed = verify(untrusted, roster)
-    decision = signed.decision
-    if decision.action not in actions or decision.report_id != report_id:
-        raise SignatureRequiredError("The decision is not one of this report, or not of this kind.")
-    report = await check_stands(connection, signed, roster)
-    first = await first_of_two(connection, decision, roster) if dual_control else signed
-    if decision.action is Action.REJECT and first is not None:
-        # What both of them named.
-        for entry_id in sorted({*decision.disabled_entries} & {*first.decision.disabled_entries}):
-            await _disable(connection, entry_id, report_id=report_id, by=by)
-    await record(connection, signed)
-    details, is_first = _told(signed, by), first is None
-    if decision.action is Action.ANNOTATE:
-        await audit.append(connection, ANNOTATED_EVENT, report_id, details)
-    elif decision.action in HOLDS:
-        on_hold = decision.action is Action.HOLD
-        await reports.set_hold(connection, report_id, on_hold=on_hold, by=by, signed=details)
-    elif decision.action is Action.REJECT:
-        await _reject(connection, report, details, is_first=is_first)
-    elif decision.action is Action.AFRESH:
-        await _file_afresh(connection, report_id, details, is_first=is_first)
-    elif decision.action is Action.FILED:
-        await _filed_by_hand(connection, report, details, is_first=is_first)
-    elif is_first:
-        _check_can_become(report, State.APPROVED)
-        await audit.append(connection, FIRST_APPROVAL_EVENT, report_id, details)
-    else:
-        await reports.move(connection, report_id, to=State.APPROVED, details=details)
-    return await reports.get(connection, report_id)
-
-
-async def set_hold(
-    connection: AsyncConnection, report_id: str, roster: Roster, *, on_hold: bool, by: str
-) -> Report:
-    """Hold a report without a signature, or end such a hold; as in ``reports.set_hold``.
-
-    Raises:
-        NotFoundError: there is none of this id.
-        SignatureRequiredError: a custodian signed the hold, so one must sign its end.
-        ConflictError: the database was changed.
-    """
-    await reports.lock(connection, report_id)
-    if not on_hold and is_held(await every(connection, report_id, roster)):
-        raise SignatureRequiredError(
-            "A custodian signed this hold: it ends with a custodian's signature, 'cordon report unhold "
-            "--identity FILE'."
-        )
-    return await reports.set_hold(connection, report_id, on_hold=on_hold, by=by)
-
-
 def is_held(signed: Sequence[Signed]) -> bool:
     """Whether a custodian signed that a report is on hold, and none signed since that it is not."""
     newest = next((each for each in reversed(signed) if each.decision.action in HOLDS), None)
@@ -184,189 +107,6 @@ def check_not_held(signed: Sequence[Signed]) -> None:
     """
     if is_held(signed):
         raise ConflictError("A custodian signed that it is on hold, and none signed that this ended.")
-
-
-async def approve_automatically(
-    connection: AsyncConnection, decision: Decision, identity: Identity, roster: Roster, *, by: str
-) -> Report:
-    """Take in the worker's own approval of a report that no person touched yet, signed here.
-
-    Args:
-        connection: within ``Database.begin``.
-        decision: to ``approve_automatically``.
-        identity: the worker's.
-        roster: the pinned.
-        by: as in ``take``.
-
-    Raises:
-        SignatureRequiredError: the identity is not the pinned worker's.
-        NotFoundError: there is no such report.
-        ConflictError: it changed since, is on hold, a custodian decided on it, or it is not queued.
-    """
-    signed = verify(sign(decision, identity), roster)
-    if decision.action is not Action.APPROVE_AUTOMATICALLY:
-        raise SignatureRequiredError("The worker signs no decision but its own.")
-    report = await check_stands(connection, signed, roster)
-    if report.on_hold or await every(connection, decision.report_id, roster):
-        raise ConflictError("A person has this report in hand.")
-    await record(connection, signed)
-    details = _told(signed, by)
-    return await reports.move(
-        connection, report.id, to=State.APPROVED, expect={State.QUEUED}, details=details
-    )
-
-
-async def reseal(database: Database, report_id: str, identity: Identity, roster: Roster, *, by: str) -> bool:
-    """Seal a report's files anew to the pinned custodians, signed by one of them; whether that was needed.
-
-    Args:
-        database: where it is.
-        report_id: the report's.
-        identity: a pinned custodian's, which opens all of the files.
-        roster: the pinned.
-        by: as in ``take``.
-
-    Raises:
-        NotFoundError: there is no such report.
-        InvalidRequestError: the identity does not open it.
-        SignatureRequiredError: the identity is no pinned custodian's.
-        ConflictError: the database was changed, or the report was seen again each time.
-        NotReadyError: the program of a custodian's plugin is missing, or did not seal.
-    """
-    for left in reversed(range(RESEALINGS)):
-        async with database.connect() as connection:
-            report = await reports.get(connection, report_id)
-            later = await reports.list_sightings(connection, report_id)
-            if {report.custodians, *(each.custodians for each in later)} == {roster.fingerprints}:
-                return False
-            found = await sealed.authentic(connection, report_id, roster)
-        # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
-        document, resealed = sealed_anew(report_id, found, identity, roster)
-        try:
-            async with database.begin() as connection:
-                await take_resealed(connection, document, resealed, roster, report_id=report_id, by=by)
-        except ConflictError:
-            # Seen again meanwhile, or decided on: what was sealed is not all of it.
-            if not left:
-                raise
-        else:
-            break
-    return True
-
-
-def sealed_anew(
-    report_id: str, found: sealed.Files, identity: Identity, roster: Roster
-) -> tuple[bytes, sealed.Files]:
-    """A report's files sealed anew to the pinned custodians, after the signed document that says so.
-
-    Raises:
-        InvalidRequestError: the identity does not open them, or does not sign.
-    """
-    opened = {name: identity.decrypt(file) for name, file in found.items()}
-    resealed = {name: encrypt(document, roster.public_keys) for name, document in opened.items()}
-    decision = Decision(
-        action=Action.RESEAL,
-        report_id=report_id,
-        sealed_sha256=tuple(sealed.digests(found).values()),
-        decided_at=datetime.now(UTC),
-        custodian=fingerprint(identity.public_key),
-        resealed_sha256=tuple(sealed.digests(resealed).values()),
-    )
-    return sign(decision, identity), resealed
-
-
-async def take_resealed(
-    connection: AsyncConnection,
-    untrusted: bytes,
-    files: Mapping[str, bytes],
-    roster: Roster,
-    *,
-    report_id: str,
-    by: str,
-) -> Report:
-    """Put the files that a custodian sealed anew in the place of a report's.
-
-    What they hold, and to whom they are sealed, only a custodian can see: the signature stands for it.
-
-    Args:
-        connection: within ``Database.begin``.
-        untrusted: the signed document.
-        files: sealed files by id, each of the report's.
-        roster: the pinned, whom they are said to be sealed to.
-        report_id: the report's.
-        by: as in ``take``.
-
-    Raises:
-        NotFoundError: there is no such report.
-        SignatureRequiredError: no pinned custodian signed it, or it is not about these files.
-        ConflictError: the report is not as its signer saw it.
-    """
-    signed = verify(untrusted, roster)
-    decision = signed.decision
-    if decision.action is not Action.RESEAL or decision.report_id != report_id:
-        raise SignatureRequiredError("The decision is not one to seal this report anew.")
-    await check_stands(connection, signed, roster)
-    there = await sealed.files(connection, report_id)
-    resealed = {name: files[name] for name in there if name in files}
-    if (
-        resealed.keys() != there.keys()
-        or len(files) != len(there)
-        or tuple(sealed.digests(resealed).values()) != decision.resealed_sha256
-    ):
-        raise SignatureRequiredError("The files are not those that the decision names.")
-    await record(connection, signed)
-    fingerprints = list(roster.fingerprints)
-    await sealed.replace(connection, report_id, resealed, fingerprints)
-    told = _told(signed, by) | {
-        "sealed_sha256": list(decision.resealed_sha256),
-        "custodians": fingerprints,
-    }
-    await audit.append(connection, sealed.RESEALED_EVENT, report_id, told)
-    return await reports.get(connection, report_id)
-
-
-async def check_stands(connection: AsyncConnection, signed: Signed, roster: Roster) -> Report:
-    """Return only if a verified decision is about its report as it stands; its row is locked then.
-
-    Raises:
-        NotFoundError: there is no such report.
-        ConflictError: the report changed since, or the decision is older than another or from the future.
-    """
-    decision = signed.decision
-    await reports.lock(connection, decision.report_id)
-    report = await reports.get(connection, decision.report_id)
-    found = await sealed.authentic(connection, decision.report_id, roster)
-    if tuple(sealed.digests(found).values()) != decision.sealed_sha256:
-        raise ConflictError(
-            "The report is not as you saw it: it was seen again, or sealed anew. Open it again."
-        )
-    if decision.action in APPROVALS and report.bank_kind is not BankKind.CSAM:
-        raise ConflictError(
-            f"Only reports of csam banks can be filed, and this is one of kind '{report.bank_kind.value}'. "
-            "'cordon report export' writes it for others."
-        )
-    if decision.action is Action.FILED and report.bank_kind is BankKind.TEST:
-        raise ConflictError("A report of a test bank is never filed.")
-    earlier = await every(connection, decision.report_id, roster)
-    if any(other.decision.decided_at >= decision.decided_at for other in earlier):
-        raise ConflictError("This decision was taken in already, or a later one was.")
-    if decision.decided_at > datetime.now(UTC) + CLOCKS_DIFFER:
-        raise ConflictError("This decision is from the future: set the clock where it is signed.")
-    return report
-
-
-async def record(connection: AsyncConnection, signed: Signed) -> None:
-    """Store the document; whoever calls it appends the audit entry that names its ``sha256``."""
-    await connection.execute(
-        insert(decisions).values(
-            id=signed.sha256,
-            report_id=signed.decision.report_id,
-            at=datetime.now(UTC),
-            action=signed.decision.action.value,
-            custodian=signed.decision.custodian,
-            document=signed.document,
-        )
-    )
 
 
 async def every(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[Signed, ...]:
@@ -576,81 +316,6 @@ async def _not_carried_out(connection: AsyncConnection, report_id: str, roster: 
     for event, signed in await _recorded(connection, report_id, roster):
         if event == FIRST_AFRESH_EVENT:
             found.append(signed)
-        elif event == filings.AFRESH_EVENT:
+        elif event == filing_log.AFRESH_EVENT:
             found = []
     return found
-
-
-async def _reject(
-    connection: AsyncConnection, report: Report, details: audit.Details, *, is_first: bool
-) -> None:
-    """Reject a report, or have it withdrawn where it is open; or note the first of the two words for that."""
-    if is_first:
-        if report.state is not State.SUBMITTED:
-            _check_can_become(report, State.REJECTED)
-        await audit.append(connection, FIRST_REJECTION_EVENT, report.id, details)
-    elif await filings.withdraw(connection, report.id, now=datetime.now(UTC)):
-        await reports.decided(connection, report.id)
-        await audit.append(connection, filings.WITHDRAWN_EVENT, report.id, details)
-    else:
-        await reports.move(connection, report.id, to=State.REJECTED, details=details)
-
-
-async def _filed_by_hand(
-    connection: AsyncConnection, report: Report, details: audit.Details, *, is_first: bool
-) -> None:
-    """End a report that was filed by hand, or note the first of the two words for that."""
-    if is_first:
-        _check_can_become(report, State.FILED_MANUALLY)
-        await audit.append(connection, FIRST_FILED_EVENT, report.id, details)
-    else:
-        await reports.move(connection, report.id, to=State.FILED_MANUALLY, details=details)
-
-
-async def _file_afresh(
-    connection: AsyncConnection, report_id: str, details: audit.Details, *, is_first: bool
-) -> None:
-    """Let a report be opened anew, or note the first of the two words that this takes."""
-    if is_first:
-        await filings.check_may_begin_anew(connection, report_id)
-        await audit.append(connection, FIRST_AFRESH_EVENT, report_id, details)
-        return
-    await reports.decided(connection, report_id)
-    await audit.append(connection, filings.AFRESH_EVENT, report_id, details)
-    await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
-
-
-def _check_can_become(report: Report, state: State) -> None:
-    if state not in TRANSITIONS[report.state]:
-        raise ConflictError(
-            f"The report is {report.state.value}, and cannot become {state.value} from there."
-        )
-
-
-async def _disable(connection: AsyncConnection, entry_id: int, *, report_id: str, by: str) -> None:
-    """Take an entry of a bank out of force; one that is gone already is no error."""
-    there = await connection.execute(
-        select(entries.c.id).where(
-            entries.c.id == entry_id, entries.c.removed_generation.is_(None), bank_entries.visible()
-        )
-    )
-    if there.first() is not None:
-        why = f"a custodian rejected report {report_id}"
-        await entry_marks.disable(connection, entry_id, why=why, by=by)
-
-
-def _told(signed: Signed, by: str) -> dict[str, Any]:
-    """What the audit entry says of a decision: digests of sealed files, and who signed."""
-    decision = signed.decision
-    told: dict[str, Any] = {
-        "decision_sha256": signed.sha256,
-        "sealed_sha256": list(decision.sealed_sha256),
-        "by": by,
-    }
-    if decision.action is Action.APPROVE_AUTOMATICALLY:
-        told |= {sealed.WORKER: decision.custodian, "automatic": "yes"}
-    else:
-        told["custodian"] = decision.custodian
-    if decision.disabled_entries:
-        told["disabled_entries"] = [str(each) for each in decision.disabled_entries]
-    return told

@@ -21,7 +21,7 @@ from app.custody.decision import APPROVALS, Action, Decision
 from app.custody.ending import Ending
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
-from app.store import custodians, decisions, filings, sealed
+from app.store import custodians, decisions, filing_log, sealed
 from app.store.recorded import later
 from app.store.report_states import State
 from app.store.reports import Report
@@ -33,7 +33,7 @@ MEMBER: Final = "ending"
 _BY_CUSTODIANS: Final[Mapping[str, frozenset[Action]]] = {
     f"report.{State.APPROVED}": APPROVALS,
     f"report.{State.REJECTED}": frozenset({Action.REJECT}),
-    filings.WITHDRAWN_EVENT: frozenset({Action.REJECT}),
+    filing_log.WITHDRAWN_EVENT: frozenset({Action.REJECT}),
     f"report.{State.FILED_MANUALLY}": frozenset({Action.FILED}),
 }
 _ENDED_BY_CUSTODIANS: Final = {f"report.{state}": state for state in (State.REJECTED, State.FILED_MANUALLY)}

@@ -4,11 +4,13 @@ The token is a fence. Whatever changes a filing names it, so that a filer whose 
 nothing more, however wrong its clock is. The authority's id of a report can be replaced only while no finish
 was ever attempted, or once the authority said that it withdrew it; whoever attempts one has said so here
 before. So of all the ids that a report may have been opened under, at most one is ever finished.
+
+What the audit log says of it stands in ``filing_log``.
 """
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
-from app.store import audit, reports
+from app.store import audit, filing_log, reports
 from app.store.report_states import TRANSITIONS, State
 from app.store.rows import UnreadableRowError, of_its_types, readable
 from app.store.schema import audit as audit_log
@@ -35,26 +37,11 @@ LEASE: Final = timedelta(minutes=5)
 LONGEST_PAUSE: Final = timedelta(days=2)
 """No attempt is set later than this; one that seems so was set by a clock that was wrong."""
 
-RETRIED_EVENT: Final = "report.retried"
-FILED_TOO_EVENT: Final = "report.filed_too"
-"""The authority has it, though it was filed by hand, destroyed or begun afresh meanwhile."""
 
-FINISHING_EVENT: Final = "report.finishing"
-"""The irreversible call is about to be made, for the first time under this id."""
-
-AFRESH_EVENT: Final = "report.afresh"
-"""It is opened anew, whatever came of an earlier finish: a person's word."""
-WITHDRAWN_EVENT: Final = "report.withdrawn"
-"""Rejected while it is open at the authority: it stays where it is until that said what became of it."""
-
-_RECEIPT_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.DRY_RUN}", FILED_TOO_EVENT)
+_RECEIPT_EVENTS: Final = (f"report.{State.FILED}", f"report.{State.DRY_RUN}", filing_log.FILED_TOO_EVENT)
 RECEIPT_SEALED_EVENT: Final = "report.receipt_sealed"
 """The receipt is sealed to every custodian now; it could not be when it came."""
 
-_STEP_EVENTS: Final = (
-    *(f"report.{state}" for state in State if state is not State.QUEUED),
-    *(RETRIED_EVENT, FILED_TOO_EVENT, FINISHING_EVENT, AFRESH_EVENT, WITHDRAWN_EVENT),
-)
 
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
@@ -134,25 +121,6 @@ class Filing:
         with readable():
             values = {name: row[name] for name in cls.__dataclass_fields__}
             return of_its_types(cls(**values | {"step": Step(row["step"])}))
-
-
-@dataclass(frozen=True)
-class LoggedStep:
-    """What the audit log says of one step on a report's way to the authority.
-
-    Attributes:
-        step: the state that it came to, or ``finishing``, ``withdrawn``, ``afresh``, ``retried`` or
-            ``filed_too``.
-        cause: why it was parked.
-        environment: where it was taken; None of what is decided here.
-        authority_report_id: under which id.
-    """
-
-    at: datetime
-    step: str
-    cause: str | None
-    environment: str | None
-    authority_report_id: str | None
 
 
 @dataclass(frozen=True)
@@ -273,22 +241,6 @@ async def _is_anothers(connection: AsyncConnection, filing: Filing, authority_re
     return found.first() is not None
 
 
-async def steps(connection: AsyncConnection, report_id: str) -> tuple[LoggedStep, ...]:
-    """Every step of a report on its way to the authority, oldest first, as the log says it: not checked.
-
-    Raises:
-        UnreadableRowError: an entry of one cannot be read.
-    """
-    wanted = (
-        select(audit_log.c.at, audit_log.c.event, audit_log.c.details)
-        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(_STEP_EVENTS))
-        .order_by(audit_log.c.seq)
-    )
-    with readable():
-        rows = (await connection.execute(wanted)).all()
-    return tuple(_logged(row.at, row.event, row.details) for row in rows)
-
-
 async def begin_afresh(connection: AsyncConnection, turn: Turn, *, environment: str, now: datetime) -> bool:
     """Forget what was opened before, to begin with submitting; whether the turn still is this filer's."""
     return await _change(connection, turn, **_beginning(environment, now))
@@ -351,7 +303,7 @@ async def attempt_finish(connection: AsyncConnection, turn: Turn, *, now: dateti
 async def record_attempt(connection: AsyncConnection, turn: Turn, details: audit.Details) -> None:
     """Put in the log that the irreversible call is about to be made, unless it was before."""
     if turn.filing.finish_attempted_at is None:
-        await audit.append(connection, FINISHING_EVENT, turn.report_id, details)
+        await audit.append(connection, filing_log.FINISHING_EVENT, turn.report_id, details)
 
 
 async def finished(
@@ -409,7 +361,7 @@ async def finished(
         return True
     if not kept.rowcount or state is None or to not in TRANSITIONS[state]:
         # Somebody filed it by hand meanwhile, destroyed it or began afresh: the log tells of both.
-        await audit.append(connection, FILED_TOO_EVENT, turn.report_id, details)
+        await audit.append(connection, filing_log.FILED_TOO_EVENT, turn.report_id, details)
         return False
     report = await reports.get(connection, turn.report_id)
     # Retention counts from it: a clock that is behind must not make the receipt older than what it is of.
@@ -453,8 +405,8 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     except UnreadableRowError:
         filing, is_open, tried = None, True, False
     if filing is None:
-        tried = await attempted(connection, report_id) is not None
-    earlier = (await taken_back(connection, [report_id])).get(report_id)
+        tried = await filing_log.attempted(connection, report_id) is not None
+    earlier = (await filing_log.taken_back(connection, [report_id])).get(report_id)
     if state is State.SUBMITTED:
         on_its_way = (is_open or tried) and (earlier is None or earlier > now - ASKED_WITHIN)
     else:
@@ -467,33 +419,6 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     if state is not State.SUBMITTED:
         await reports.move(connection, report_id, to=State.SUBMITTED)
     return True
-
-
-async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -> dict[str, datetime]:
-    """Which of some reports were rejected while the authority may have them, and not approved since.
-
-    By id, since when: the first such rejection after the newest approval.
-
-    Raises:
-        UnreadableRowError: an entry of one cannot be read.
-    """
-    wanted = (
-        select(audit_log.c.subject, audit_log.c.event, audit_log.c.at)
-        .where(
-            audit_log.c.subject.in_(report_ids),
-            audit_log.c.event.in_([WITHDRAWN_EVENT, f"report.{State.APPROVED}"]),
-        )
-        .order_by(audit_log.c.seq)
-    )
-    with readable():
-        rows = (await connection.execute(wanted)).all()
-    found: dict[str, datetime] = {}
-    for row in rows:
-        if row.event == WITHDRAWN_EVENT:
-            found.setdefault(row.subject, row.at)
-        else:
-            found.pop(row.subject, None)
-    return found
 
 
 async def retracted(
@@ -578,7 +503,7 @@ async def retry(connection: AsyncConnection, report_id: str, *, now: datetime, b
     if state is State.PARKED:
         await reports.move(connection, report_id, to=State.SUBMITTED, details={"by": by})
     else:
-        await audit.append(connection, RETRIED_EVENT, report_id, {"by": by})
+        await audit.append(connection, filing_log.RETRIED_EVENT, report_id, {"by": by})
     return filing.finish_attempted_at is not None
 
 
@@ -617,34 +542,11 @@ async def check_may_begin_anew(connection: AsyncConnection, report_id: str) -> F
     state, filing = await _tried(connection, report_id)
     if state is not State.PARKED:
         raise ConflictError(f"The report is {state.value}: the worker goes on with it by itself.")
-    if filing.finish_attempted_at is None and await attempted(connection, report_id) is None:
+    if filing.finish_attempted_at is None and await filing_log.attempted(connection, report_id) is None:
         raise ConflictError(
             f"Nobody tried to finish this report: 'cordon report retry {report_id}' begins it anew."
         )
     return filing
-
-
-async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
-    """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
-
-    It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
-    """
-    newest_first = await _attempts(connection, report_id)
-    if not newest_first or newest_first[0].event != FINISHING_EVENT:
-        return None
-    # If no filer wrote it, nobody knows under which.
-    return newest_first[0].at_authority or ("", "")
-
-
-async def attempted_before_afresh(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
-    """Where, and under which id, finishing was attempted last before a custodian signed that it begins anew.
-
-    None if that is not so, or something came of it since.
-    """
-    newest_first = await _attempts(connection, report_id)
-    if not newest_first or newest_first[0].event != AFRESH_EVENT:
-        return None
-    return next((each.at_authority for each in newest_first if each.event == FINISHING_EVENT), None)
 
 
 async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> bytes | None:
@@ -733,50 +635,6 @@ def _ended(code: int | None, request_id: str | None) -> dict[str, Any]:
     if request_id is not None:
         ended["request_id"] = request_id
     return ended
-
-
-def _logged(at: datetime, event: str, details: str) -> LoggedStep:
-    said = audit.said(details)
-    told = {name: str(said[name]) for name in ("cause", "environment", "authority_report_id") if name in said}
-    return LoggedStep(
-        at,
-        event.removeprefix("report."),
-        told.get("cause"),
-        told.get("environment"),
-        told.get("authority_report_id"),
-    )
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """An attempt to finish, or what ends one: withdrawn by the authority, or begun afresh.
-
-    Attributes:
-        at_authority: the environment and the authority's id; None if the entry does not tell them.
-    """
-
-    event: str
-    at_authority: tuple[str, str] | None
-
-
-async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[_Attempt, ...]:
-    """What the log has of attempts to finish a report, newest first."""
-    rows = await connection.execute(
-        select(audit_log.c.event, audit_log.c.details)
-        .where(
-            audit_log.c.subject == report_id,
-            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
-        )
-        .order_by(audit_log.c.seq.desc())
-    )
-    return tuple(_Attempt(row.event, _at_authority(audit.said(row.details))) for row in rows)
-
-
-def _at_authority(said: Mapping[str, Any]) -> tuple[str, str] | None:
-    try:
-        return str(said["environment"]), str(said["authority_report_id"])
-    except LookupError:
-        return None
 
 
 async def _tried(connection: AsyncConnection, report_id: str) -> tuple[State, Filing]:

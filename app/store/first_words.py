@@ -1,7 +1,7 @@
 """What one custodian decided that a second one has to decide too, for who looks for reports that wait.
 
 It is what the audit log says; nothing is checked. Whether a second word puts the first in force is found when
-it is taken in (``app.store.decisions``).
+it is taken in (``app.store.accepting``).
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action
-from app.store import decisions, filings, sealed
+from app.store import decisions, filing_log, sealed
 from app.store.report_states import State
 from app.store.schema import audit as audit_log
 
@@ -28,8 +28,8 @@ _OVERTAKEN: Final[Mapping[str, frozenset[Action]]] = {
     decisions.FIRST_REJECTION_EVENT: frozenset({Action.APPROVE}),
     f"report.{State.APPROVED}": frozenset({Action.APPROVE, Action.REJECT}),
     f"report.{State.REJECTED}": frozenset({Action.APPROVE, Action.REJECT}),
-    filings.WITHDRAWN_EVENT: frozenset({Action.APPROVE, Action.REJECT}),
-    filings.AFRESH_EVENT: frozenset({Action.AFRESH}),
+    filing_log.WITHDRAWN_EVENT: frozenset({Action.APPROVE, Action.REJECT}),
+    filing_log.AFRESH_EVENT: frozenset({Action.AFRESH}),
     f"report.{State.FILED}": _ALL - {Action.DESTROY},
     f"report.{State.FILED_MANUALLY}": _ALL - {Action.DESTROY},
     # The second speaks of the same sealed files as the first.

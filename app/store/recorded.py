@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.media import BankKind
-from app.store import filings, sealed
+from app.store import filing_log, sealed
 from app.store.audit import said
 from app.store.report_states import DECIDED, State
 from app.store.reports import HELD_EVENT, UNHELD_EVENT, Report
@@ -26,7 +26,7 @@ at the clock of its own."""
 
 _STATES: Final = {f"report.{state.value}": state for state in State}
 _DECISIONS: Final = frozenset(
-    {*(f"report.{state.value}" for state in DECIDED), filings.WITHDRAWN_EVENT, filings.AFRESH_EVENT}
+    {*(f"report.{state.value}" for state in DECIDED), filing_log.WITHDRAWN_EVENT, filing_log.AFRESH_EVENT}
 )
 _APPROVED: Final = f"report.{State.APPROVED.value}"
 _FILED: Final = frozenset({f"report.{State.FILED.value}"})

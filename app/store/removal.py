@@ -16,7 +16,7 @@ from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import alarms, audit, decisions, reports, sealed
+from app.store import accepting, alarms, audit, decisions, reports, sealed
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.reports import Report
@@ -127,7 +127,7 @@ async def destroy(
     signed = verify(untrusted, roster)
     if signed.decision.action is not Action.DESTROY or signed.decision.report_id != report_id:
         raise SignatureRequiredError("The decision is not one to destroy this report.")
-    report = await decisions.check_stands(connection, signed, roster)
+    report = await accepting.check_stands(connection, signed, roster)
     decisions.check_not_held(await decisions.every(connection, report_id, roster))
     if report.state is State.SUBMITTED:
         raise ConflictError("The report is being filed. Wait until that is over.")
@@ -137,7 +137,7 @@ async def destroy(
         first = await decisions.first_of_two(connection, signed.decision, roster)
         if first is None:
             _check_not_on_hold(report)
-            await decisions.record(connection, signed)
+            await accepting.record(connection, signed)
             await audit.append(connection, decisions.FIRST_ORDER_EVENT, report_id, told)
             return False
         orders = [first, signed]

@@ -25,7 +25,7 @@ from app.matching import snapshot
 from app.matching.snapshot import building, prepare, snapshots_in
 from app.media import Background, BankAction, BankKind, Digests, Rendering, Signals, SignalType
 from app.settings import StoreSettings
-from app.store import alarms, banks, schema
+from app.store import alarms, bank_signals, bank_sweeping, banks, schema
 from app.store.bank_reader import BankReader
 from app.store.database import Database
 
@@ -40,7 +40,7 @@ pytestmark = on_sqlite
 
 @pytest.fixture(autouse=True)
 def few_entries_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banks, "SMALL_CHANGE", SMALL)
+    monkeypatch.setattr(bank_signals, "SMALL_CHANGE", SMALL)
     monkeypatch.setattr(current, "MERGED_ABOVE", MERGED)
     monkeypatch.setattr(current, "LOADED_ABOVE_SNAPSHOT", LOADED)
     monkeypatch.setattr(current, "_OTHER_BUILDER_SECONDS", 0.01)
@@ -105,13 +105,15 @@ async def make(database: Database, name: str = "a", **policy: Any) -> None:
 
 async def add(database: Database, *numbers: int, name: str = "a", of: SignalType = SignalType.SHA256) -> int:
     async with database.begin() as connection:
-        added = await banks.add(connection, name, [signal(number, of) for number in numbers], by="cli")
+        added = await bank_signals.add(connection, name, [signal(number, of) for number in numbers], by="cli")
     return added.generation
 
 
 async def remove(database: Database, *numbers: int, name: str = "a") -> int:
     async with database.begin() as connection:
-        removed = await banks.remove(connection, name, [signal(number) for number in numbers], by="cli")
+        removed = await bank_signals.remove(
+            connection, name, [signal(number) for number in numbers], by="cli"
+        )
     return removed.generation
 
 
@@ -580,7 +582,7 @@ async def test_a_snapshot_older_than_what_was_pruned_is_not_used(
     await in_force(first, 2)
     await first.close()
     generation = await remove(database, 3)
-    await banks.prune(database, generation)
+    await bank_sweeping.prune(database, generation)
     again = await follow()
     await in_force(again, generation)
     assert (found(again, 3), found(again, 4)) == (False, True)
@@ -598,7 +600,7 @@ async def test_entries_of_a_bank_that_was_deleted_do_not_come_back_with_a_new_on
     await in_force(following, 4)
     async with database.begin() as connection:
         await banks.delete_bank(connection, "a", by="cli")
-    await banks.sweep(database)
+    await bank_sweeping.sweep(database)
     await make(database)
     generation = await add(database, 50)
     await in_force(following, generation)

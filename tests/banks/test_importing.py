@@ -13,7 +13,7 @@ from app.banks.importing import BadLinesError, Imported, ListFile, import_list, 
 from app.banks.lists import ListError
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind, Digests, Signals, SignalType
-from app.store import banks, processes
+from app.store import bank_signals, bank_sweeping, banks, processes
 from app.store.bank_reader import BankReader
 from app.store.database import Database
 
@@ -22,8 +22,8 @@ on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 @pytest.fixture(autouse=True)
 def few_signals_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banks, "SMALL_CHANGE", 5)
-    monkeypatch.setattr(banks, "STAGED_AT_ONCE", 4)
+    monkeypatch.setattr(bank_signals, "SMALL_CHANGE", 5)
+    monkeypatch.setattr(bank_signals, "STAGED_AT_ONCE", 4)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def lines(*numbers: int) -> list[str]:
 
 async def count(database: Database) -> int:
     async with database.connect() as connection:
-        return sum((await banks.counts(connection)).values())
+        return sum((await bank_signals.counts(connection)).values())
 
 
 async def test_a_small_list_is_imported_at_once(database: Database, bank: str, tmp_path: Path) -> None:
@@ -147,14 +147,14 @@ async def test_a_list_that_grows_bad_between_check_and_import_is_not_imported(
     database: Database, bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = listed(tmp_path, *lines(*range(20)))
-    begin = banks.begin_import
+    begin = bank_signals.begin_import
 
-    async def spoil(*args: Any, **options: Any) -> banks.Staged:
+    async def spoil(*args: Any, **options: Any) -> bank_signals.Staged:
         with some.path.open("a") as file:
             file.write("bad\n")
         return await begin(*args, **options)
 
-    monkeypatch.setattr(banks, "begin_import", spoil)
+    monkeypatch.setattr(bank_signals, "begin_import", spoil)
     with pytest.raises(ListError, match="changed"):
         await import_list(database, bank, some, by="cli")
     assert await count(database) == 0
@@ -173,7 +173,7 @@ async def test_an_import_that_is_cut_off_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         await importing_task
     assert await count(database) == 0
-    assert await banks.sweep(database) == 0, "it swept up behind itself"
+    assert await bank_sweeping.sweep(database) == 0, "it swept up behind itself"
 
 
 @on_sqlite

@@ -25,7 +25,7 @@ from app.filing.cybertip_double.service import Service
 from app.filing.filer import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, filings, inspection, reports
+from app.store import accepting, filings, inspection, reports
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import Filing
@@ -158,7 +158,7 @@ class Office:
     async def decide(self, action: Action, report_id: str, signed: bytes) -> None:
         """Hand a decision in."""
         async with self.database.begin() as connection:
-            await decisions.take(
+            await accepting.take(
                 connection, signed, self.pins.read(), report_id=report_id, actions=(action,), by="cli"
             )
 

@@ -23,7 +23,7 @@ from app.report.draft import Stub
 from app.report.outbox import SealedOutbox
 from app.report.seal import open_report
 from app.settings import StoreSettings
-from app.store import decisions, reports, sealed
+from app.store import accepting, decisions, reports, sealed
 from app.store.database import Database
 from app.store.decisions import NotApprovedError
 from app.store.report_states import State
@@ -359,7 +359,7 @@ async def _second(office: Office, first: Decision, identity: Identity) -> State:
         xml_sha256=first.xml_sha256,
     )
     async with office.database.begin() as connection:
-        report = await decisions.take(
+        report = await accepting.take(
             connection,
             document,
             office.pins.read(),
@@ -389,7 +389,7 @@ async def test_nobody_else_approves_automatically_and_the_worker_decides_nothing
     for document, any_action in tried:
         with pytest.raises(SignatureRequiredError):
             async with office.database.begin() as connection:
-                await decisions.take(
+                await accepting.take(
                     connection,
                     document,
                     roster,
@@ -414,7 +414,7 @@ async def test_nobody_else_approves_automatically_and_the_worker_decides_nothing
         assert sign(decision, identity)
         with pytest.raises(SignatureRequiredError):
             async with office.database.begin() as connection:
-                await decisions.approve_automatically(connection, decision, identity, roster, by="worker")
+                await accepting.approve_automatically(connection, decision, identity, roster, by="worker")
     assert await automatic.state(report_id) is State.QUEUED
 
 

@@ -23,7 +23,7 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import FilingSettings, StoreSettings
-from app.store import alarms, audit, decisions, filings, reports
+from app.store import accepting, alarms, audit, decisions, filings, reports
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.filings import LEASE, Step, UnreadableReportError
@@ -608,7 +608,7 @@ async def test_under_dual_control_two_must_say_that_it_is_filed_afresh_each_time
             sealed = await seen(office.database, report_id, office.pins.read())
             signed = deciding(Action.AFRESH, report_id, sealed, who)
             async with office.database.begin() as connection:
-                taken = await decisions.take(
+                taken = await accepting.take(
                     connection,
                     signed,
                     office.pins.read(),

@@ -45,7 +45,7 @@ from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, filings
+from app.store import decisions, filing_log, filings
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import LEASE, LONGEST_PAUSE
@@ -544,7 +544,7 @@ async def _check(office: Office, report_id: str, signed: Signed, *, reasons: boo
 async def _attempted(office: Office, report_id: str) -> set[str]:
     """Under which ids it was about to be finished, as the log has it."""
     async with office.database.connect() as connection:
-        steps = await filings.steps(connection, report_id)
+        steps = await filing_log.steps(connection, report_id)
     return {
         each.authority_report_id for each in steps if each.step == "finishing" and each.authority_report_id
     }

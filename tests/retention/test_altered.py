@@ -25,6 +25,7 @@ from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
 from app.store import (
+    accepting,
     alarms,
     audit,
     custodians,
@@ -34,6 +35,7 @@ from app.store import (
     removal,
     removal_proofs,
     reports,
+    resealing,
     sealed,
 )
 from app.store.alarms import AlarmKind
@@ -80,7 +82,7 @@ class Site:
         """A decision of ada's, taken in; the SHA-256 of its document."""
         document = await self.signed(report_id, action)
         async with self.database.begin() as connection:
-            await decisions.take(
+            await accepting.take(
                 connection,
                 document,
                 self.pins.read(),
@@ -288,11 +290,11 @@ async def test_a_hold_ends_with_any_custodians_signature_and_no_token(site: Site
     roster = site.pins.read()
     async with site.database.begin() as connection:
         with pytest.raises(SignatureRequiredError):
-            await decisions.set_hold(connection, report_id, roster, on_hold=False, by="01JKEY")
+            await accepting.set_hold(connection, report_id, roster, on_hold=False, by="01JKEY")
     await site.decide(report_id, Action.UNHOLD)
     for on_hold in (True, False):
         async with site.database.begin() as connection:
-            held = await decisions.set_hold(connection, report_id, roster, on_hold=on_hold, by="01JKEY")
+            held = await accepting.set_hold(connection, report_id, roster, on_hold=on_hold, by="01JKEY")
         assert held.on_hold is on_hold
     assert await site.purge() == (report_id,)
 
@@ -493,10 +495,10 @@ async def test_a_removal_and_a_resealing_of_who_left_count_no_more_either(site: 
     await remove_custodian(site.database, site.pins, "ada")
     roster = site.pins.read()
     files = await _files(site, resealed)
-    document, anew = decisions.sealed_anew(resealed, files, site.ada, before)
+    document, anew = resealing.sealed_anew(resealed, files, site.ada, before)
     async with site.database.begin() as connection:
         # As if she were a custodian still.
-        await decisions.take_resealed(connection, document, anew, before, report_id=resealed, by="cli")
+        await resealing.take_resealed(connection, document, anew, before, report_id=resealed, by="cli")
         await removal.destroy(connection, order, before, report_id=destroyed, dual_control=False, by="cli")
     by_ada = await purge.purge(site.database, US, before, LATER, by="cli", identity=site.ada)
     assert purged in by_ada

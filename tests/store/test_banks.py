@@ -14,9 +14,9 @@ from sqlalchemy import func, select, text, update
 from app.entries import Bank, Changes, Head, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.media import BankAction, BankKind, SignalType, Tier
-from app.store import audit, bank_reader, banks, schema
+from app.store import audit, bank_reader, bank_signals, bank_sweeping, banks, schema
 from app.store.bank_reader import BankReader
-from app.store.banks import Changed, Staged
+from app.store.bank_signals import Changed, Staged
 from app.store.database import Database
 
 # What does not depend on the database is tried on one; the rest on both.
@@ -41,14 +41,14 @@ async def make(database: Database, name: str = "a", **policy: Any) -> Bank:
 
 async def add(database: Database, signals: Sequence[NewSignal], name: str = "a") -> Changed:
     async with database.begin() as connection:
-        return await banks.add(connection, name, signals, by="cli")
+        return await bank_signals.add(connection, name, signals, by="cli")
 
 
 async def remove(
     database: Database, signals: Sequence[NewSignal], origin: Origin | None = None, name: str = "a"
 ) -> Changed:
     async with database.begin() as connection:
-        return await banks.remove(connection, name, signals, by="cli", origin=origin)
+        return await bank_signals.remove(connection, name, signals, by="cli", origin=origin)
 
 
 async def delete(database: Database, name: str = "a") -> int:
@@ -63,7 +63,7 @@ async def get(database: Database, name: str = "a") -> Bank:
 
 async def counts(database: Database) -> dict[tuple[int, SignalType], int]:
     async with database.connect() as connection:
-        return dict(await banks.counts(connection))
+        return dict(await bank_signals.counts(connection))
 
 
 async def rows(database: Database) -> int:
@@ -313,7 +313,7 @@ async def test_unknown_banks_are_told_as_such(database: Database) -> None:
         with pytest.raises(NotFoundError):
             await attempt
     with pytest.raises(NotFoundError):
-        await banks.begin_import(database, "a")
+        await bank_signals.begin_import(database, "a")
     assert (await head(database)).generation == 0
 
 
@@ -326,7 +326,7 @@ async def test_a_change_that_fails_leaves_no_trace(database: Database) -> None:
 
     async def fail() -> None:
         async with database.begin() as connection:
-            await banks.add(connection, "a", some(1, 2), by="cli")
+            await bank_signals.add(connection, "a", some(1, 2), by="cli")
             raise CutOffError
 
     with pytest.raises(CutOffError):
@@ -341,9 +341,9 @@ async def test_every_change_is_in_the_audit_with_counts_and_without_values(datab
     await remove(database, some(1))
     async with database.begin() as connection:
         await banks.configure(connection, "a", thresholds={SignalType.PDQ: 9}, by="k7")
-    staged = await banks.begin_import(database, "a")
-    await banks.stage(database, staged, some(5, 6, 7))
-    await banks.finish_import(database, staged, given=3, by="cli")
+    staged = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, staged, some(5, 6, 7))
+    await bank_signals.finish_import(database, staged, given=3, by="cli")
     await delete(database)
     async with database.connect() as connection:
         entries = (await connection.execute(select(schema.audit).order_by(schema.audit.c.seq))).all()
@@ -414,7 +414,7 @@ async def test_changes_of_nothing_are_empty(database: Database) -> None:
 async def test_a_change_too_large_to_be_read_as_one_is_pending(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(banks, "SMALL_CHANGE", 3)
+    monkeypatch.setattr(bank_signals, "SMALL_CHANGE", 3)
     await make(database)
     await add(database, some(1, 2, 3, 4))
     await add(database, some(5))
@@ -453,15 +453,15 @@ async def test_entries_are_told_with_their_ids_and_banks(database: Database) -> 
 
 async def test_a_staged_import_is_seen_by_nobody_until_it_is_finished(database: Database) -> None:
     bank = await make(database)
-    staged = await banks.begin_import(database, "a")
-    assert await banks.stage(database, staged, some(1, 2, 3)) == 3
-    assert await banks.stage(database, staged, some(3, 4)) == 1
+    staged = await bank_signals.begin_import(database, "a")
+    assert await bank_signals.stage(database, staged, some(1, 2, 3)) == 3
+    assert await bank_signals.stage(database, staged, some(3, 4)) == 1
     assert await counts(database) == {}
     assert (await head(database)).generation == 1
     assert added(await changes(database)) == []
     assert await values(database, SignalType.MD5, 99) == []
     assert (await get(database)).first_generation is None
-    finished = await banks.finish_import(database, staged, given=5, by="cli")
+    finished = await bank_signals.finish_import(database, staged, given=5, by="cli")
     assert (finished.generation, finished.changed, finished.unchanged) == (2, 4, 1)
     assert await counts(database) == {(bank.id, SignalType.MD5): 4}
     assert (await get(database)).first_generation == 2
@@ -472,72 +472,75 @@ async def test_a_staged_import_is_seen_by_nobody_until_it_is_finished(database: 
 async def test_what_is_added_while_it_is_staged_is_there_at_once(database: Database) -> None:
     """The import may never be finished, so it must not swallow what somebody else adds."""
     await make(database)
-    staged = await banks.begin_import(database, "a")
-    await banks.stage(database, staged, some(1, 2))
+    staged = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, staged, some(1, 2))
     assert (await add(database, [signal(2, note="urgent")])).changed == 1
     assert added(await changes(database)) == [signal(2).value]
-    await banks.give_up_import(database, staged)
+    await bank_signals.give_up_import(database, staged)
     assert added(await changes(database)) == [signal(2).value]
     assert await rows(database) == 1
 
 
 async def test_what_is_only_staged_cannot_be_removed(database: Database) -> None:
     await make(database)
-    staged = await banks.begin_import(database, "a")
-    await banks.stage(database, staged, some(1))
+    staged = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, staged, some(1))
     assert (await remove(database, some(1))).changed == 0
-    await banks.finish_import(database, staged, given=1, by="cli")
+    await bank_signals.finish_import(database, staged, given=1, by="cli")
     assert (await remove(database, some(1))).changed == 1
 
 
 async def test_an_import_begun_later_takes_the_place_of_an_unfinished_one(database: Database) -> None:
     await make(database)
-    crashed = await banks.begin_import(database, "a")
-    await banks.stage(database, crashed, some(1, 2))
-    again = await banks.begin_import(database, "a")
+    crashed = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, crashed, some(1, 2))
+    again = await bank_signals.begin_import(database, "a")
     assert (crashed.cleared, again.cleared) == (False, True)
     with pytest.raises(ConflictError):
-        await banks.stage(database, crashed, some(3))
+        await bank_signals.stage(database, crashed, some(3))
     with pytest.raises(ConflictError):
-        await banks.finish_import(database, crashed, given=2, by="cli")
-    assert await banks.stage(database, again, some(2, 4)) == 2
-    assert (await banks.finish_import(database, again, given=2, by="cli")).changed == 2
+        await bank_signals.finish_import(database, crashed, given=2, by="cli")
+    assert await bank_signals.stage(database, again, some(2, 4)) == 2
+    assert (await bank_signals.finish_import(database, again, given=2, by="cli")).changed == 2
     assert sorted(await values(database, SignalType.MD5, 99)) == sorted(each.value for each in some(2, 4))
-    assert await banks.sweep(database) == 1, "what only the crashed import brought"
+    assert await bank_sweeping.sweep(database) == 1, "what only the crashed import brought"
     assert await rows(database) == 2
 
 
 async def test_imports_into_two_banks_do_not_disturb_each_other(database: Database) -> None:
     await make(database)
     await make(database, "b")
-    first, second = await banks.begin_import(database, "a"), await banks.begin_import(database, "b")
-    await banks.stage(database, first, some(1))
-    await banks.stage(database, second, some(1, 2))
-    assert (await banks.finish_import(database, second, given=2, by="cli")).changed == 2
-    assert (await banks.finish_import(database, first, given=1, by="cli")).changed == 1
+    first, second = (
+        await bank_signals.begin_import(database, "a"),
+        await bank_signals.begin_import(database, "b"),
+    )
+    await bank_signals.stage(database, first, some(1))
+    await bank_signals.stage(database, second, some(1, 2))
+    assert (await bank_signals.finish_import(database, second, given=2, by="cli")).changed == 2
+    assert (await bank_signals.finish_import(database, first, given=1, by="cli")).changed == 1
 
 
 async def test_an_import_that_was_killed_is_given_up_after_a_day(database: Database) -> None:
     """And swept away with what it brought; one that still runs then is told."""
     bank = await make(database)
     await add(database, some(0))
-    staged = await banks.begin_import(database, "a")
-    await banks.stage(database, staged, some(0, 1, 2))
-    assert await banks.sweep(database) == 0
-    long_ago = datetime.now(UTC) - banks.ABANDONED - timedelta(minutes=1)
+    staged = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, staged, some(0, 1, 2))
+    assert await bank_sweeping.sweep(database) == 0
+    long_ago = datetime.now(UTC) - bank_sweeping.ABANDONED - timedelta(minutes=1)
     begun = update(schema.changes).where(schema.changes.c.id == staged.change_id).values(at=long_ago)
     async with database.begin() as connection:
         await connection.execute(begun)
-    assert await banks.sweep(database) == 2
+    assert await bank_sweeping.sweep(database) == 2
     assert (await rows(database), await counts(database)) == (1, {(bank.id, SignalType.MD5): 1})
     with pytest.raises(ConflictError):
-        await banks.stage(database, staged, some(3))
+        await bank_signals.stage(database, staged, some(3))
 
 
 async def test_a_deleted_bank_is_gone_at_once_and_swept_away_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(banks, "_SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr(bank_sweeping, "_SWEPT_AT_ONCE", 2)
     await make(database)
     other = await make(database, "b")
     await add(database, some(*range(7)))
@@ -546,8 +549,8 @@ async def test_a_deleted_bank_is_gone_at_once_and_swept_away_later(
     assert (await head(database)).generation == generation
     assert [bank.name for bank in (await changes(database)).banks] == ["b"]
     assert await rows(database) == 9
-    assert await banks.sweep(database) == 7
-    assert await banks.sweep(database) == 0
+    assert await bank_sweeping.sweep(database) == 7
+    assert await bank_sweeping.sweep(database) == 0
     assert await counts(database) == {(other.id, SignalType.MD5): 2}
 
 
@@ -557,7 +560,7 @@ async def test_the_id_of_a_deleted_bank_or_entry_never_comes_back(database: Data
     await add(database, some(1))
     (entries,) = (await changes(database)).added
     await delete(database)
-    await banks.sweep(database)
+    await bank_sweeping.sweep(database)
     new = await make(database)
     assert new.id > old.id
     await add(database, some(1))
@@ -567,31 +570,31 @@ async def test_the_id_of_a_deleted_bank_or_entry_never_comes_back(database: Data
 
 async def test_an_import_into_a_bank_that_is_deleted_meanwhile_fails(database: Database) -> None:
     await make(database)
-    staged = await banks.begin_import(database, "a")
-    await banks.stage(database, staged, some(1))
+    staged = await bank_signals.begin_import(database, "a")
+    await bank_signals.stage(database, staged, some(1))
     await delete(database)
     for attempt in (
-        banks.stage(database, staged, some(2)),
-        banks.finish_import(database, staged, given=1, by="cli"),
+        bank_signals.stage(database, staged, some(2)),
+        bank_signals.finish_import(database, staged, given=1, by="cli"),
     ):
         with pytest.raises(ConflictError):
             await attempt
-    await banks.give_up_import(database, staged)
+    await bank_signals.give_up_import(database, staged)
     assert await rows(database) == 0
 
 
 async def test_pruning_deletes_removed_entries_and_says_up_to_where(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(banks, "_SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr(bank_sweeping, "_SWEPT_AT_ONCE", 2)
     await make(database)
     await add(database, some(*range(9)))
     await remove(database, some(0, 1, 2, 3, 4))
     await remove(database, some(5))
-    assert await banks.prune(database, 3) == 5
+    assert await bank_sweeping.prune(database, 3) == 5
     assert (await head(database)).pruned_generation == 3
     assert await rows(database) == 4
-    assert await banks.prune(database, 1) == 0
+    assert await bank_sweeping.prune(database, 1) == 0
     assert (await head(database)).pruned_generation == 3, "never backwards"
 
 
@@ -649,15 +652,17 @@ async def test_what_was_removed_is_deleted_a_day_later_unless_a_snapshot_needs_t
     await add(database, some(1, 2, 3))
     first = (await remove(database, some(1))).generation
     second = (await remove(database, some(2))).generation
-    assert await banks.prune_old(database, second) == 0
+    assert await bank_sweeping.prune_old(database, second) == 0
     async with database.begin() as connection:
         await connection.execute(
-            update(schema.changes).values(at=datetime.now(UTC) - banks.KEPT_REMOVED - timedelta(minutes=1))
+            update(schema.changes).values(
+                at=datetime.now(UTC) - bank_sweeping.KEPT_REMOVED - timedelta(minutes=1)
+            )
         )
     third = (await remove(database, some(3))).generation
-    assert await banks.prune_old(database, first) == 1
-    assert await banks.prune_old(database, third) == 1
-    assert await banks.prune_old(database, third) == 0
+    assert await bank_sweeping.prune_old(database, first) == 1
+    assert await bank_sweeping.prune_old(database, third) == 1
+    assert await bank_sweeping.prune_old(database, third) == 0
     async with database.connect() as connection:
         left = await connection.execute(select(schema.entries.c.removed_generation))
         assert left.scalars().all() == [third]

@@ -16,7 +16,7 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import banks, decisions, filings, reports
+from app.store import accepting, bank_signals, banks, decisions, filings, reports
 from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.decisions import Approval, NotApprovedError, WithdrawnError
@@ -53,7 +53,7 @@ class Office:
     ) -> Report:
         """Hand a document in."""
         async with self.database.begin() as connection:
-            return await decisions.take(
+            return await accepting.take(
                 connection,
                 document,
                 self.pins.read(),
@@ -282,7 +282,7 @@ async def test_a_decision_of_another_report_or_kind_or_by_a_stranger_is_refused(
     missing = "01J9ZK3V5T8QX2M4N6P8R0S1T2"
     with pytest.raises(NotFoundError):
         async with office.database.begin() as connection:
-            await decisions.take(
+            await accepting.take(
                 connection,
                 approving(missing, digests, office.ada),
                 office.pins.read(),
@@ -305,7 +305,7 @@ async def test_only_reports_of_csam_banks_can_be_approved(office: Office, kind: 
         (deciding(Action.REJECT, other, digests, office.ada), True),
     ):
         async with office.database.begin() as connection:
-            taken = decisions.take(
+            taken = accepting.take(
                 connection, document, office.pins.read(), report_id=other, actions=ALL, by="cli"
             )
             if passes:
@@ -320,7 +320,7 @@ async def test_a_rejection_takes_the_entry_out_of_force_in_the_same_step(office:
     signals = [NewSignal(SignalType.SHA256, bytes([number]) * 32) for number in (1, 2)]
     async with office.database.begin() as connection:
         await banks.create(connection, name="known", kind=BankKind.CSAM, action=BankAction.REPORT, by="cli")
-        await banks.add(connection, "known", signals, by="cli")
+        await bank_signals.add(connection, "known", signals, by="cli")
         first = (await connection.execute(select(entries.c.id).order_by(entries.c.id))).scalars().first()
 
     async def disabled() -> list[int]:
@@ -376,7 +376,7 @@ async def test_a_database_that_somebody_wrote_to_approves_nothing(office: Office
     other = (await office.outbox.commit(stub("other"))).id
     digests = await seen(office.database, other, office.pins.read())
     async with office.database.begin() as connection:
-        await decisions.take(
+        await accepting.take(
             connection,
             approving(other, digests, office.ada),
             office.pins.read(),

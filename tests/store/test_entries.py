@@ -13,12 +13,22 @@ from app.filing.alarms import watch
 from app.media import PARKED_WITH_ITS_ENTRY, BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import alarms, audit, bank_history, bank_listing, banks, entry_marks, reports, schema
+from app.store import (
+    alarms,
+    audit,
+    bank_history,
+    bank_listing,
+    bank_signals,
+    bank_sweeping,
+    entry_marks,
+    reports,
+    schema,
+)
 from app.store.alarms import AlarmKind
 from app.store.bank_history import BankChange
 from app.store.bank_listing import BankEntry, EntryState
 from app.store.bank_reader import BankReader
-from app.store.banks import Changed
+from app.store.bank_signals import Changed
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.shelf import ReportShelf
@@ -33,7 +43,7 @@ async def give(
     database: Database, signals: Sequence[NewSignal], origin: Origin | None = None, name: str = "a"
 ) -> Changed:
     async with database.begin() as connection:
-        return await banks.add(connection, name, signals, by="cli", origin=origin)
+        return await bank_signals.add(connection, name, signals, by="cli", origin=origin)
 
 
 def of_line(*numbers: int, source: str = "hotline") -> list[NewSignal]:
@@ -135,11 +145,11 @@ async def test_what_an_unfinished_import_says_is_read_by_nobody(database: Databa
     """And is there at once with its entries when it is finished, those that were there before included."""
     await make(database)
     await give(database, some(1), HOTLINE)
-    staged = await banks.begin_import(database, "a", origin=Origin("exchange", None, "B2"))
-    await banks.stage(database, staged, some(1, 2))
+    staged = await bank_signals.begin_import(database, "a", origin=Origin("exchange", None, "B2"))
+    await bank_signals.stage(database, staged, some(1, 2))
     entry = await only(database)
     assert [each.source for each in entry.sources] == ["hotline"]
-    await banks.finish_import(database, staged, given=2, by="cli")
+    await bank_signals.finish_import(database, staged, given=2, by="cli")
     first, second = await entries(database)
     assert [each.source for each in first.sources] == ["exchange", "hotline"]
     assert first.disputed
@@ -154,8 +164,8 @@ async def test_what_was_said_goes_with_the_entry(database: Database) -> None:
     await remove(database, some(1))
     await give(database, some(1))
     assert (await only(database)).sources == ()
-    await banks.prune(database, (await head(database)).generation)
-    await banks.sweep(database)
+    await bank_sweeping.prune(database, (await head(database)).generation)
+    await bank_sweeping.sweep(database)
     async with database.connect() as connection:
         assert await connection.scalar(select(func.count()).select_from(schema.opinions)) == 0
 
@@ -215,10 +225,10 @@ async def test_a_withdrawal_takes_nothing_from_an_import_that_is_under_way(datab
     """Else the entry would be gone although its second source has just begun to give it."""
     await make(database)
     await give(database, some(1), HOTLINE)
-    staged = await banks.begin_import(database, "a", origin=Origin("police"))
-    await banks.stage(database, staged, some(1))
+    staged = await bank_signals.begin_import(database, "a", origin=Origin("police"))
+    await bank_signals.stage(database, staged, some(1))
     assert (await remove(database, some(1), HOTLINE)).changed == 0
-    await banks.finish_import(database, staged, given=2, by="cli")
+    await bank_signals.finish_import(database, staged, given=2, by="cli")
     assert [each.source for each in (await only(database)).sources] == ["police"]
 
 
@@ -255,10 +265,10 @@ async def test_an_import_under_way_keeps_its_word_on_what_another_takes_over(
 ) -> None:
     """Else a withdrawal by the quicker one would take away what the slower one gave too."""
     await make(database)
-    staged = await banks.begin_import(database, "a", origin=origin)
-    await banks.stage(database, staged, some(1, 2))
+    staged = await bank_signals.begin_import(database, "a", origin=origin)
+    await bank_signals.stage(database, staged, some(1, 2))
     await give(database, some(1, 2), HOTLINE)
-    await banks.finish_import(database, staged, given=1, by="cli")
+    await bank_signals.finish_import(database, staged, given=1, by="cli")
     told_of = ["hotline", "police"] if origin is not None else ["hotline"]
     assert [[each.source for each in entry.sources] for entry in await entries(database)] == [told_of] * 2
     changed = await remove(database, some(1, 2), HOTLINE)
@@ -268,10 +278,10 @@ async def test_an_import_under_way_keeps_its_word_on_what_another_takes_over(
 async def test_an_import_that_was_given_up_stands_by_nothing(database: Database) -> None:
     """From the moment it is given up, before anything of it was swept away."""
     await make(database)
-    staged = await banks.begin_import(database, "a", origin=Origin("police"))
-    await banks.stage(database, staged, some(1))
+    staged = await bank_signals.begin_import(database, "a", origin=Origin("police"))
+    await bank_signals.stage(database, staged, some(1))
     await give(database, some(1), HOTLINE)
-    await banks.begin_import(database, "a")
+    await bank_signals.begin_import(database, "a")
     assert (await remove(database, some(1), HOTLINE)).changed == 1
 
 
@@ -347,8 +357,8 @@ async def test_no_decision_is_made_of_an_entry_that_is_not_there(database: Datab
     await make(database, "b")
     await add(database, some(1))
     entry = await only(database)
-    staged = await banks.begin_import(database, "b")
-    await banks.stage(database, staged, some(5))
+    staged = await bank_signals.begin_import(database, "b")
+    await bank_signals.stage(database, staged, some(5))
     generation = (await head(database)).generation
     for entry_id, in_bank in ((entry.id, "b"), (entry.id + 1, None), (999, None)):
         with pytest.raises(NotFoundError):
@@ -410,7 +420,7 @@ async def test_the_alarm_of_an_entry_that_is_gone_ends(database: Database) -> No
     async with database.begin() as connection:
         await entry_marks.park(connection, entry.id, media=100)
     await remove(database, [signal(1, SignalType.PDQ)])
-    await banks.sweep(database)
+    await bank_sweeping.sweep(database)
     assert await standing_alarms(database) == []
     async with database.connect() as connection:
         assert await connection.scalar(select(func.count()).select_from(schema.entry_marks)) == 0
@@ -450,7 +460,7 @@ async def test_only_an_entry_of_a_suppression_bank_is_named_for_a_csam_entry(dat
         async with database.begin() as connection:
             await entry_marks.drop_pair(connection, ids["a"][pdq], ids["harmless"][sha256], by="cli")
     await delete(database, "harmless")
-    await banks.sweep(database)
+    await bank_sweeping.sweep(database)
     assert (await BankReader(database).changes(0)).named == frozenset()
 
 
@@ -461,9 +471,9 @@ async def test_the_history_tells_how_many_entries_that_were_there_a_change_spoke
     await make(database)
     await give(database, some(1, 2), HOTLINE)
     await give(database, some(1, 2, 3), Origin("police"))
-    staged = await banks.begin_import(database, "a", origin=Origin("exchange"))
-    await banks.stage(database, staged, some(1, 2, 3, 4))
-    await banks.finish_import(database, staged, given=4, by="cli")
+    staged = await bank_signals.begin_import(database, "a", origin=Origin("exchange"))
+    await bank_signals.stage(database, staged, some(1, 2, 3, 4))
+    await bank_signals.finish_import(database, staged, given=4, by="cli")
     await remove(database, some(1, 2), HOTLINE)
     found = await history(database)
     told = [(each.entries, each.details.get("known"), each.details.get("kept")) for each in found]

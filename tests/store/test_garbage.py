@@ -28,15 +28,18 @@ from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import (
+    accepting,
     alarms,
     audit,
     bank_history,
     checkpoints,
     decisions,
+    filing_log,
     filings,
     inspection,
     removal_proofs,
     reports,
+    resealing,
 )
 from app.store.alarms import AlarmKind
 from app.store.audit import Head
@@ -150,10 +153,10 @@ async def archive(database: Database, store: StoreSettings) -> Archive:
     await outbox.commit(stub("a"))
     await outbox.commit(stub("b"))
     await add_custodian(database, pins, "grace")
-    await decisions.reseal(database, report_id, ada, pins.read(), by="cli")
+    await resealing.reseal(database, report_id, ada, pins.read(), by="cli")
     signed = deciding(Action.ANNOTATE, report_id, await seen(database, report_id, pins.read()), ada)
     async with database.begin() as connection:
-        await decisions.take(
+        await accepting.take(
             connection, signed, pins.read(), report_id=report_id, actions=(Action.ANNOTATE,), by="cli"
         )
     async with database.begin() as connection:
@@ -221,8 +224,8 @@ async def use(connection: AsyncConnection, archive: Archive) -> None:
         partial(reports.list_sightings, report_id=report_id),
         partial(decisions.listed, report_id=report_id),
         partial(decisions.approval, report_id=report_id, roster=roster, dual_control=False),
-        partial(filings.steps, report_id=report_id),
-        partial(filings.attempted, report_id=report_id),
+        partial(filing_log.steps, report_id=report_id),
+        partial(filing_log.attempted, report_id=report_id),
         partial(filings.get, report_id=report_id),
         partial(filings.receipt_as_recorded, report_id=report_id),
         partial(bank_history.history, name=report_id),

@@ -29,7 +29,8 @@ from app.settings import RetentionSettings, StoreSettings
 from app.store import (
     alarms,
     bank_listing,
-    banks,
+    bank_signals,
+    bank_sweeping,
     custodians,
     entry_days,
     entry_marks,
@@ -122,7 +123,7 @@ class Works:
             "tombstones are read": _reading(removal.every),
             "entries are listed": _reading(partial(bank_listing.page, name="a")),
             "doubts are read": _reading(partial(bank_listing.doubted, entry_ids=self.entry_ids)),
-            "entries are counted": _reading(banks.counts),
+            "entries are counted": _reading(bank_signals.counts),
             "media are counted": _reading(partial(entry_days.count, day=TODAY, media={self.entry_ids[1]: 5})),
             "a match is kept": self._commit,
         }
@@ -141,8 +142,8 @@ class Works:
                 pass
 
     async def _sweep(self, database: Database) -> None:
-        await banks.sweep(database)
-        await banks.prune_old(database, 100)
+        await bank_sweeping.sweep(database)
+        await bank_sweeping.prune_old(database, 100)
 
     async def _commit(self, database: Database) -> None:
         shelf = ReportShelf(database, None, self.pins)
@@ -316,7 +317,7 @@ async def test_rows_far_apart_are_swept_at_once(works: Works) -> None:
         await connection.execute(
             text(f"UPDATE entries SET id = {2**63 - 1}, bank_id = -1 WHERE id = {works.entry_ids[0]}")  # noqa: S608
         )
-    assert await banks.sweep(works.database) == 1
+    assert await bank_sweeping.sweep(works.database) == 1
     async with works.database.connect() as connection:
         assert (await connection.execute(text("SELECT count(*) FROM opinions"))).scalar_one() == 0
 

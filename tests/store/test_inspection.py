@@ -12,7 +12,7 @@ from app.custody.removal import Removal, sign
 from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, inspection, removal, removal_proofs, reports
+from app.store import accepting, decisions, inspection, removal, removal_proofs, reports, resealing
 from app.store.database import Database
 from app.store.inspection import Discrepancy
 from app.store.report_states import State
@@ -89,7 +89,7 @@ async def test_what_is_as_it_was_recorded_is_no_discrepancy(shelf: Shelf) -> Non
     """Sealed, seen again, sealed anew, or removed as it should be."""
     assert await shelf.found() == []
     await add_custodian(shelf.database, shelf.pins, "grace")
-    assert await decisions.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    assert await resealing.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
     assert await shelf.found() == []
     await shelf.remove(shelf.untouched)
     assert await shelf.found() == []
@@ -130,7 +130,7 @@ async def test_what_stands_beside_a_decision_is_held_against_what_was_signed(she
     """Lists show that, without opening the document."""
     digests = await seen(shelf.database, shelf.report_id, shelf.pins.read())
     async with shelf.database.begin() as connection:
-        await decisions.take(
+        await accepting.take(
             connection,
             deciding(Action.ANNOTATE, shelf.report_id, digests, shelf.ada),
             shelf.pins.read(),
@@ -147,7 +147,7 @@ async def test_what_stands_beside_a_decision_is_held_against_what_was_signed(she
 async def test_a_changed_file_that_was_sealed_anew_is_named_with_that_entry(shelf: Shelf) -> None:
     """And where what signed the resealing is gone, none of its entries can be believed."""
     await add_custodian(shelf.database, shelf.pins, "grace")
-    await decisions.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
+    await resealing.reseal(shelf.database, shelf.report_id, shelf.ada, shelf.pins.read(), by="cli")
     await shelf.run(update(table).where(table.c.id == shelf.report_id).values(sealed=b"x"))
     (found,) = await shelf.found()
     assert found.entry == await shelf.entry("report.resealed")

@@ -82,8 +82,8 @@ def _set(
 
 async def _set_flag(report_id: str, *, on_hold: bool) -> None:
     from app.cli.state import BY, open_custody
-    from app.store import decisions
+    from app.store import accepting
 
     async with open_custody() as (database, pins), database.begin() as connection:
         roster = pins.read_if_there()
-        await decisions.set_hold(connection, report_id, roster, on_hold=on_hold, by=BY)
+        await accepting.set_hold(connection, report_id, roster, on_hold=on_hold, by=BY)

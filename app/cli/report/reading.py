@@ -15,7 +15,8 @@ from app.cli.report.waiting import waits_for
 if TYPE_CHECKING:
     from app.custody.identity import Identity
     from app.store.decisions import Listed
-    from app.store.filings import Filing, LoggedStep
+    from app.store.filing_log import LoggedStep
+    from app.store.filings import Filing
     from app.store.removal import Tombstone
     from app.store.report_states import State
     from app.store.reports import Page, Report, Sighting
@@ -275,7 +276,7 @@ async def _show(report_id: str) -> "tuple[dict[str, Any], tuple[LoggedStep, ...]
     """What can be told of a report, or of what is left of it, and its steps towards the authority."""
     from app.cli.state import open_state
     from app.errors import NotFoundError
-    from app.store import decisions, filings, removal, reports
+    from app.store import decisions, filing_log, filings, removal, reports
 
     async with open_state() as database, database.connect() as connection:
         try:
@@ -293,7 +294,7 @@ async def _show(report_id: str) -> "tuple[dict[str, Any], tuple[LoggedStep, ...]
                 await decisions.listed(connection, report_id),
                 await filings.get(connection, report_id),
             )
-        return told, await filings.steps(connection, report_id)
+        return told, await filing_log.steps(connection, report_id)
 
 
 def _is_file(report: str) -> bool:

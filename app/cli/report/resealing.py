@@ -67,7 +67,7 @@ class _Tally:
 async def _here(identity: "Identity", report_ids: Sequence[str]) -> _Tally:
     """Seal anew what the identity opens."""
     from app.cli.state import BY, open_custody
-    from app.store import decisions, reports
+    from app.store import reports, resealing
 
     async with open_custody() as (database, pins):
         roster = pins.read()
@@ -78,7 +78,7 @@ async def _here(identity: "Identity", report_ids: Sequence[str]) -> _Tally:
                 return await reports.every_id(connection)
 
         async def seal(report_id: str) -> bool:
-            return await decisions.reseal(database, report_id, identity, roster, by=BY)
+            return await resealing.reseal(database, report_id, identity, roster, by=BY)
 
         return await _each(report_ids, listed, seal)
 
@@ -88,7 +88,7 @@ async def _elsewhere(identity: "Identity", report_ids: Sequence[str], at: Server
     from app.cli.state import read_settings
     from app.custody.roster import RosterFile
     from app.errors import ConflictError
-    from app.store.decisions import RESEALINGS, sealed_anew
+    from app.store.resealing import RESEALINGS, sealed_anew
 
     roster = RosterFile(read_settings().roster_path).read()
     _check_pinned(identity, roster)

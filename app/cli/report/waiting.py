@@ -58,12 +58,12 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
 
 async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
     """What reports on their way to the authority wait for."""
-    from app.store import alarms, filings, processes
+    from app.store import alarms, filing_log, filings, processes
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
     if not on_their_way:
         return {}
-    taken_back = await filings.taken_back(connection, on_their_way)
+    taken_back = await filing_log.taken_back(connection, on_their_way)
     roles = {each.role for each in await processes.live(connection)}
     if processes.WORKER in roles:
         told = dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
