@@ -4,14 +4,17 @@ SQLite runs in WAL mode with ``synchronous=FULL`` and overwrites what is deleted
 directory of 0700. PostgreSQL is dialled with the URL as it was given, which no engine keeps.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import sqlite3
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import aiosqlite
 import asyncpg
 from sqlalchemy import (
     Connection,
@@ -62,14 +65,33 @@ def open_sqlite(path: Path) -> AsyncEngine:
     _prepare_sqlite(path)
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
-        # The driver's own transactions begin late and deferred; the listener below begins them instead.
-        connect_args={"isolation_level": None, "timeout": LOCK_WAIT_SECONDS},
+        async_creator=partial(_dial_sqlite, path.absolute()),
         hide_parameters=True,
         pool_timeout=STATEMENT_SECONDS,
     )
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+async def _dial_sqlite(path: Path) -> aiosqlite.Connection:
+    """A connection to the file; the driver leaves to the collector what was opened after nobody waited."""
+    connection = aiosqlite.connect(
+        path,
+        # The driver's own transactions begin late and deferred; a listener of the engine begins them instead.
+        isolation_level=None,
+        timeout=LOCK_WAIT_SECONDS,
+        check_same_thread=False,
+    )
+    # As SQLAlchemy does where it dials itself: who leaves a connection open can end all the same.
+    connection._thread.daemon = True  # noqa: SLF001
+    opening = asyncio.ensure_future(connection)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with contextlib.suppress(sqlite3.Error):
+            await (await opening).close()
+        raise
 
 
 def _prepare_sqlite(path: Path) -> None:

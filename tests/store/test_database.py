@@ -6,8 +6,10 @@ import logging
 import sqlite3
 import stat
 import sys
+import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -396,6 +398,41 @@ async def test_a_cancelled_write_gives_its_turn_and_its_connection_back(database
         with contextlib.suppress(asyncio.CancelledError):
             await task
     assert await _names(database) == ["place"]
+
+
+async def test_a_connection_that_is_opened_for_nobody_any_more_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is cancelled while the driver's thread opens a file leaves no file open."""
+    made: list[sqlite3.Connection] = []
+    slowly = threading.Event()
+    connect = sqlite3.connect
+
+    def remembered(*told: Any, **named: Any) -> sqlite3.Connection:
+        slowly.wait(0.05)
+        made.append(connect(*told, **named))
+        return made[-1]
+
+    database = Database.open(StoreSettings(state_dir=tmp_path / "state"))
+    monkeypatch.setattr("aiosqlite.core.sqlite3.connect", remembered)
+    for turns in range(1, 12):
+        reading = asyncio.create_task(_read(database))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    await database.close()
+    assert made
+    for connection in made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+
+
+async def _read(database: Database) -> None:
+    async with database.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await asyncio.sleep(60)
 
 
 def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
