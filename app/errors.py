@@ -123,7 +123,7 @@ class UrlRefusedError(RefusedError):
 
     code = "url_refused"
 
-    def __init__(self, operator_detail: str = "refused") -> None:
+    def __init__(self, operator_detail: str) -> None:
         super().__init__("This URL cannot be fetched.", operator_detail)
 
 
@@ -185,5 +185,8 @@ class FetchTimeoutError(UnavailableError):
 
     code = "fetch_timeout"
 
-    def __init__(self, operator_detail: str) -> None:
-        super().__init__("The host took too long to deliver the medium.", operator_detail)
+    def __init__(self) -> None:
+        super().__init__(
+            "The host took too long to deliver the medium.",
+            "the host took too long; see CORDON_FETCH_*_SECONDS",
+        )

@@ -208,14 +208,6 @@ class CurrentBanks:
         return self._loaded.generation if self._loaded is not None else 0
 
     @property
-    def entries_in_force(self) -> dict[SignalType, int]:
-        """Number of entries in force by type, all banks together."""
-        counts: Counter[SignalType] = Counter()
-        for (_, of), count in (self._loaded.counts if self._loaded is not None else {}).items():
-            counts[of] += count
-        return dict(counts)
-
-    @property
     def build_read(self) -> tuple[int, int] | None:
         """How many entries the build that runs here has read, and of how many at most; None without one."""
         return self._build_read

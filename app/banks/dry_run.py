@@ -13,7 +13,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Final
 
 import numpy as np
@@ -56,7 +55,6 @@ class ClearTraffic:
         days: for how long; 0 keeps none, and deletes what was kept before.
         share: of the clear media, 0 to 1, drawn at random.
         clock: seconds, never going back.
-        day: tells which day it is.
     """
 
     def __init__(
@@ -66,13 +64,11 @@ class ClearTraffic:
         days: int,
         share: float,
         clock: Callable[[], float],
-        day: Callable[[], date] = today,
     ) -> None:
         self._database = database
         self._days = days
         self._share = share
         self._clock = clock
-        self._day = day
         self._forgot_at = float("-inf")
         self._unwritten: list[bytes] = []
 
@@ -101,7 +97,7 @@ class ClearTraffic:
         rows, self._unwritten = self._unwritten, []
         if rows:
             try:
-                await kept_values.keep(self._database, self._day(), rows)
+                await kept_values.keep(self._database, today(), rows)
             except (NotReadyError, asyncio.CancelledError):
                 # A gate that stops cancels the turn, and settles once more.
                 self._unwritten = [*rows, *self._unwritten][:MOST_UNWRITTEN]

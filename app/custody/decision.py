@@ -160,6 +160,42 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
     return Signed(decision, envelope.written(signature, signed), signer)
 
 
+def standing(signed: Sequence[Signed]) -> list[Signed]:
+    """The approvals of one and the same XML that no later decision took back."""
+    found: list[Signed] = []
+    for each in signed:
+        decision = each.decision
+        if decision.action is Action.REJECT:
+            found = []
+        elif decision.action in APPROVALS:
+            same = found and found[-1].decision.xml_sha256 == decision.xml_sha256
+            found = [*found, each] if same else [each]
+    return found
+
+
+def waiting(signed: Sequence[Signed], action: Action) -> list[Signed]:
+    """The decisions of a kind that a second one of it, by another custodian, would put in force.
+
+    An approval is overtaken by a rejection, and a rejection by an approval; an order to destroy, and that it
+    was filed by hand, by nothing.
+    """
+    if action is Action.APPROVE:
+        return standing(signed)
+    found: list[Signed] = []
+    for each in signed:
+        if each.decision.action is action:
+            found.append(each)
+        elif action is Action.REJECT and each.decision.action in APPROVALS:
+            found = []
+    return found
+
+
+def is_held(signed: Sequence[Signed]) -> bool:
+    """Whether a custodian signed that a report is on hold, and none signed since that it is not."""
+    newest = next((each for each in reversed(signed) if each.decision.action in HOLDS), None)
+    return newest is not None and newest.decision.action is Action.HOLD
+
+
 def _decision(said: Mapping[str, Any]) -> Decision:
     """What was signed, of which an action has all that it needs and nothing that it has no use for.
 

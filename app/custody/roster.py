@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from app import files
 from app.custody import envelope
 from app.custody.identity import Identity, checked_public_key, checked_signing_key, fingerprint
 from app.custody.recipients import programs_of
@@ -278,27 +279,13 @@ class RosterFile:
         Raises:
             InvalidRequestError: it cannot be written by this user.
         """
-        partial = self.path.with_name(f".{self.path.name}.partial")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             there = self.path.stat() if self.path.exists() else None
             mode = there.st_mode & 0o777 if there is not None else 0o600
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                if os.geteuid() == 0:
-                    # Whose it was, or whose directory it is, must be able to read it: gates run as no root.
-                    owner = there or self.path.parent.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                os.fchmod(descriptor, mode)
-                file.write(to_text(roster))
-                file.flush()
-                os.fsync(descriptor)
-            partial.replace(self.path)
-            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            # Whose it was, or whose directory it is, must be able to read it: gates run as no root.
+            owner = (there or self.path.parent.stat()) if os.geteuid() == 0 else None
+            files.replace(self.path, to_text(roster).encode(), mode=mode, owner=owner)
         except OSError as error:
             raise InvalidRequestError(
                 f"The custodians' file {self.path} cannot be written: {error.strerror}. Run this as whoever "

@@ -187,7 +187,7 @@ class Fetcher:
             async with hop.limit, await self._route(target, hop, connect_until) as route:
                 return await self._ask(target, media, route, hop)
         except _TIMEOUTS:
-            failure = hop.failure(FetchTimeoutError("the host took too long; see CORDON_FETCH_*_SECONDS"))
+            failure = hop.failure(FetchTimeoutError())
         except _FAILURES as error:
             failure = hop.failure(FetchFailedError(f"the host failed: {type(error).__name__}"))
         except UrlRefusedError as error:

@@ -17,8 +17,9 @@ from app.custody.decision import Action, Decision
 from app.custody.identity import encrypt_aside
 from app.custody.roster import Roster, WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
-from app.filing.cybertip.document import Reporter, Said, build, unguessable
+from app.filing.cybertip.document import Said, build, unguessable
 from app.filing.cybertip.reading import read
+from app.filing.cybertip.reporter import Reporter
 from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report

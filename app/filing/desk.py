@@ -21,8 +21,8 @@ from app.filing import receipts
 from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.answers import Call, Meaning, meaning
 from app.filing.cybertip.client import open_client
-from app.filing.cybertip.document import Reporter
 from app.filing.cybertip.environment import check_reporter, endpoint
+from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import load
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import Settings, SettingsError

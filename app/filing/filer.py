@@ -36,9 +36,9 @@ from app.filing import receipts
 from app.filing.cybertip import grammar
 from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
 from app.filing.cybertip.client import CyberTipline
-from app.filing.cybertip.document import reporter_is_placeholder
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
+from app.filing.cybertip.reporter import reporter_is_placeholder
 from app.filing.cybertip.schema import Schema
 from app.store import alarms, decisions, endings, filing_log, filings, reports
 from app.store.alarms import AlarmKind

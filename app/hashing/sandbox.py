@@ -65,28 +65,21 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class SandboxState:
-    """What operators can watch.
+    """What the workers do, and what became of them, for who looks into a sandbox: tests.
 
     Attributes:
-        decoders: most workers that have a medium at once.
         workers: workers there are now, each of them locked.
         in_flight: media being scanned or waiting for it.
-        media: media scanned so far, whatever came of it.
         replaced: workers replaced so far, by cause.
         fork_servers: fork servers started so far.
         decode_bytes: memory granted to decoding now.
-        decode_bytes_budget: most that can be granted at once.
     """
 
-    alive: bool
-    decoders: int
     workers: int
     in_flight: int
-    media: int
     replaced: Mapping[Cause, int]
     fork_servers: int
     decode_bytes: int
-    decode_bytes_budget: int
 
 
 class Sandbox:
@@ -127,7 +120,6 @@ class Sandbox:
         self._closed: Final = asyncio.Event()
         self._sequence = 0
         self._in_flight = 0
-        self._media = 0
         self._replaced: Final[Counter[Cause]] = Counter()
         self._fork_servers = 0
 
@@ -203,7 +195,6 @@ class Sandbox:
             reason = Reason.SCAN_TIMEOUT
         finally:
             self._in_flight -= 1
-        self._media += 1
         return Scan(answers.shape, tuple(answers.renderings), reason)
 
     @property
@@ -213,17 +204,13 @@ class Sandbox:
 
     @property
     def state(self) -> SandboxState:
-        """What operators can watch, as of now."""
+        """As of now."""
         return SandboxState(
-            alive=self.alive,
-            decoders=self._decoders,
             workers=len(self._idle) + len(self._busy),
             in_flight=self._in_flight,
-            media=self._media,
             replaced={cause: self._replaced[cause] for cause in Cause},
             fork_servers=self._fork_servers,
             decode_bytes=self._budget.reserved,
-            decode_bytes_budget=self._budget.total,
         )
 
     async def _scan(self, media: QuarantinedMedia, answers: Answers, look: Look) -> Reason | None:

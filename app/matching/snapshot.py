@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app import files
 from app.entries import Entries
 from app.matching.columns import Banks, Ids, is_code_kind, is_offset_kind
 from app.matching.digests import DigestIndex
@@ -173,7 +174,7 @@ class SnapshotWriter:
         self._check()
         self._file.close()
         self._unfinished.rename(self._path)
-        _sync(self._path.parent)
+        files.sync_directory(self._path.parent)
         return self._path
 
     def abandon(self) -> None:
@@ -459,11 +460,3 @@ def _checksum(column: NDArray[Any]) -> int:
     for begin in range(0, len(data), _VERIFIED_AT_ONCE):
         checksum = zlib.crc32(data[begin : begin + _VERIFIED_AT_ONCE], checksum)
     return checksum
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, sign, verify
+from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, is_held, sign, verify
 from app.custody.identity import Identity
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
@@ -96,7 +96,7 @@ async def set_hold(
         ConflictError: the database was changed.
     """
     await reports.lock(connection, report_id)
-    if not on_hold and decisions.is_held(await decisions.every(connection, report_id, roster)):
+    if not on_hold and is_held(await decisions.every(connection, report_id, roster)):
         raise SignatureRequiredError(
             "A custodian signed this hold: it ends with a custodian's signature, 'cordon report unhold "
             "--identity FILE'."

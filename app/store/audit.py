@@ -122,12 +122,6 @@ def said(untrusted_details: object) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-async def verify_chain(connection: AsyncConnection) -> int | None:
-    """The number of the first entry that does not follow from those before it; None if all do."""
-    finding = (await examine(connection, ())).finding
-    return finding.first if finding is not None else None
-
-
 async def head(connection: AsyncConnection) -> Head | None:
     """The newest entry; None if there is none."""
     newest = (

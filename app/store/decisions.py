@@ -13,7 +13,15 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.custody.decision import APPROVALS, HOLDS, Action, Decision, Signed, verify
+from app.custody.decision import (
+    Action,
+    Decision,
+    Signed,
+    is_held,
+    standing,
+    verify,
+    waiting,
+)
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
@@ -91,12 +99,6 @@ class Approval:
     xml_sha256: str
     xml: bytes = field(repr=False)
     signed: tuple[Signed, ...] = field(repr=False)
-
-
-def is_held(signed: Sequence[Signed]) -> bool:
-    """Whether a custodian signed that a report is on hold, and none signed since that it is not."""
-    newest = next((each for each in reversed(signed) if each.decision.action in HOLDS), None)
-    return newest is not None and newest.decision.action is Action.HOLD
 
 
 def check_not_held(signed: Sequence[Signed]) -> None:
@@ -246,36 +248,6 @@ def _in_force(recorded: Sequence[tuple[str, Signed]]) -> list[Signed]:
         if event != FIRST_REJECTION_EVENT
         and (event != FIRST_APPROVAL_EVENT or signed.decision.xml_sha256 in approved)
     ]
-
-
-def standing(signed: Sequence[Signed]) -> list[Signed]:
-    """The approvals of one and the same XML that no later decision took back."""
-    found: list[Signed] = []
-    for each in signed:
-        decision = each.decision
-        if decision.action is Action.REJECT:
-            found = []
-        elif decision.action in APPROVALS:
-            same = found and found[-1].decision.xml_sha256 == decision.xml_sha256
-            found = [*found, each] if same else [each]
-    return found
-
-
-def waiting(signed: Sequence[Signed], action: Action) -> list[Signed]:
-    """The decisions of a kind that a second one of it, by another custodian, would put in force.
-
-    An approval is overtaken by a rejection, and a rejection by an approval; an order to destroy, and that it
-    was filed by hand, by nothing.
-    """
-    if action is Action.APPROVE:
-        return standing(signed)
-    found: list[Signed] = []
-    for each in signed:
-        if each.decision.action is action:
-            found.append(each)
-        elif action is Action.REJECT and each.decision.action in APPROVALS:
-            found = []
-    return found
 
 
 async def first_of_two(connection: AsyncConnection, decision: Decision, roster: Roster) -> Signed | None:

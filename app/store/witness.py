@@ -16,6 +16,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import files
 from app.errors import ConflictError, InvalidRequestError
 from app.store import alarms, audit, checkpoints
 from app.store.alarms import AlarmKind
@@ -132,20 +133,9 @@ def _read(path: Path) -> Head | None:
 
 def _write(path: Path, head: Head) -> None:
     """Replace the file whole, durably."""
-    partial = path.with_name(f".{path.name}.partial")
     content = json.dumps({"seq": head.seq, "digest": head.digest.hex()}) + "\n"
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.replace(path, content.encode("ascii"))
     except OSError as error:
         raise InvalidRequestError(
             f"The worker's memory {path} cannot be written: {error.strerror}. Name a file in "

@@ -189,7 +189,7 @@ def test_two_must_reject_and_order_to_destroy_where_that_is_set(own: Cordon, hos
     second = own(*order, *GRACE, given=given)
     assert (second.code, f"report {report_id} is destroyed" in second.err) == (0, True)
     assert "ada ordered it first: order 12" in second.err
-    assert own("report", "show", report_id).code == 1
+    assert own("report", "open", report_id, *ADA).code == 1
     assert own("audit", "verify").code == 0
 
 

@@ -276,7 +276,7 @@ def test_a_destroyed_report_leaves_nothing_in_the_files(own: Cordon, report_id: 
     assert _state(own, report_id) == "queued"
     ran = own(*destroy, YES)
     assert ran.code == 0, ran.err
-    assert own("report", "show", report_id).code == 1
+    assert own("report", "open", report_id, *ADA).code == 1
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
 
 

@@ -18,21 +18,22 @@ from app.custody.decision import Action
 from app.custody.identity import Identity, generate
 from app.custody.roster import RosterFile, WorkerKeys
 from app.filing.cybertip.client import CyberTipline, open_client
-from app.filing.cybertip.document import Reporter, Said, build
+from app.filing.cybertip.document import Said, build
 from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoint, Environment
+from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip_double.application import Application
 from app.filing.cybertip_double.service import Service
 from app.filing.filer import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import accepting, filings, inspection, reports
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import Filing
 from app.store.inspection import Discrepancy
 from app.store.reports import Report
 from app.store.schema import audit
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.deciding import approving, deciding, seen
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub

@@ -12,7 +12,8 @@ from lxml import etree
 from app.context import parse_context
 from app.errors import InvalidRequestError
 from app.filing.cybertip import rules
-from app.filing.cybertip.document import Reporter, Said, build, is_placeholder
+from app.filing.cybertip.document import Said, build
+from app.filing.cybertip.reporter import Reporter, is_placeholder
 from app.media import BankAction, BankKind, Match, Region, SignalType, Symmetry, Variant
 from app.report.provenance import gaps
 from app.settings import FilingSettings

@@ -10,7 +10,8 @@ import pytest
 from lxml import etree
 from ulid import ULID
 
-from app.filing.cybertip.document import Reporter, Said, build
+from app.filing.cybertip.document import Said, build
+from app.filing.cybertip.reporter import Reporter
 from tests.filing.double import XSD, Double, running_double
 from tests.stubs import stub
 

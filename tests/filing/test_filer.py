@@ -15,8 +15,8 @@ from app.custody.roster import WorkerKeys
 from app.errors import ConflictError, InvalidRequestError
 from app.filing.cybertip.answers import Answer
 from app.filing.cybertip.client import CyberTipline, open_client
-from app.filing.cybertip.document import Reporter
 from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoint, Environment
+from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.filing.desk import Filer

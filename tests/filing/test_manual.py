@@ -12,8 +12,9 @@ from lxml import html
 
 from app.context import Context
 from app.errors import InvalidRequestError
-from app.filing.cybertip.document import Reporter, Said, build
+from app.filing.cybertip.document import Said, build
 from app.filing.cybertip.reading import read
+from app.filing.cybertip.reporter import Reporter
 from app.filing.manual import form
 from app.filing.manual import xarf as xarf_reports
 from tests.stubs import ACCOUNT, ADDRESS, URL, stub

@@ -10,8 +10,9 @@ from lxml import etree
 
 from app.context import parse_context
 from app.filing.cybertip import grammar, rules
-from app.filing.cybertip.document import INTENTS, Reporter, Said, build
+from app.filing.cybertip.document import INTENTS, Said, build
 from app.filing.cybertip.reading import UnreadableError, read
+from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import Schema, load
 from app.settings import SettingsError
 from tests.filing.double import XSD

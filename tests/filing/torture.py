@@ -46,11 +46,11 @@ from app.filing.cybertip_double.service import State as There
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import decisions, filing_log, filings
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.filings import LEASE, LONGEST_PAUSE
 from app.store.report_states import State
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.filing.disturbed import AUTOMATIC_WITHIN, Worker, workers
 from tests.filing.judging import PARKING, RETRIED

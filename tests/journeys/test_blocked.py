@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app.settings import StoreSettings
-from app.store import audit
 from app.store.database import Database
 from app.store.schema import audit as table
+from tests.chain import verify_chain
 from tests.gates import fill_bank, prepare, running_gate, wait_for
 from tests.journeys.conftest import BANKED, HARMLESS
 
@@ -24,7 +24,7 @@ async def recorded(store: StoreSettings) -> list[tuple[str, dict[str, object]]]:
     database = Database.open(store)
     try:
         async with database.connect() as connection:
-            assert await audit.verify_chain(connection) is None
+            assert await verify_chain(connection) is None
             found = await connection.execute(
                 select(table.c.subject, table.c.details).where(table.c.event == "match.blocked")
             )

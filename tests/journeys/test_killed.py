@@ -11,8 +11,9 @@ from itertools import count
 import httpx
 import pyrage
 
-from app.store import audit, reports, sealed
+from app.store import reports, sealed
 from app.store.database import Database
+from tests.chain import verify_chain
 from tests.gates import Prepared, RunningGate, fill_bank, running_gate, wait_for
 from tests.journeys.conftest import BANKED, EDITED, HARMLESS
 from tests.pins import pins_of
@@ -87,7 +88,7 @@ async def stored_stubs(prepared: Prepared) -> list[dict[str, dict[str, str]]]:
     pins = pins_of(prepared.store).read()
     try:
         async with database.connect() as connection:
-            assert await audit.verify_chain(connection) is None
+            assert await verify_chain(connection) is None
             stubs = []
             for report in (await reports.list_reports(connection, limit=reports.MAX_LISTED)).reports:
                 for file in (await sealed.authentic(connection, report.id, pins)).values():

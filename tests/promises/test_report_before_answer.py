@@ -9,9 +9,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app.settings import StoreSettings
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.schema import audit, idempotency, reports, sightings
+from tests.chain import verify_chain
 from tests.pins import add_custodian, pins_of
 
 ROOT = Path(__file__).resolve().parents[2]

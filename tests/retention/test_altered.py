@@ -48,6 +48,7 @@ from app.store.schema import decisions as documents
 from app.store.schema import reports as table
 from app.store.shelf import ReportShelf
 from app.store.witness import Witness
+from tests.chain import verify_chain
 from tests.deciding import approving, deciding, seen
 from tests.ended import bring_to, pin_worker, word_of
 from tests.pins import add_custodian, pins_of, remove_custodian
@@ -141,7 +142,7 @@ class Site:
         """Whether a purge leaves it, an alarm tells of it, and an auditor names it and nothing else."""
         removed = await self.purge(settings, now)
         async with self.database.connect() as connection:
-            assert await audit.verify_chain(connection) is None
+            assert await verify_chain(connection) is None
             told = {
                 each.subject
                 for each in await alarms.standing(connection)

@@ -31,6 +31,7 @@ from app.store.schema import audit as log
 from app.store.schema import reports as table
 from app.store.schema import tombstones
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.ended import bring_to, pin_worker
 from tests.pins import add_custodian, pins_of
@@ -80,7 +81,7 @@ class Site:
     async def found(self) -> set[str]:
         """What an auditor names, and says is wrong; the log itself is whole."""
         async with self.database.connect() as connection:
-            assert await audit.verify_chain(connection) is None
+            assert await verify_chain(connection) is None
             stored = await inspection.stored(connection, None)
             removed = await removal_proofs.examine(connection, self.pins.read())
             assert removed.before == 0

@@ -16,7 +16,7 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, removal, reports, sealed
+from app.store import alarms, removal, reports, sealed
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.report_states import State
@@ -24,6 +24,7 @@ from app.store.schema import audit as audit_log
 from app.store.schema import decisions, filings, sightings
 from app.store.schema import reports as table
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.ended import bring_to, pin_worker
 from tests.pins import add_custodian, pins_of
@@ -89,7 +90,7 @@ class Shelf:
             rows = await connection.execute(
                 select(audit_log.c.event).where(audit_log.c.subject == report_id).order_by(audit_log.c.seq)
             )
-            assert await audit.verify_chain(connection) is None
+            assert await verify_chain(connection) is None
             return list(rows.scalars())
 
 

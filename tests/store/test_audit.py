@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from app.settings import StoreSettings
-from app.store.audit import append, verify_chain
+from app.store.audit import append
 from app.store.database import Database
 from app.store.schema import audit
+from tests.chain import verify_chain
 
 
 async def _write(database: Database, count: int) -> None:

@@ -14,10 +14,11 @@ from sqlalchemy import func, select, text, update
 from app.entries import Bank, Changes, Head, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.media import BankAction, BankKind, SignalType, Tier
-from app.store import audit, bank_reader, bank_signals, bank_sweeping, banks, schema
+from app.store import bank_reader, bank_signals, bank_sweeping, banks, schema
 from app.store.bank_reader import BankReader
 from app.store.bank_signals import Changed, Staged
 from app.store.database import Database
+from tests.chain import verify_chain
 
 # What does not depend on the database is tried on one; the rest on both.
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -347,7 +348,7 @@ async def test_every_change_is_in_the_audit_with_counts_and_without_values(datab
     await delete(database)
     async with database.connect() as connection:
         entries = (await connection.execute(select(schema.audit).order_by(schema.audit.c.seq))).all()
-        assert await audit.verify_chain(connection) is None
+        assert await verify_chain(connection) is None
     told = [(entry.event, entry.subject, json.loads(entry.details)) for entry in entries]
     assert [(event, subject) for event, subject, _ in told] == [
         ("bank.created", "a"),

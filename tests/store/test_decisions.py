@@ -17,7 +17,6 @@ from app.media import BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import accepting, bank_signals, banks, decisions, filings, reports
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.decisions import Approval, NotApprovedError, WithdrawnError
 from app.store.report_states import State
@@ -26,6 +25,7 @@ from app.store.schema import audit, entries, entry_marks
 from app.store.schema import decisions as table
 from app.store.schema import reports as report_table
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.deciding import XML, approving, deciding, seen
 from tests.pins import add_custodian, pins_of, remove_custodian
 from tests.stubs import stub

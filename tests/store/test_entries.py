@@ -15,7 +15,6 @@ from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import (
     alarms,
-    audit,
     bank_history,
     bank_listing,
     bank_signals,
@@ -32,6 +31,7 @@ from app.store.bank_signals import Changed
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.pins import add_custodian, pins_of
 from tests.store.test_banks import add, delete, head, make, on_sqlite, remove, signal, some
 from tests.stubs import stub
@@ -506,7 +506,7 @@ async def test_the_history_tells_who_did_what_to_how_many(database: Database) ->
         assert [*page, *rest] == found
         with pytest.raises(NotFoundError):
             await bank_history.history(connection, "none")
-        assert await audit.verify_chain(connection) is None
+        assert await verify_chain(connection) is None
         said = (await connection.execute(select(schema.audit.c.details))).scalars().all()
     assert "secret" not in json.dumps(list(said))
 
@@ -542,7 +542,7 @@ async def test_reports_that_waited_with_entries_are_queued_when_no_entry_waits_a
     assert await entry_marks.release_reports(database) == 45
     async with database.connect() as connection:
         found = (await reports.list_reports(connection)).reports
-        assert await audit.verify_chain(connection) is None
+        assert await verify_chain(connection) is None
     assert {each.id for each in found if each.state is State.QUEUED} == set(waiting)
     assert {each.id for each in found if each.state is State.PARKED} == {other}
 

@@ -10,12 +10,12 @@ from app.errors import ConflictError, NotFoundError
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import reports
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.report_states import DECIDED, TRANSITIONS, State
 from app.store.schema import audit, idempotency, notices
 from app.store.schema import reports as table
 from app.store.shelf import ReportShelf
+from tests.chain import verify_chain
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 

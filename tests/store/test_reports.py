@@ -21,7 +21,6 @@ from app.report.outbox import CUSTODIANS_LIFE_SECONDS, SealedOutbox
 from app.report.seal import digest, open_report
 from app.settings import StoreSettings
 from app.store import custodians, reports, sealed
-from app.store.audit import verify_chain
 from app.store.database import Database
 from app.store.report_states import State
 from app.store.schema import audit, idempotency, sightings
@@ -31,6 +30,7 @@ from app.store.sealed import TamperedError
 from app.store.shelf import ReportShelf
 from tests import age_plugin
 from tests.age_plugin import Oddity
+from tests.chain import verify_chain
 from tests.conftest import run_on_postgres
 from tests.pins import add_custodian, pins_of, remove_custodian
 from tests.stubs import stub

@@ -210,9 +210,9 @@ def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
 def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, Mapping[str, Any]] | None:
     """The XML that another custodian approved first, where two must; None if there is none."""
     from app.cli.state import read_settings
+    from app.custody.decision import standing
     from app.custody.identity import fingerprint
     from app.filing.cybertip.document import Said
-    from app.store.decisions import standing
 
     if not read_settings().custody.dual_control:
         return None
@@ -256,8 +256,8 @@ def _named_first(opened: Opened, identity: "Identity") -> tuple[int, ...]:
 
 def first_word(opened: Opened, identity: "Identity", action: "Action") -> "tuple[Pinned, Decision] | None":
     """Who else decided so before, and what; None if nobody did."""
+    from app.custody.decision import waiting
     from app.custody.identity import fingerprint
-    from app.store.decisions import waiting
 
     for each in reversed(waiting(opened.signed, action)):
         first = opened.roster.custodian(each.decision.custodian)

@@ -160,8 +160,8 @@ def _everything(opened: Opened, identity: "Identity", here: Mapping[str, Any]) -
 
 def _approved(opened: Opened, identity: "Identity", *, anew: bool) -> bytes | None:
     """The document that custodians approved; None if there is none to be read, or another is wanted."""
+    from app.custody.decision import standing
     from app.errors import InvalidRequestError
-    from app.store.decisions import standing
 
     for each in reversed(standing(opened.signed)):
         if each.decision.xml is None:

@@ -16,7 +16,8 @@ from app.cli.report.opening import Opened, words_of
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
-    from app.filing.cybertip.document import Reporter, Said
+    from app.filing.cybertip.document import Said
+    from app.filing.cybertip.reporter import Reporter
 
 IncidentType = Annotated[
     str | None,
@@ -59,7 +60,7 @@ ProvenanceUnknown = Annotated[
 def reporter() -> "Reporter":
     """Who reports, by the settings of this machine; what they do not name is said, since it is filed so."""
     from app.cli.state import read_settings
-    from app.filing.cybertip.document import Reporter
+    from app.filing.cybertip.reporter import Reporter
 
     named = Reporter.of(read_settings().filing)
     if named.placeholders:
@@ -95,8 +96,8 @@ def given(
 
 def said_with_approval(opened: Opened, identity: "Identity") -> dict[str, Any]:
     """What was said with the approval that stands, as fields of ``Said``; empty if it is sealed to others."""
+    from app.custody.decision import standing
     from app.filing.cybertip.document import Said
-    from app.store.decisions import standing
 
     for each in standing(opened.signed):
         words = words_of(each.decision, identity)

@@ -7,21 +7,19 @@ Nothing is guessed: what no person said and no sighting tells is not in it.
 Sources: "CyberTipline Reporting API Technical Documentation" and its schema; 18 USC 2258A(b).
 """
 
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from lxml import etree
 
 from app.context import parse_context
 from app.errors import InvalidContextError, InvalidRequestError
 from app.filing.cybertip import rules
+from app.filing.cybertip.reporter import Reporter
 from app.report.provenance import ADDABLE, Document, gaps, is_fetched, told_of
-from app.settings import FilingSettings
 
 INTENTS: Final = {
     "preferential": "malicious, preferential offender",
@@ -37,75 +35,12 @@ the intentions of child sexual abuse material (CSAM) sharers", Meta Research 202
 MAX_NOTE: Final = 1000
 """Longest note, reason or reference of a custodian; it shares the 3000 characters of ``additionalInfo``."""
 
-PLACEHOLDER: Final = "placeholder"
 
 _OWN_ADDABLE: Final = frozenset({"requested_url", "host", "fetched_at", "received_at"})
-_PLACEHOLDER_WORDS: Final = re.compile(
-    rf"{PLACEHOLDER}|changeme|\bchange me\b|lorem ipsum|\b(jane|john) doe\b|\byour (name|company)\b"
-    r"|\bexample\b|^\W*todo\W*$"
-)
-"""Of values in small letters. Real names hold some of these letters, as Todorov and Mastodon do."""
-_FREE_TEXTS: Final = frozenset({"about", "terms_of_service"})
-"""Of a reporter; they may say "for example", and are placeholders only if they begin as one."""
-
-_PLACEHOLDER_DOMAINS: Final = (
-    *("example.com", "example.org", "example.net"),
-    *("example", "invalid", "test", "localhost", "local"),
-)
-# RFC 2606 and RFC 6761: nobody is reached there.
 
 _LIMIT: Final = rules.MAX_INFORMATION - 100
 _EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 _URL_KEYS: Final = ("source_url", "page_url")
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """Who reports, as the authority registered them; of ``CORDON_REPORTER_*``.
-
-    Attributes:
-        company: the organisation's name.
-        about: who it is, what it keeps and for how long, how to reach its counsel.
-    """
-
-    first_name: str
-    last_name: str
-    email: str
-    company: str
-    phone: str | None = None
-    about: str | None = None
-    terms_of_service: str | None = None
-    legal_url: str | None = None
-    contact_first_name: str | None = None
-    contact_last_name: str | None = None
-    contact_email: str | None = None
-
-    @classmethod
-    def of(cls, settings: FilingSettings) -> Self:
-        """The reporter that the settings name; placeholders where they do not."""
-        names = cls.__dataclass_fields__
-        return cls(**{name: getattr(settings, f"reporter_{name}") for name in names})
-
-    @property
-    def placeholders(self) -> tuple[str, ...]:
-        """Settings that still hold what nobody registers with; none of a reporter fit for production."""
-        return tuple(
-            f"CORDON_REPORTER_{name.upper()}"
-            for name in self.__dataclass_fields__
-            if (value := getattr(self, name)) is not None and is_placeholder(value, prose=name in _FREE_TEXTS)
-        )
-
-    @property
-    def wrong(self) -> str | None:
-        """A setting that the authority must refuse, and what it must be; None if there is none.
-
-        Each report would be parked with it.
-        """
-        for name, rule in (("email", rules.email), ("contact_email", rules.email), ("legal_url", rules.url)):
-            value = getattr(self, name)
-            if value is not None and (mend := rule(value)) is not None:
-                return f"CORDON_REPORTER_{name.upper()} {mend}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -145,42 +80,6 @@ class Said:
         _said("the note", self.note, rules.text(MAX_NOTE))
         _said("the reason why provenance is unknown", self.provenance_unknown, rules.text(MAX_NOTE))
         _check_added(self.provenance)
-
-
-def is_placeholder(value: str, *, prose: bool = False) -> bool:
-    """Whether a value of the reporter is one that examples use: nobody is reached by it.
-
-    Args:
-        value: of a setting.
-        prose: whether it is a text, in which such words may stand among others.
-    """
-    lowered = value.strip().lower()
-    if "@" in lowered or lowered.startswith(("http://", "https://")):
-        host = lowered.rpartition("@")[2] if "@" in lowered else urlsplit(lowered).hostname or ""
-        if any(host == domain or host.endswith("." + domain) for domain in _PLACEHOLDER_DOMAINS):
-            return True
-    # A letter, or the same one over and over, names nobody.
-    return (
-        not lowered
-        or (lowered.startswith("<") and lowered.endswith(">"))
-        or (len(lowered) > 1 and len(set(lowered)) == 1)
-        or (_PLACEHOLDER_WORDS.match if prose else _PLACEHOLDER_WORDS.search)(lowered) is not None
-    )
-
-
-def reporter_is_placeholder(root: etree._Element) -> bool:
-    """Whether the reporter that a document names is one that examples use.
-
-    A custodian's machine has settings of its own, by which the document was built there.
-    """
-    for element in root.iterfind("reporter//*"):
-        # The company's name is the first line of what it says of itself.
-        first, _, rest = (element.text or "").strip().partition("\n")
-        if first and is_placeholder(first, prose=element.tag == "termsOfService"):
-            return True
-        if rest and is_placeholder(rest, prose=True):
-            return True
-    return False
 
 
 def build(
@@ -321,7 +220,8 @@ def _account(
     identifier = _short(ids[0], rules.MAX_ESP_IDENTIFIER) if here and ids else None
     if here:
         _add(person, "espIdentifier", identifier)
-        _add(person, "espService", _short(_first_of(told, "platform"), rules.MAX_ESP_SERVICE))
+        platform = next((each["platform"] for each in told if each.get("platform")), None)
+        _add(person, "espService", _short(platform, rules.MAX_ESP_SERVICE))
     for number, name in enumerate(names):
         _add(person, "displayName" if number else "screenName", _one_line(name))
     for url in _distinct(told, "profile_url"):
@@ -490,11 +390,6 @@ def _moment(text: object) -> datetime | None:
 
 def _distinct(told: Sequence[Mapping[str, str]], key: str) -> list[str]:
     return list(dict.fromkeys(each[key] for each in told if each.get(key)))
-
-
-def _first_of(told: Sequence[Mapping[str, str]], key: str) -> str | None:
-    found = _distinct(told, key)
-    return found[0] if found else None
 
 
 def _short(text: str | None, most: int) -> str | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.filing.cybertip.document import Reporter
+from app.filing.cybertip.reporter import Reporter
 from app.settings import Settings, SettingsError
 
 TEST_URL: Final = "https://exttest.cybertip.org/ispws"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import xarf
 
 from app.errors import InvalidRequestError
-from app.filing.cybertip.document import Reporter
+from app.filing.cybertip.reporter import Reporter
 from app.media import PDQ_MINIMUM_QUALITY
 from app.report.provenance import Document, told_of
 
