@@ -5,19 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
-from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.entries import SUPPRESSING_DIGEST, Bank
-from app.matching.columns import Banks
-from app.matching.hamming import HammingIndex
+from app.matching import near
 from app.matching.index import EntryIndex
 from app.media import (
     PDQ_BYTES,
-    PDQ_MINIMUM_QUALITY,
     SPARE_BITS,
     Consulted,
     Digests,
@@ -26,24 +23,13 @@ from app.media import (
     Signals,
     SignalType,
     Suppressor,
-    Symmetry,
-    Variant,
     tier_of,
 )
-
-MATCHES_KEPT: Final = 100
-"""Matches told of one medium, beyond the nearest of each bank and type, which is always told."""
 
 SEARCH_SECONDS: Final = 20.0
 """How long one medium is looked up. A picture takes a millisecond; what takes so long was made to."""
 
 _SUPPRESSORS_TOLD: Final = 10
-
-_BEST_QUALITY: Final = 100
-
-_PLACES: Final = {symmetry: place for place, symmetry in enumerate(Symmetry)}
-
-_EMPTY: Final[NDArray[np.int64]] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +53,7 @@ class LoadedBanks:
     banks: Mapping[str, Bank]
     indexes: tuple[EntryIndex, ...]
     counts: Mapping[tuple[int, SignalType], int]
-    removed: NDArray[np.int64] = field(default_factory=lambda: _EMPTY, repr=False)
+    removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     pending: frozenset[int] = frozenset()
     parked: frozenset[int] = field(default=frozenset(), repr=False)
     tolerated: Mapping[int, datetime] = field(default_factory=dict, repr=False)
@@ -114,7 +100,7 @@ class LoadedBanks:
         Returns:
             What was consulted; and the matches, one for each entry at its smallest distance, nearest first.
         """
-        deadline = _Deadline(self.search_seconds)
+        deadline = near.Deadline(self.search_seconds)
         asked = self.named(names)
         deciding = self._deciding(names)
         digests = self._digest_matches(signals.digests, asked)
@@ -127,13 +113,13 @@ class LoadedBanks:
         found = [match for match in digests if not self.banks[match.bank].suppresses]
         all_told = True
         for of, queries in (
-            (SignalType.PDQ, _pdq_queries(signals.renderings)),
-            (SignalType.PHASH, _phash_queries(signals.renderings)),
+            (SignalType.PDQ, near.pdq_queries(signals.renderings)),
+            (SignalType.PHASH, near.phash_queries(signals.renderings)),
         ):
             if not queries:
                 continue
             matches, told = self._perceptual_matches(
-                of, _Searched.of(of, queries), _Policy.of(asked), harmless, deadline
+                of, near.Searched.of(of, queries), near.Policy.of(asked), harmless, deadline
             )
             found += matches
             all_told &= told
@@ -164,7 +150,7 @@ class LoadedBanks:
         looked up in time: then it is worth a canonical look, and ``consult``.
         """
         asked = self.named(names)
-        queries = _pdq_queries(renderings)
+        queries = near.pdq_queries(renderings)
         if not asked or not queries:
             return False
         if not all(rendering.phash or rendering.doubts for rendering in renderings):
@@ -182,7 +168,7 @@ class LoadedBanks:
             ),
             (_values(certain), None, reach),
         ]
-        deadline = _Deadline(self.search_seconds)
+        deadline = near.Deadline(self.search_seconds)
         for index in self.indexes:
             search = index.perceptual(SignalType.PDQ)
             if search is None:
@@ -217,7 +203,7 @@ class LoadedBanks:
                     continue
                 for entry in search.search(value):
                     entry_id, bank_id = int(index.parts[of].ids[entry]), int(index.parts[of].banks[entry])
-                    if bank_id in may_match and not _among(np.array([entry_id]), self.removed)[0]:
+                    if bank_id in may_match and not near.among(np.array([entry_id]), self.removed)[0]:
                         bank = self._by_id[bank_id]
                         found.append(
                             Match(
@@ -237,10 +223,10 @@ class LoadedBanks:
     def _perceptual_matches(
         self,
         of: SignalType,
-        searched: "_Searched",
-        policy: "_Policy",
+        searched: near.Searched,
+        policy: near.Policy,
         harmless: Sequence[int],
-        deadline: "_Deadline",
+        deadline: near.Deadline,
     ) -> tuple[list[Match], bool]:
         """Matches of one type, and whether these are all: searched at the largest threshold in use.
 
@@ -251,18 +237,20 @@ class LoadedBanks:
             harmless: ids of entries of suppression banks that the medium is, byte by byte.
             deadline: when to stop.
         """
-        found: list[_Found] = []
-        suppressing: list[_Found] = []
+        found: list[near.Found] = []
+        suppressing: list[near.Found] = []
         all_told = True
         for index in self.indexes:
             search = index.perceptual(of)
             if search is None or not searched.queries or not len(policy.ids):
                 continue
-            near, near_suppressing, told = self._near(of, index, search, searched, policy, deadline)
+            close, close_suppressors, told = near.find(
+                of, index, search, searched, policy, self.removed, deadline
+            )
             all_told &= told
-            for kept, into in ((near, found), (near_suppressing, suppressing)):
+            for kept, into in ((close, found), (close_suppressors, suppressing)):
                 into += [
-                    _Found(
+                    near.Found(
                         self._by_id[int(index.parts[of].banks[entry])],
                         int(index.parts[of].ids[entry]),
                         search.value(int(entry)),
@@ -271,7 +259,7 @@ class LoadedBanks:
                     )
                     for query, entry, distance in zip(*kept, strict=True)
                 ]
-        nearer = _nearer(of, found, suppressing, searched) if suppressing else {}
+        nearer = near.nearer(of, found, suppressing, searched) if suppressing else {}
         matches = []
         for each in found:
             query = searched.queries[each.query]
@@ -300,252 +288,15 @@ class LoadedBanks:
         told = [Suppressor(each, (each, entry_id) in self.named_pairs) for each in suppressors]
         return tuple(sorted(told, key=lambda each: not each.named)[:_SUPPRESSORS_TOLD])
 
-    def _near(  # noqa: PLR0917 - one step of ``consult``
-        self,
-        of: SignalType,
-        index: EntryIndex,
-        search: HammingIndex,
-        searched: "_Searched",
-        policy: "_Policy",
-        deadline: "_Deadline",
-    ) -> tuple["_Near", "_Near", bool]:
-        """The nearest entries of one index, those of suppression banks apart; and whether these are all.
-
-        What is near comes some at a time, and only the nearest of it is kept, so that memory stays bounded.
-        """
-        part = index.parts[of]
-        thresholds = policy.thresholds[of]
-        nearest = {False: _NOTHING_NEAR, True: _NOTHING_NEAR}
-        all_told = True
-        for hits in search.pieces(searched.values, int(thresholds.max())):
-            banks = part.banks[hits.entries]
-            places = np.minimum(np.searchsorted(policy.ids, banks), len(policy.ids) - 1)
-            holds = (
-                (policy.ids[places] == banks)
-                & (hits.distances <= thresholds[places])
-                & (searched.qualities[hits.queries] >= policy.minimum_qualities[places])
-                & ~_among(part.ids[hits.entries], self.removed)
-            )
-            for suppresses, so_far in nearest.items():
-                some = holds & (policy.suppresses[places] == suppresses)
-                if not some.any():
-                    continue
-                nearest[suppresses], told = _nearest(
-                    _Near(
-                        np.concatenate([so_far.queries, hits.queries[some]]),
-                        np.concatenate([so_far.entries, hits.entries[some]]),
-                        np.concatenate([so_far.distances, hits.distances[some]]),
-                    ),
-                    part.banks,
-                )
-                # A suppressor that is left out cancels nothing, so only matches have to be told.
-                all_told &= told or suppresses
-            if deadline.is_over():
-                return nearest[False], nearest[True], False
-        return nearest[False], nearest[True], all_told
-
-
-class _Deadline:
-    """When to stop."""
-
-    def __init__(self, seconds: float) -> None:
-        self._at = monotonic() + seconds
-        self.passed = False
-
-    def is_over(self) -> bool:
-        """Whether the time is up; ``passed`` remembers that somebody had to stop for it."""
-        self.passed = self.passed or monotonic() >= self._at
-        return self.passed
-
-
-class _Query(NamedTuple):
-    """A value to search for, and what it is the value of."""
-
-    value: bytes
-    rendering: Rendering
-    variant: Variant | None = None
-
-    @property
-    def quality(self) -> int:
-        return (self.variant or self.rendering).quality
-
-    @property
-    def doubts(self) -> bytes:
-        """Which bits of the hash of a whole picture are in doubt; a part is found alike in both looks."""
-        if self.variant is None:
-            return self.rendering.doubts[:PDQ_BYTES]
-        if self.variant.region is not None:
-            return b""
-        begin = _PLACES[self.variant.symmetry] * PDQ_BYTES
-        return self.rendering.doubts[begin : begin + PDQ_BYTES]
-
-
-class _Searched(NamedTuple):
-    """The distinct values of one type of a medium, in columns.
-
-    Attributes:
-        values: uint8, shape (n, size of the type in bytes).
-        qualities: int64, shape (n,); PDQ's, 0 to 100, and 100 for a type that asks for none.
-    """
-
-    queries: Sequence[_Query]
-    values: NDArray[np.uint8]
-    qualities: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, of: SignalType, queries: Sequence[_Query]) -> "_Searched":
-        best: dict[bytes, _Query] = {}
-        for query in queries:
-            there = best.get(query.value)
-            if there is None or there.quality < query.quality:
-                best[query.value] = query
-        distinct = list(best.values())
-        asks = of is SignalType.PDQ
-        return cls(
-            distinct,
-            np.frombuffer(b"".join(best), np.uint8).reshape(-1, of.size_bytes),
-            np.array([query.quality if asks else _BEST_QUALITY for query in distinct], np.int64),
-        )
-
-
-class _Found(NamedTuple):
-    """An entry that is near a medium: at which of its values, and how near."""
-
-    bank: Bank
-    entry_id: int
-    value: bytes
-    query: int
-    distance: int
-
-
-class _Policy(NamedTuple):
-    """Of the banks that are asked, in columns by ascending id."""
-
-    ids: NDArray[np.int64]
-    thresholds: Mapping[SignalType, NDArray[np.int64]]
-    minimum_qualities: NDArray[np.int64]
-    suppresses: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, asked: Sequence[Bank]) -> "_Policy":
-        ordered = sorted(asked, key=lambda bank: bank.id)
-        return cls(
-            np.array([bank.id for bank in ordered], np.int64),
-            {
-                of: np.array([bank.threshold(of) for bank in ordered], np.int64)
-                for of in SignalType
-                if not of.is_digest
-            },
-            np.array([bank.minimum_quality for bank in ordered], np.int64),
-            np.array([bank.suppresses for bank in ordered], np.bool_),
-        )
-
-
-class _Near(NamedTuple):
-    """Columns of queries, entries and their distances."""
-
-    queries: NDArray[np.int64]
-    entries: NDArray[np.int64]
-    distances: NDArray[np.int64]
-
-
-_NOTHING_NEAR: Final = _Near(_EMPTY, _EMPTY, _EMPTY)
-
-
-def _nearest(found: _Near, banks_of_entries: Banks) -> tuple[_Near, bool]:
-    """Each entry once, at its smallest distance: the nearest, and each bank's; whether these are all."""
-    some = _worth_sorting(found, banks_of_entries)
-    entries = found.entries[some]
-    order = np.lexsort((found.queries[some], found.distances[some]))
-    _, first_seen = np.unique(entries[order], return_index=True)
-    ordered = some[order[np.sort(first_seen)]]
-    _, nearest_of_banks = np.unique(banks_of_entries[found.entries[ordered]], return_index=True)
-    keep = ordered[np.union1d(np.arange(min(MATCHES_KEPT, len(ordered))), nearest_of_banks)]
-    kept = _Near(found.queries[keep], found.entries[keep], found.distances[keep])
-    return kept, len(keep) == len(ordered) and len(some) == len(found.entries)
-
-
-def _worth_sorting(found: _Near, banks_of_entries: Banks) -> NDArray[np.int64]:
-    """Which of very many, by query within each distance, can be the nearest or that of a bank; else all.
-
-    An entry stands there once for each query at most. So among so many as are kept, times the queries, there
-    are as many entries as are kept.
-    """
-    places = np.arange(len(found.entries))
-    queries = int(np.ptp(found.queries)) + 1 if len(places) else 1
-    most = (MATCHES_KEPT + len(banks_of_entries.table)) * queries
-    if len(places) <= most:
-        return places
-    furthest = int(np.searchsorted(np.bincount(found.distances).cumsum(), most))
-    nearest = np.flatnonzero(found.distances < furthest)
-    some = np.flatnonzero(found.distances == furthest)[: most - len(nearest)]
-    codes = banks_of_entries.codes[found.entries].astype(np.int64)
-    # The first of each bank at its smallest distance, in one number.
-    firsts = np.full(len(banks_of_entries.table), np.iinfo(np.int64).max)
-    np.minimum.at(firsts, codes, found.distances * len(places) + places)
-    of_banks = firsts[firsts < np.iinfo(np.int64).max] % len(places)
-    return np.unique(np.concatenate([nearest, some, of_banks]))
-
-
-def _nearer(
-    of: SignalType, found: Sequence[_Found], suppressing: Sequence[_Found], searched: _Searched
-) -> dict[int, list[int]]:
-    """For entries that matched: ids of the suppression entries that are nearer wherever they matched.
-
-    A medium has many values, as of its frames. An entry that matched at one that no suppression entry is
-    nearer to is not outdone there, whatever holds of the others.
-    """
-    ranges = [(each, *_reach(of, each, searched)) for each in suppressing]
-    nearer: dict[int, list[int]] = {}
-    for each in found:
-        distances, matched = _reach(of, each, searched)
-        outdone_by = [
-            suppressor.entry_id
-            for suppressor, theirs, reached in ranges
-            if matched.any() and np.all((reached & (theirs < distances))[matched])
-        ]
-        if outdone_by:
-            nearer[each.entry_id] = outdone_by
-    return nearer
-
-
-def _reach(of: SignalType, each: _Found, searched: _Searched) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """How far each value of a medium is from an entry, and at which of them that matches."""
-    differing = searched.values ^ np.frombuffer(each.value, np.uint8)
-    distances = np.bitwise_count(differing).sum(axis=1, dtype=np.int64)
-    minimum = each.bank.minimum_quality
-    return distances, (distances <= each.bank.threshold(of)) & (searched.qualities >= minimum)
-
 
 def _kept(found: Sequence[Match]) -> tuple[Match, ...]:
     """The nearest matches, and the nearest of each bank and type, nearest first."""
     ordered = sorted(found, key=lambda match: match.distance)
     nearest_of_banks = {(match.bank, match.type): match for match in reversed(ordered)}
     always = {id(match) for match in nearest_of_banks.values()}
-    others = {id(match) for match in islice((m for m in ordered if id(m) not in always), MATCHES_KEPT)}
+    others = {id(match) for match in islice((m for m in ordered if id(m) not in always), near.MATCHES_KEPT)}
     return tuple(match for match in ordered if id(match) in always or id(match) in others)
-
-
-def _pdq_queries(renderings: Sequence[Rendering]) -> list[_Query]:
-    """All hashes with enough structure for PDQ to speak: the pictures as they stand, then their variants."""
-    plain = [_Query(rendering.pdq, rendering) for rendering in renderings]
-    varied = [
-        _Query(variant.pdq, rendering, variant) for rendering in renderings for variant in rendering.variants
-    ]
-    return [query for query in (*plain, *varied) if query.quality >= PDQ_MINIMUM_QUALITY]
-
-
-def _phash_queries(renderings: Sequence[Rendering]) -> list[_Query]:
-    return [_Query(rendering.phash, rendering) for rendering in renderings]
 
 
 def _values(hashes: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, PDQ_BYTES)
-
-
-def _among(ids: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the ids are in an ascending array."""
-    if not len(ordered):
-        return np.zeros(len(ids), np.bool_)
-    places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
-    return np.asarray(ordered[places] == ids)

@@ -9,7 +9,8 @@ import pytest
 
 from app.entries import Bank, Entries
 from app.matching.index import EntryIndex
-from app.matching.loaded import MATCHES_KEPT, LoadedBanks
+from app.matching.loaded import LoadedBanks
+from app.matching.near import MATCHES_KEPT
 from app.media import (
     PDQ_BYTES,
     SPARE_BITS,
