@@ -362,21 +362,16 @@ async def put_bank(
     if wanted.action is BankAction.SUPPRESS:
         require_scope(key, Scope.SUPPRESS)
     thresholds = wanted.thresholds.model_dump(exclude_unset=True)
+    tiers = wanted.tiers.model_dump(exclude_unset=True)
+    policy = banks.Policy(
+        wanted.action,
+        {SignalType(of): bits for of, bits in thresholds.items()},
+        {Tier(tier): BankAction(action) for tier, action in tiers.items()},
+        wanted.minimum_quality,
+        wanted.no_report_reason,
+    )
     async with at.database.begin() as connection:
-        bank, made = await banks.put(
-            connection,
-            name=name,
-            kind=wanted.kind,
-            action=wanted.action,
-            by=key.id,
-            thresholds={SignalType(of): bits for of, bits in thresholds.items()},
-            tier_actions={
-                Tier(tier): BankAction(action)
-                for tier, action in wanted.tiers.model_dump(exclude_unset=True).items()
-            },
-            minimum_quality=wanted.minimum_quality,
-            no_report_reason=wanted.no_report_reason,
-        )
+        bank, made = await banks.put(connection, name, wanted.kind, policy, by=key.id)
     response.status_code = 201 if made else 200
     return _summary(bank)
 

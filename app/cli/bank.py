@@ -424,17 +424,14 @@ async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy
     from app.store import banks
 
     async with open_state() as database, database.begin() as connection:
-        await banks.create(
-            connection,
-            name=name,
-            kind=kind,
-            action=action,
-            by=BY,
-            thresholds=policy.thresholds,
-            tier_actions=policy.tiers,
-            minimum_quality=PDQ_MINIMUM_QUALITY if policy.minimum_quality is None else policy.minimum_quality,
-            no_report_reason=policy.no_report_reason,
+        whole = banks.Policy(
+            action,
+            policy.thresholds,
+            policy.tiers,
+            PDQ_MINIMUM_QUALITY if policy.minimum_quality is None else policy.minimum_quality,
+            policy.no_report_reason,
         )
+        await banks.create(connection, name, kind, whole, by=BY)
 
 
 async def _set(name: str, policy: _Policy) -> None:

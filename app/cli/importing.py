@@ -229,7 +229,7 @@ async def _create_test_bank(name: str) -> None:
                 kind = (await banks.get(connection, name)).kind
             except NotFoundError:
                 kind = BankKind.TEST
-                await banks.create(connection, name=name, kind=kind, action=BankAction.REPORT, by=BY)
+                await banks.create(connection, name, kind, banks.Policy(BankAction.REPORT), by=BY)
             if kind is not BankKind.TEST:
                 raise ConflictError("There is a bank of that name and another kind.")
             changed = await bank_signals.add(connection, name, signals, by=BY)

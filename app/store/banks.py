@@ -8,7 +8,7 @@ Values of entries appear in no error, log or audit entry.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -39,13 +39,21 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Policy:
-    """What a bank does; the fields are those of ``Bank``."""
+    """What a bank does; the fields are those of ``Bank``.
+
+    Attributes:
+        action: ``observe`` is refused for csam; ``suppress`` makes a suppression bank, of kind ``other``.
+        thresholds: in bits, where they differ from the defaults.
+        tier_actions: where they differ from the action; a farther match never does more than a closer one.
+        minimum_quality: PDQ matches of pictures below it do not count; 50 to 100.
+        no_report_reason: needed for a csam bank that blocks some matches or all, and refused otherwise.
+    """
 
     action: BankAction
-    thresholds: Mapping[SignalType, int]
-    tier_actions: Mapping[Tier, BankAction]
-    minimum_quality: int
-    no_report_reason: str | None
+    thresholds: Mapping[SignalType, int] = field(default_factory=dict)
+    tier_actions: Mapping[Tier, BankAction] = field(default_factory=dict)
+    minimum_quality: int = PDQ_MINIMUM_QUALITY
+    no_report_reason: str | None = None
 
     def check(self, kind: BankKind) -> None:
         """Return only if a bank of a kind may have this policy.
@@ -112,30 +120,15 @@ class Policy:
             )
 
 
-async def create(
-    connection: AsyncConnection,
-    *,
-    name: str,
-    kind: BankKind,
-    action: BankAction,
-    by: str,
-    thresholds: Mapping[SignalType, int] | None = None,
-    tier_actions: Mapping[Tier, BankAction] | None = None,
-    minimum_quality: int = PDQ_MINIMUM_QUALITY,
-    no_report_reason: str | None = None,
-) -> Bank:
+async def create(connection: AsyncConnection, name: str, kind: BankKind, policy: Policy, *, by: str) -> Bank:
     """Make an empty bank. It counts once its first import is in force.
 
     Args:
         connection: within ``Database.begin``.
         name: 1 to 64 letters, digits, dots, dashes and underscores.
         kind: fixed for good.
-        action: ``observe`` is refused for csam; ``suppress`` makes a suppression bank, of kind ``other``.
+        policy: what it does.
         by: who does it: the id of a key, or ``cli``; for the audit.
-        thresholds: in bits, where they differ from the defaults.
-        tier_actions: where they differ from the action; a farther match never does more than a closer one.
-        minimum_quality: PDQ matches of pictures below it do not count; 50 to 100.
-        no_report_reason: needed for a csam bank that blocks some matches or all, and refused otherwise.
 
     Raises:
         InvalidRequestError: the name or the policy is wrong.
@@ -145,7 +138,6 @@ async def create(
         raise InvalidRequestError(
             "Name a bank with 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first."
         )
-    policy = Policy(action, thresholds or {}, tier_actions or {}, minimum_quality, no_report_reason)
     policy.check(kind)
     generation = await bank_changes.next_generation(connection)
     try:
@@ -184,12 +176,12 @@ async def configure(
     Args:
         connection: within ``Database.begin``.
         name: of the bank.
-        action: as in ``create``.
+        action: as in ``Policy``.
         by: as in ``create``.
         thresholds: all of them: a type that is left out goes back to its default.
         tier_actions: all of them: a tier that is left out does what the action says.
-        minimum_quality: as in ``create``.
-        no_report_reason: as in ``create``.
+        minimum_quality: as in ``Policy``.
+        no_report_reason: as in ``Policy``.
 
     Raises:
         NotFoundError: there is no such bank.
@@ -198,8 +190,6 @@ async def configure(
     generation = await bank_changes.next_generation(connection)
     bank = await get(connection, name)
     new_action = action or bank.action
-    if (new_action is BankAction.SUPPRESS) is not bank.suppresses:
-        raise InvalidRequestError("'action': a suppression bank stays one, and no other becomes one.")
     new_tiers = bank.tier_actions if tier_actions is None else tier_actions
     reason = no_report_reason
     if reason is None and (new_action, new_tiers) == (bank.action, bank.tier_actions):
@@ -211,72 +201,44 @@ async def configure(
         bank.minimum_quality if minimum_quality is None else minimum_quality,
         reason,
     )
+    return await _give(connection, bank, policy, generation, by)
+
+
+async def put(
+    connection: AsyncConnection, name: str, kind: BankKind, policy: Policy, *, by: str
+) -> tuple[Bank, bool]:
+    """Make a bank, or give one that is there this policy and no part of its earlier one; whether it was made.
+
+    Raises:
+        InvalidRequestError: the name or the policy is wrong.
+        ConflictError: there is a bank of that name and another kind.
+    """
+    policy.check(kind)
+    await bank_changes.take_turn(connection)
+    try:
+        bank = await get(connection, name)
+    except NotFoundError:
+        return await create(connection, name, kind, policy, by=by), True
+    if bank.kind is not kind:
+        raise ConflictError("The kind of a bank is fixed; make another bank.")
+    generation = await bank_changes.next_generation(connection)
+    return await _give(connection, bank, policy, generation, by), False
+
+
+async def _give(connection: AsyncConnection, bank: Bank, policy: Policy, generation: int, by: str) -> Bank:
+    """Give a bank another policy, in the generation that was taken for it."""
+    if (policy.action is BankAction.SUPPRESS) is not bank.suppresses:
+        raise InvalidRequestError("'action': a suppression bank stays one, and no other becomes one.")
     policy.check(bank.kind)
     await connection.execute(update(banks).where(banks.c.id == bank.id).values(policy.columns()))
     await bank_changes.record(connection, generation, bank.id)
     await audit.append(
         connection,
         "bank.configured",
-        name,
-        {
-            "bank_id": bank.id,
-            "generation": generation,
-            "by": by,
-            **policy.told(),
-        },
+        bank.name,
+        {"bank_id": bank.id, "generation": generation, "by": by, **policy.told()},
     )
-    return await get(connection, name)
-
-
-async def put(
-    connection: AsyncConnection,
-    *,
-    name: str,
-    kind: BankKind,
-    action: BankAction,
-    by: str,
-    thresholds: Mapping[SignalType, int] | None = None,
-    tier_actions: Mapping[Tier, BankAction] | None = None,
-    minimum_quality: int = PDQ_MINIMUM_QUALITY,
-    no_report_reason: str | None = None,
-) -> tuple[Bank, bool]:
-    """Make a bank, or give one that is there this policy; tells whether it was made.
-
-    Raises:
-        InvalidRequestError: the name or the policy is wrong.
-        ConflictError: there is a bank of that name and another kind.
-    """
-    # All of it, so that no part of an earlier policy makes up for what this one lacks.
-    Policy(action, thresholds or {}, tier_actions or {}, minimum_quality, no_report_reason).check(kind)
-    await bank_changes.take_turn(connection)
-    try:
-        bank = await get(connection, name)
-    except NotFoundError:
-        bank = await create(
-            connection,
-            name=name,
-            kind=kind,
-            action=action,
-            by=by,
-            thresholds=thresholds,
-            tier_actions=tier_actions,
-            minimum_quality=minimum_quality,
-            no_report_reason=no_report_reason,
-        )
-        return bank, True
-    if bank.kind is not kind:
-        raise ConflictError("The kind of a bank is fixed; make another bank.")
-    bank = await configure(
-        connection,
-        name,
-        by=by,
-        action=action,
-        thresholds=thresholds or {},
-        tier_actions=tier_actions or {},
-        minimum_quality=minimum_quality,
-        no_report_reason=no_report_reason,
-    )
-    return bank, False
+    return await get(connection, bank.name)
 
 
 async def delete_bank(connection: AsyncConnection, name: str, *, by: str) -> int:

@@ -29,9 +29,7 @@ def few_signals_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def bank(database: Database) -> str:
     async with database.begin() as connection:
-        made = await banks.create(
-            connection, name="a", kind=BankKind.OTHER, action=BankAction.REPORT, by="cli"
-        )
+        made = await banks.create(connection, "a", BankKind.OTHER, banks.Policy(BankAction.REPORT), by="cli")
     return made.name
 
 

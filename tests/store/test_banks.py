@@ -34,10 +34,12 @@ def some(*numbers: int) -> list[NewSignal]:
     return [signal(number) for number in numbers]
 
 
-async def make(database: Database, name: str = "a", **policy: Any) -> Bank:
-    policy = {"kind": BankKind.CSAM, "action": BankAction.REPORT, "by": "cli"} | policy
+async def make(
+    database: Database, name: str = "a", kind: BankKind = BankKind.CSAM, by: str = "cli", **policy: Any
+) -> Bank:
+    wanted = banks.Policy(**{"action": BankAction.REPORT} | policy)
     async with database.begin() as connection:
-        return await banks.create(connection, name=name, **policy)
+        return await banks.create(connection, name, kind, wanted, by=by)
 
 
 async def add(database: Database, signals: Sequence[NewSignal], name: str = "a") -> Changed:
@@ -186,7 +188,7 @@ async def test_a_policy_put_anew_is_whole_in_itself(database: Database) -> None:
     await make(database, action=BankAction.BLOCK, no_report_reason="another team reports")
     async with database.begin() as connection:
         with pytest.raises(InvalidRequestError, match="needs a 'no_report_reason'"):
-            await banks.put(connection, name="a", kind=BankKind.CSAM, action=BankAction.BLOCK, by="key")
+            await banks.put(connection, "a", BankKind.CSAM, banks.Policy(BankAction.BLOCK), by="key")
 
 
 async def test_policies_change_and_what_is_not_named_stays(database: Database) -> None:
@@ -249,26 +251,25 @@ async def test_banks_that_are_put_at_the_same_time_are_all_put(database: Databas
 
     async def put() -> bool:
         async with database.begin() as connection:
-            told = {"name": "a", "kind": BankKind.TEST, "action": BankAction.REPORT, "by": "cli"}
-            return (await banks.put(connection, **told))[1]  # type: ignore[arg-type]
+            policy = banks.Policy(BankAction.REPORT)
+            return (await banks.put(connection, "a", BankKind.TEST, policy, by="cli"))[1]
 
     assert sorted(await asyncio.gather(*(put() for _ in range(4)))) == [False, False, False, True]
 
 
 async def test_putting_a_bank_makes_it_or_changes_it_and_never_its_kind(database: Database) -> None:
-    told: dict[str, Any] = {"name": "a", "by": "k1", "kind": BankKind.NCII}
+    reporting = banks.Policy(BankAction.REPORT, {SignalType.PDQ: 3})
+    blocking = banks.Policy(BankAction.BLOCK)
     async with database.begin() as connection:
-        _, made = await banks.put(
-            connection, action=BankAction.REPORT, thresholds={SignalType.PDQ: 3}, **told
-        )
+        _, made = await banks.put(connection, "a", BankKind.NCII, reporting, by="k1")
     assert made
     async with database.begin() as connection:
-        bank, made = await banks.put(connection, action=BankAction.BLOCK, **told)
+        bank, made = await banks.put(connection, "a", BankKind.NCII, blocking, by="k1")
     assert not made
     assert (bank.action, bank.thresholds) == (BankAction.BLOCK, {})
     with pytest.raises(ConflictError, match="kind"):
         async with database.begin() as connection:
-            await banks.put(connection, **(told | {"kind": BankKind.OTHER}), action=BankAction.BLOCK)
+            await banks.put(connection, "a", BankKind.OTHER, blocking, by="k1")
 
 
 async def test_signals_are_added_once(database: Database) -> None:

@@ -319,7 +319,7 @@ async def test_a_rejection_takes_the_entry_out_of_force_in_the_same_step(office:
     """All or nothing: where the rejection is refused, the entry stays."""
     signals = [NewSignal(SignalType.SHA256, bytes([number]) * 32) for number in (1, 2)]
     async with office.database.begin() as connection:
-        await banks.create(connection, name="known", kind=BankKind.CSAM, action=BankAction.REPORT, by="cli")
+        await banks.create(connection, "known", BankKind.CSAM, banks.Policy(BankAction.REPORT), by="cli")
         await bank_signals.add(connection, "known", signals, by="cli")
         first = (await connection.execute(select(entries.c.id).order_by(entries.c.id))).scalars().first()
 
