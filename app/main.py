@@ -44,10 +44,10 @@ from app.report.outbox import CUSTODIANS_AHEAD_SECONDS, SealedOutbox
 from app.settings import Settings, SettingsError
 from app.store import alarms, custodians, processes
 from app.store.allowances import Allowances
-from app.store.bank_reader import BankReader
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database, open_current
 from app.store.keys import KEYS_AHEAD_SECONDS, KeyRing
-from app.store.shelf import ReportShelf
+from app.store.reports.shelf import ReportShelf
 
 logger = logging.getLogger(__name__)
 

@@ -27,12 +27,14 @@ from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import alarms as alarms_in_store
-from app.store import bank_sweeping, entry_marks, kept_values, processes, reports
+from app.store import processes
 from app.store.alarms import AlarmKind
-from app.store.checkpoints import AuditBrokenError
+from app.store.banks import bank_sweeping, entry_marks, kept_values
 from app.store.database import Database, open_current
+from app.store.record.checkpoints import AuditBrokenError
+from app.store.record.witness import Witness
+from app.store.reports import reports
 from app.store.rows import UnreadableRowError
-from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store import audit
+from app.store.record import audit
 
 
 async def verify_chain(connection: AsyncConnection) -> int | None:

@@ -8,8 +8,8 @@ from typing import Any
 from app.custody.decision import Action, Decision, sign
 from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
-from app.store import sealed
 from app.store.database import Database
+from app.store.reports import sealed
 
 XML = b"<report/>"
 

@@ -8,9 +8,9 @@ from app.custody.decision import Action
 from app.custody.ending import Ending
 from app.custody.identity import Identity, fingerprint, generate
 from app.custody.roster import RosterFile, WorkerKeys
-from app.store import accepting, endings, reports
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports import accepting, endings, reports
+from app.store.reports.report_states import State
 from tests.deciding import approving, deciding, seen
 
 

@@ -3,8 +3,9 @@
 from app.custody.identity import Identity, generate
 from app.custody.roster import RosterFile
 from app.settings import StoreSettings
-from app.store import audit, custodians
+from app.store import custodians
 from app.store.database import Database
+from app.store.record import audit
 
 
 def pins_of(store: StoreSettings) -> RosterFile:

@@ -22,9 +22,9 @@ from app.api.edge import require_scope
 from app.api.services import InServices, Services
 from app.entries import PLAIN_TEXT_PATTERN
 from app.media import SignalType
-from app.store import bank_history, bank_listing, banks, entry_marks
-from app.store.bank_history import BankChange
-from app.store.bank_listing import BankEntry, EntryState
+from app.store.banks import bank_history, bank_listing, banks, entry_marks
+from app.store.banks.bank_history import BankChange
+from app.store.banks.bank_listing import BankEntry, EntryState
 from app.store.keys import Scope
 
 router = APIRouter(tags=["banks"])

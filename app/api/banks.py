@@ -28,8 +28,8 @@ from app.media import (
     SignalType,
     Tier,
 )
-from app.store import bank_signals, banks, entry_marks
-from app.store.bank_signals import Changed
+from app.store.banks import bank_signals, banks, entry_marks
+from app.store.banks.bank_signals import Changed
 from app.store.keys import Scope
 
 router = APIRouter(tags=["banks"])
@@ -126,7 +126,7 @@ _POLICIES: Final[list[JsonValue]] = [
         required=[],
     ),
 ]
-"""What ``app.store.banks`` lets a bank be, as a schema."""
+"""What ``app.store.banks.banks`` lets a bank be, as a schema."""
 
 
 def number(value: object) -> object:

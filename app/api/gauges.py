@@ -11,8 +11,9 @@ from app.hashing.sandbox import Sandbox
 from app.metrics import Metrics
 from app.quarantine import Quarantine
 from app.settings import Settings
-from app.store import alarms, reports
+from app.store import alarms
 from app.store.database import Database
+from app.store.reports import reports
 
 
 class Gauges:

@@ -14,7 +14,8 @@ from app.banks.current import BanksStatus
 from app.controls import Control, controls
 from app.custody.roster import Roster
 from app.errors import NotReadyError
-from app.store import alarms, custodians, processes, reports
+from app.store import alarms, custodians, processes
+from app.store.reports import reports
 
 router = APIRouter(tags=["ops"])
 

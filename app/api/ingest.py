@@ -32,7 +32,7 @@ from app.media import Verdict
 from app.pipeline import Arrival, Arrived, Receipt, Submission, check_ready, ingest
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile
-from app.store import audit
+from app.store.record import audit
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from app.custody.decision import Action
 from app.custody.envelope import MAX_BYTES, canonical
 from app.errors import ConflictError
 from app.media import BankKind
-from app.store import accepting, audit, decisions, filing_log, filings, removal, reports, resealing, sealed
-from app.store.filings import Filing, Step
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports import accepting, decisions, filing_log, filings, removal, reports, resealing, sealed
+from app.store.reports.filings import Filing, Step
+from app.store.reports.report_states import State
 
 router = APIRouter(tags=["reports"])
 

@@ -34,8 +34,8 @@ from app.media import (
     tier_of,
 )
 from app.pipeline import Submission
-from app.store import banks, kept_values
-from app.store.bank_reader import BankReader
+from app.store.banks import banks, kept_values
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database
 
 MOST_UNWRITTEN: Final = 10_000

@@ -34,7 +34,7 @@ from app.media import (
     Signals,
 )
 from app.pipeline import Submission
-from app.store import entry_days, entry_marks
+from app.store.banks import entry_days, entry_marks
 from app.store.database import Database
 
 MOST_ENTRIES: Final = 2_000

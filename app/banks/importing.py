@@ -18,7 +18,8 @@ from typing import Final
 from app.banks.lists import BadLine, ListChunk, ListError, ListSummary, read_list, summarize
 from app.entries import UNSUPPRESSING, NewSignal, Origin
 from app.media import SignalType
-from app.store import bank_signals, bank_sweeping, banks, processes
+from app.store import processes
+from app.store.banks import bank_signals, bank_sweeping, banks
 from app.store.database import Database
 
 _LOOK_AGAIN_SECONDS: Final = 0.25

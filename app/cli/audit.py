@@ -15,9 +15,9 @@ from app.cli.report.opening import read_key
 if TYPE_CHECKING:
     from app.custody.checkpoint import Checkpoint
     from app.custody.identity import Identity
-    from app.store.audit import Examined
-    from app.store.inspection import Discrepancy, Stored
-    from app.store.removal_proofs import Examined as Removals
+    from app.store.record.audit import Examined
+    from app.store.reports.inspection import Discrepancy, Stored
+    from app.store.reports.removal_proofs import Examined as Removals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -61,7 +61,7 @@ def verify(
 
         cordon audit verify --checkpoint /media/stick/checkpoints
     """
-    from app.store.checkpoints import told
+    from app.store.record.checkpoints import told
 
     kept = [line for path in checkpoint or () for line in _lines(path)]
     looked = asyncio.run(_verify(kept))
@@ -168,8 +168,9 @@ class _Looked:
 async def _verify(kept: list[bytes]) -> _Looked:
     from app.cli.state import open_custody
     from app.custody.checkpoint import verify as verified
-    from app.store import audit, checkpoints, inspection, removal_proofs
-    from app.store.audit import Head
+    from app.store.record import audit, checkpoints
+    from app.store.record.audit import Head
+    from app.store.reports import inspection, removal_proofs
 
     async with open_custody() as (database, pins), database.connect() as connection:
         roster = pins.read_if_there()
@@ -190,7 +191,7 @@ async def _verify(kept: list[bytes]) -> _Looked:
 async def _checkpoint(identity: "Identity") -> "Checkpoint":
     from app.cli.state import open_custody
     from app.custody.identity import fingerprint
-    from app.store import checkpoints
+    from app.store.record import checkpoints
 
     async with open_custody() as (database, pins):
         roster = pins.read()

@@ -421,7 +421,7 @@ def _actions(bank: "Bank") -> str:
 
 async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy) -> None:
     from app.cli.state import BY, open_state
-    from app.store import banks
+    from app.store.banks import banks
 
     async with open_state() as database, database.begin() as connection:
         whole = banks.Policy(
@@ -436,7 +436,7 @@ async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy
 
 async def _set(name: str, policy: _Policy) -> None:
     from app.cli.state import BY, open_state
-    from app.store import bank_changes, banks
+    from app.store.banks import bank_changes, banks
 
     async with open_state() as database, database.begin() as connection:
         # Before it looks: what another sets meanwhile would be put back.
@@ -456,7 +456,7 @@ async def _set(name: str, policy: _Policy) -> None:
 
 async def _list() -> "list[tuple[Bank, dict[SignalType, int], int]]":
     from app.cli.state import open_state
-    from app.store import bank_signals, banks
+    from app.store.banks import bank_signals, banks
 
     async with open_state() as database, database.connect() as connection:
         counts, disabled = await bank_signals.counts(connection), await bank_signals.disabled(connection)
@@ -468,7 +468,7 @@ async def _list() -> "list[tuple[Bank, dict[SignalType, int], int]]":
 
 async def _delete(name: str) -> None:
     from app.cli.state import BY, open_state
-    from app.store import bank_sweeping, banks, entry_marks
+    from app.store.banks import bank_sweeping, banks, entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:

@@ -13,8 +13,8 @@ from app.cli.console import emit_json, emit_table, printable, say
 from app.media import SignalType
 
 if TYPE_CHECKING:
-    from app.store.bank_history import BankChange
-    from app.store.bank_listing import BankEntry, EntryState
+    from app.store.banks.bank_history import BankChange
+    from app.store.banks.bank_listing import BankEntry, EntryState
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -73,7 +73,7 @@ def list_entries(
         cordon bank entry list hashlist --state parked --json
     """
     from app.cli.console import UsageError
-    from app.store.bank_listing import EntryState
+    from app.store.banks.bank_listing import EntryState
 
     if state is not None and state not in set(EntryState):
         raise UsageError(f"--state is one of {', '.join(EntryState)}")
@@ -135,7 +135,7 @@ def disable(
         cordon bank entry disable 4711 --why "a logo, see case 17"
         cordon bank entry disable 4711 --why -
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     decision = partial(entry_marks.disable, entry_id=entry_id, why=in_words(why, "--why"))
     _decide(decision, may_empty_bank_of=entry_id)
@@ -148,7 +148,7 @@ def enable(entry_id: EntryId) -> None:
 
     cordon bank entry enable 4711
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     _decide(partial(entry_marks.enable, entry_id=entry_id))
     say(f"entry {entry_id} is in force; every running gate follows within seconds")
@@ -169,7 +169,7 @@ def annotate(
     cordon bank entry annotate 4711 "seen in case 17"
     cordon bank entry annotate 4711 -
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     _decide(partial(entry_marks.annotate, entry_id=entry_id, note=in_words(note, "NOTE") or None))
     say(f"entry {entry_id} is annotated")
@@ -184,7 +184,7 @@ def keep(entry_id: EntryId) -> None:
         cordon bank entry list hashlist --state parked
         cordon bank entry keep 4711
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     _decide(partial(entry_marks.keep, entry_id=entry_id))
     say(f"entry {entry_id} is kept; every running gate follows within seconds")
@@ -204,7 +204,7 @@ def pair(
 
         cordon bank entry pair 4711 815
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     _decide(partial(entry_marks.name_pair, entry_id=entry_id, suppressor_id=suppressor_id))
     say(f"entry {suppressor_id} may cancel near matches of entry {entry_id}")
@@ -222,7 +222,7 @@ def unpair(
 
     cordon bank entry unpair 4711 815
     """
-    from app.store import entry_marks
+    from app.store.banks import entry_marks
 
     _decide(partial(entry_marks.drop_pair, entry_id=entry_id, suppressor_id=suppressor_id))
     say(f"entry {suppressor_id} cancels no match of entry {entry_id} any more")
@@ -360,14 +360,14 @@ def _document(each: "BankEntry") -> dict[str, Any]:
 
 
 def _decide(decision: Callable[..., Awaitable[int | None]], may_empty_bank_of: int | None = None) -> None:
-    """Make one decision of ``app.store.entry_marks``, and wait until every running process follows it."""
+    """Make one decision of ``store.banks.entry_marks``, and wait until every running process follows it."""
     asyncio.run(_decided(decision, may_empty_bank_of))
 
 
 async def _decided(decision: Callable[..., Awaitable[int | None]], may_empty_bank_of: int | None) -> None:
     from app.cli import importing
     from app.cli.state import BY, open_state
-    from app.store import bank_listing, entry_marks
+    from app.store.banks import bank_listing, entry_marks
 
     async with open_state() as database:
         async with database.begin() as connection:
@@ -385,7 +385,7 @@ async def _decided(decision: Callable[..., Awaitable[int | None]], may_empty_ban
 
 async def _page(name: str, state: "EntryState | None", after: int, limit: int) -> "tuple[BankEntry, ...]":
     from app.cli.state import open_state
-    from app.store import bank_listing
+    from app.store.banks import bank_listing
 
     async with open_state() as database, database.connect() as connection:
         return await bank_listing.page(connection, name, state=state, after=after, limit=limit)
@@ -393,7 +393,7 @@ async def _page(name: str, state: "EntryState | None", after: int, limit: int) -
 
 async def _find(name: str, signals: list[Any]) -> "tuple[BankEntry, ...]":
     from app.cli.state import open_state
-    from app.store import bank_listing
+    from app.store.banks import bank_listing
 
     async with open_state() as database, database.connect() as connection:
         return await bank_listing.find(connection, name, signals)
@@ -401,7 +401,7 @@ async def _find(name: str, signals: list[Any]) -> "tuple[BankEntry, ...]":
 
 async def _get(entry_id: int) -> "BankEntry":
     from app.cli.state import open_state
-    from app.store import bank_listing
+    from app.store.banks import bank_listing
 
     async with open_state() as database, database.connect() as connection:
         return await bank_listing.get(connection, entry_id)
@@ -409,7 +409,7 @@ async def _get(entry_id: int) -> "BankEntry":
 
 async def _history(name: str, before: int | None, limit: int) -> "tuple[BankChange, ...]":
     from app.cli.state import open_state
-    from app.store import bank_history
+    from app.store.banks import bank_history
 
     async with open_state() as database, database.connect() as connection:
         return await bank_history.history(connection, name, before=before, limit=limit)

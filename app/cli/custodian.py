@@ -256,7 +256,8 @@ def _try_to_seal(public_key: str) -> None:
 
 async def _add(name: str, public_key: str, signing_key: str | None) -> "tuple[Custodian, int]":
     from app.cli.state import open_custody
-    from app.store import audit, custodians
+    from app.store import custodians
+    from app.store.record import audit
 
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
@@ -285,7 +286,8 @@ async def _list() -> "tuple[list[Custodian], Roster, Difference]":
 async def _remove(name: str) -> "tuple[Readable | None, int]":
     from app.cli.state import open_custody
     from app.errors import NotFoundError
-    from app.store import audit, custodians
+    from app.store import custodians
+    from app.store.record import audit
 
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
@@ -334,7 +336,8 @@ async def _to_pin(worker: str | None, worker_signing_key: str | None) -> "tuple[
 async def _pin(before: "Roster", after: "Roster") -> None:
     from app.cli.state import open_custody
     from app.errors import ConflictError
-    from app.store import audit, custodians
+    from app.store import custodians
+    from app.store.record import audit
 
     async with open_custody() as (database, pins), database.begin() as connection:
         newest = await audit.settled_head(connection)

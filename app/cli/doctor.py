@@ -119,7 +119,8 @@ async def _state(settings: "Settings") -> "list[Control]":
     from app.custody.roster import RosterFile
     from app.errors import NotReadyError
     from app.settings import SettingsError
-    from app.store import bank_signals, banks, custodians
+    from app.store import custodians
+    from app.store.banks import bank_signals, banks
     from app.store.database import DATABASE_NAME, Database, SchemaError
 
     if settings.store.database_url is None and not (settings.store.state_dir / DATABASE_NAME).exists():

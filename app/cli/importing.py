@@ -20,9 +20,10 @@ from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
 from app.settings import Settings
-from app.store import alarms, bank_listing, bank_signals, banks, entry_marks, processes
+from app.store import alarms, processes
 from app.store.alarms import AlarmKind
-from app.store.bank_signals import SMALL_CHANGE
+from app.store.banks import bank_listing, bank_signals, banks, entry_marks
+from app.store.banks.bank_signals import SMALL_CHANGE
 from app.store.database import Database
 from app.store.processes import Process
 

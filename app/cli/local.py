@@ -25,7 +25,7 @@ from app.media import Provenance
 from app.pipeline import Arrival, Arrived, Gate, Receipt, Submission, ingest
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile
-from app.store.bank_reader import BankReader
+from app.store.banks.bank_reader import BankReader
 
 ENTRANCE: Final = "cli"
 

@@ -7,7 +7,7 @@ from app.media import PARKED_WITH_ITS_ENTRY
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports.report_states import State
 
 WAITING_TOO_LONG: Final = timedelta(hours=24)
 """How long a report may wait for a custodian."""

@@ -23,7 +23,9 @@ from app.filing.cybertip.reporter import Reporter
 from app.filing.filer import Desk, is_refusable
 from app.report.automatic import may_file
 from app.report.seal import open_report
-from app.store import accepting, audit, bank_listing, decisions, sealed
+from app.store.banks import bank_listing
+from app.store.record import audit
+from app.store.reports import accepting, decisions, sealed
 from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from app import log
 from app.custody.identity import read_identity
 from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotFoundError, RefusedError
-from app.store import checkpoints
 from app.store.database import Database
-from app.store.witness import Witness
+from app.store.record import checkpoints
+from app.store.record.witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -26,12 +26,13 @@ from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import load
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import Settings, SettingsError
-from app.store import alarms, filings
+from app.store import alarms
 from app.store.alarms import AlarmKind
-from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
-from app.store.filings import UnreadableReportError
-from app.store.witness import Witness
+from app.store.record.checkpoints import AuditBrokenError
+from app.store.record.witness import Witness
+from app.store.reports import filings
+from app.store.reports.filings import UnreadableReportError
 
 logger = logging.getLogger(__name__)
 

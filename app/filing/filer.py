@@ -40,14 +40,15 @@ from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.reporter import reporter_is_placeholder
 from app.filing.cybertip.schema import Schema
-from app.store import alarms, decisions, endings, filing_log, filings, reports
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.decisions import NotApprovedError, WithdrawnError
-from app.store.filings import Step, Transaction, Turn
-from app.store.report_states import State
+from app.store.record.witness import Witness
+from app.store.reports import decisions, endings, filing_log, filings, reports
+from app.store.reports.decisions import NotApprovedError, WithdrawnError
+from app.store.reports.filings import Step, Transaction, Turn
+from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError
-from app.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from app.store import alarms, notices
 from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
 from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notice
-from app.store.report_states import State
+from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)

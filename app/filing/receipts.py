@@ -11,9 +11,10 @@ from app.custody.identity import Identity, encrypt, encrypt_aside
 from app.custody.recipients import programs_of
 from app.custody.roster import RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotReadyError
-from app.store import alarms, filings
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.reports import filings
 
 logger = logging.getLogger(__name__)
 

@@ -40,7 +40,7 @@ def open_report(
     """Decrypt a sealed report to its document.
 
     A good seal does not prove who sealed it: anyone can seal to a public key. For a report of the store,
-    take the file from ``app.store.sealed.authentic``, which checks it against the audit log.
+    take the file from ``app.store.reports.sealed.authentic``, which checks it against the audit log.
 
     Args:
         untrusted_sealed: the age file.

@@ -22,24 +22,15 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.retention.schedule import Due, due, is_near
 from app.settings import RetentionSettings
-from app.store import (
-    alarms,
-    decisions,
-    endings,
-    erasure,
-    inspection,
-    removal,
-    removal_proofs,
-    reports,
-    sealed,
-)
+from app.store import alarms, erasure
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.decisions import PURGED_EVENT
-from app.store.filings import Transaction
-from app.store.recorded import of_each, recorded
-from app.store.reports import Report
-from app.store.witness import Witness
+from app.store.record.witness import Witness
+from app.store.reports import decisions, endings, inspection, removal, removal_proofs, reports, sealed
+from app.store.reports.decisions import PURGED_EVENT
+from app.store.reports.filings import Transaction
+from app.store.reports.recorded import of_each, recorded
+from app.store.reports.reports import Report
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.settings import RetentionSettings
-from app.store.report_states import ENDED, State
-from app.store.reports import Report
+from app.store.reports.report_states import ENDED, State
+from app.store.reports.reports import Report
 
 NEAR: Final = timedelta(days=30)
 """How long before its longest time a report that nobody finished raises an alarm."""

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import log
 from app.store import notices
-from app.store.reports import named
+from app.store.reports.reports import named
 from app.store.rows import UnreadableRowError, of_its_types, read_each
 from app.store.schema import alarms, reports
 

@@ -17,8 +17,8 @@ from app import log as journal
 from app.custody.identity import checked_public_key, checked_signing_key, fingerprint, signing_key_of
 from app.custody.roster import WORKER_NAME, Pinned, Roster, RosterFile
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.store import audit
 from app.store.database import Database
+from app.store.record import audit
 from app.store.rows import UnreadableRowError, of_its_types, read_each
 from app.store.schema import audit as log
 from app.store.schema import custodians, reports, sightings

@@ -17,8 +17,8 @@ from ulid import ULID
 
 from app import log
 from app.errors import NotFoundError
-from app.store import audit
 from app.store.database import Database
+from app.store.record import audit
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, of_its_types, read_each
 from app.store.schema import keys
 

@@ -25,8 +25,9 @@ from app.matching import snapshot
 from app.matching.snapshot import building, prepare, snapshots_in
 from app.media import Background, BankAction, BankKind, Digests, Rendering, Signals, SignalType
 from app.settings import StoreSettings
-from app.store import alarms, bank_signals, bank_sweeping, banks, schema
-from app.store.bank_reader import BankReader
+from app.store import alarms, schema
+from app.store.banks import bank_signals, bank_sweeping, banks
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database
 
 SMALL = 5

@@ -25,7 +25,8 @@ from app.media import (
 )
 from app.pipeline import Submission
 from app.settings import Profile
-from app.store import bank_listing, entry_marks, kept_values, schema
+from app.store import schema
+from app.store.banks import bank_listing, entry_marks, kept_values
 from app.store.database import Database
 from tests.store.test_banks import add, make
 

@@ -24,8 +24,9 @@ from app.media import (
 )
 from app.pipeline import Submission
 from app.settings import Profile
-from app.store import alarms, bank_listing, entry_days, entry_marks, schema
-from app.store.bank_listing import EntryState
+from app.store import alarms, schema
+from app.store.banks import bank_listing, entry_days, entry_marks
+from app.store.banks.bank_listing import EntryState
 from app.store.database import Database
 from tests.store.test_banks import add, make, signal
 

@@ -13,8 +13,9 @@ from app.banks.importing import BadLinesError, Imported, ListFile, import_list, 
 from app.banks.lists import ListError
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind, Digests, Signals, SignalType
-from app.store import bank_signals, bank_sweeping, banks, processes
-from app.store.bank_reader import BankReader
+from app.store import processes
+from app.store.banks import bank_signals, bank_sweeping, banks
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database
 
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from app.store.bank_signals import SMALL_CHANGE
+from app.store.banks.bank_signals import SMALL_CHANGE
 from tests.cli.conftest import Cordon
 from tests.gates import CORDON
 

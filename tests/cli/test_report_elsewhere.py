@@ -13,8 +13,8 @@ import pytest
 from app.custody.decision import Action
 from app.custody.identity import Identity, encrypt, generate, write_identity
 from app.custody.roster import WorkerKeys
-from app.store import inspection
 from app.store.database import Database
+from app.store.reports import inspection
 from tests.cli.conftest import EDITED, Cordon, Ran
 from tests.deciding import deciding
 from tests.gates import RunningGate

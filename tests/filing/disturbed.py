@@ -21,8 +21,8 @@ from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoi
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.filings import Transaction
-from app.store.witness import Witness
+from app.store.record.witness import Witness
+from app.store.reports.filings import Transaction
 from tests.filing.judging import call_of, code_of, newest_entry, wrong_to_conclude, wrong_to_finish
 from tests.filing.office import REPORTER, URL, Clock, Line, Office
 

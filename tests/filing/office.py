@@ -26,13 +26,13 @@ from app.filing.cybertip_double.service import Service
 from app.filing.filer import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import accepting, filings, inspection, reports
 from app.store.database import Database
-from app.store.filings import Filing
-from app.store.inspection import Discrepancy
-from app.store.reports import Report
+from app.store.reports import accepting, filings, inspection, reports
+from app.store.reports.filings import Filing
+from app.store.reports.inspection import Discrepancy
+from app.store.reports.reports import Report
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit
-from app.store.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.deciding import approving, deciding, seen
 from tests.pins import add_custodian, pins_of

@@ -1,7 +1,7 @@
 """Bugs that a filer could have, planted one at a time: what the torture must call out.
 
-Each takes a promise of ``app.filing.filer`` or ``app.store.filings`` out, as a hurried change might; nothing
-of them is ever in ``app``. Where one promise is kept in two places, a bug takes it out of both.
+Each takes a promise of ``app.filing.filer`` or ``app.store.reports.filings`` out, as a hurried change might;
+nothing of them is ever in ``app``. Where one promise is kept in two places, a bug takes it out of both.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from app.filing.cybertip import answers
 from app.filing.cybertip.answers import Answer, Call, Meaning
 from app.filing.cybertip.client import CyberTipline
 from app.filing.filer import Desk, Outcome
-from app.store import decisions, filings
-from app.store.filings import Step, Turn
+from app.store.reports import decisions, filings
+from app.store.reports.filings import Step, Turn
 from app.store.schema import filings as table
 
 Patch = pytest.MonkeyPatch
@@ -45,7 +45,7 @@ def no_fence(patch: Patch) -> None:
 
 def one_token_for_all(patch: Patch) -> None:
     """Two workers have the same token."""
-    patch.setattr("app.store.filings.secrets.token_bytes", bytes)
+    patch.setattr("app.store.reports.filings.secrets.token_bytes", bytes)
 
 
 def turn_not_looked_at_before_finish(patch: Patch) -> None:

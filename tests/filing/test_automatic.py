@@ -23,12 +23,12 @@ from app.report.draft import Stub
 from app.report.outbox import SealedOutbox
 from app.report.seal import open_report
 from app.settings import StoreSettings
-from app.store import accepting, decisions, reports, sealed
 from app.store.database import Database
-from app.store.decisions import NotApprovedError
-from app.store.report_states import State
+from app.store.reports import accepting, decisions, reports, sealed
+from app.store.reports.decisions import NotApprovedError
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import reports as report_table
-from app.store.shelf import ReportShelf
 from tests import age_plugin
 from tests.age_plugin import Oddity
 from tests.deciding import deciding, seen

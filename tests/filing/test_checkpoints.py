@@ -11,11 +11,11 @@ from app.custody.identity import generate, write_identity
 from app.custody.roster import Roster, WorkerKeys
 from app.filing.checkpoints import sign
 from app.settings import StoreSettings
-from app.store import audit, checkpoints
 from app.store.database import Database
+from app.store.record import audit, checkpoints
+from app.store.record.witness import Witness
 from app.store.schema import audit as log
 from app.store.schema import audit_checkpoints
-from app.store.witness import Witness
 from tests.pins import add_custodian, pins_of
 
 

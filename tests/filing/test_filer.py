@@ -23,11 +23,13 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import FilingSettings, StoreSettings
-from app.store import accepting, alarms, audit, decisions, filings, reports
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.filings import LEASE, Step, UnreadableReportError
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports import accepting, decisions, filings, reports
+from app.store.reports.filings import LEASE, Step, UnreadableReportError
+from app.store.reports.report_states import State
 from app.store.schema import decisions as decision_table
 from app.store.schema import filings as table
 from app.store.schema import reports as report_table

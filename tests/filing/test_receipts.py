@@ -19,7 +19,7 @@ from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports.report_states import State
 from app.store.schema import filings
 from tests import age_plugin
 from tests.age_plugin import Oddity, Plugin

@@ -13,16 +13,16 @@ from sqlalchemy import delete, insert, select, update
 
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import StoreSettings
-from app.store import audit
-from app.store.audit import BEFORE_THE_FIRST
-from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
-from app.store.decisions import PURGED_EVENT
-from app.store.removal import remove
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.record.audit import BEFORE_THE_FIRST
+from app.store.record.checkpoints import AuditBrokenError
+from app.store.record.witness import Witness
+from app.store.reports.decisions import PURGED_EVENT
+from app.store.reports.removal import remove
+from app.store.reports.report_states import State
 from app.store.schema import audit as log
 from app.store.schema import audit_checkpoints, decisions, filings, reports, tombstones
-from app.store.witness import Witness
 from tests.filing.office import Office, open_office
 
 Rows = list[dict[str, Any]]

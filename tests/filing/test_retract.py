@@ -16,10 +16,10 @@ from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import StoreSettings
-from app.store import decisions, filings, reports
 from app.store.database import Database
-from app.store.filings import LEASE, LONGEST_PAUSE
-from app.store.report_states import State
+from app.store.reports import decisions, filings, reports
+from app.store.reports.filings import LEASE, LONGEST_PAUSE
+from app.store.reports.report_states import State
 from app.store.schema import filings as filings_table
 from app.store.schema import reports as report_table
 from tests.deciding import deciding, seen

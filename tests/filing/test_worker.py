@@ -21,7 +21,7 @@ from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports.report_states import State
 from demo.pictures import encoded, scene
 from tests.deciding import approving, deciding
 from tests.filing.double import Double

@@ -45,11 +45,11 @@ from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import decisions, filing_log, filings
 from app.store.database import Database
-from app.store.filings import LEASE, LONGEST_PAUSE
-from app.store.report_states import State
-from app.store.shelf import ReportShelf
+from app.store.reports import decisions, filing_log, filings
+from app.store.reports.filings import LEASE, LONGEST_PAUSE
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.filing.disturbed import AUTOMATIC_WITHIN, Worker, workers

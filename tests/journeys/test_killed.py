@@ -11,8 +11,8 @@ from itertools import count
 import httpx
 import pyrage
 
-from app.store import reports, sealed
 from app.store.database import Database
+from app.store.reports import reports, sealed
 from tests.chain import verify_chain
 from tests.gates import Prepared, RunningGate, fill_bank, running_gate, wait_for
 from tests.journeys.conftest import BANKED, EDITED, HARMLESS

@@ -15,7 +15,7 @@ import time
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.shelf import ReportShelf
+from app.store.reports.shelf import ReportShelf
 from tests.pins import pins_of
 from tests.stubs import stub
 

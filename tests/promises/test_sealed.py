@@ -10,8 +10,8 @@ from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import keys
 from app.store.database import Database
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import metadata
-from app.store.shelf import ReportShelf
 from tests.pins import add_custodian, pins_of
 from tests.stubs import IDEMPOTENCY_KEY, canaries, stub
 

@@ -29,10 +29,11 @@ from app.custody.identity import Identity, encrypt, fingerprint, generate, read_
 from app.custody.roster import RosterFile, WorkerKeys
 from app.errors import CordonError
 from app.settings import load
-from app.store import audit, keys
-from app.store.audit import BEFORE_THE_FIRST
+from app.store import keys
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.record.audit import BEFORE_THE_FIRST
+from app.store.reports.report_states import State
 from app.store.schema import audit as log
 from app.store.schema import audit_checkpoints, custodians, decisions, metadata, reports, sightings
 

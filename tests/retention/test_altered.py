@@ -24,11 +24,14 @@ from app.errors import ConflictError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import (
+from app.store import alarms, custodians
+from app.store.alarms import AlarmKind
+from app.store.database import Database
+from app.store.record import audit
+from app.store.record.checkpoints import AuditBrokenError
+from app.store.record.witness import Witness
+from app.store.reports import (
     accepting,
-    alarms,
-    audit,
-    custodians,
     decisions,
     endings,
     inspection,
@@ -38,16 +41,12 @@ from app.store import (
     resealing,
     sealed,
 )
-from app.store.alarms import AlarmKind
-from app.store.checkpoints import AuditBrokenError
-from app.store.database import Database
-from app.store.decisions import NotApprovedError, WithdrawnError
-from app.store.report_states import State
+from app.store.reports.decisions import NotApprovedError, WithdrawnError
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as log
 from app.store.schema import decisions as documents
 from app.store.schema import reports as table
-from app.store.shelf import ReportShelf
-from app.store.witness import Witness
 from tests.chain import verify_chain
 from tests.deciding import approving, deciding, seen
 from tests.ended import bring_to, pin_worker, word_of

@@ -22,15 +22,17 @@ from app.errors import SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, audit, inspection, removal, removal_proofs, reports, sealed
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.decisions import DESTROYED_EVENT, PURGED_EVENT
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports import inspection, removal, removal_proofs, reports, sealed
+from app.store.reports.decisions import DESTROYED_EVENT, PURGED_EVENT
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as log
 from app.store.schema import reports as table
 from app.store.schema import tombstones
-from app.store.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.ended import bring_to, pin_worker

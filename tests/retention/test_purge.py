@@ -16,14 +16,15 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, removal, reports, sealed
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports import removal, reports, sealed
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, filings, sightings
 from app.store.schema import reports as table
-from app.store.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.deciding import deciding, seen
 from tests.ended import bring_to, pin_worker

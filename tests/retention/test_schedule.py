@@ -8,8 +8,8 @@ import pytest
 from app.media import BankKind
 from app.retention.schedule import JURISDICTIONS, due, is_near
 from app.settings import RetentionSettings
-from app.store.report_states import State
-from app.store.reports import Report
+from app.store.reports.report_states import State
+from app.store.reports.reports import Report
 
 SEEN = datetime(2026, 1, 1, tzinfo=UTC)
 DECIDED = datetime(2026, 2, 1, tzinfo=UTC)

@@ -16,11 +16,12 @@ from app.errors import NotReadyError
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import alarms, removal
+from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.report_states import State
-from app.store.shelf import ReportShelf
+from app.store.reports import removal
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.worker import PURGE_EVERY, Chore
 from tests.ahead import shim
 from tests.ended import bring_to, pin_worker

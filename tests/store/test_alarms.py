@@ -11,8 +11,8 @@ from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import notices, reports
-from app.store.shelf import ReportShelf
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 

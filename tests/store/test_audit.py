@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from app.settings import StoreSettings
-from app.store.audit import append
 from app.store.database import Database
+from app.store.record.audit import append
 from app.store.schema import audit
 from tests.chain import verify_chain
 

@@ -14,9 +14,10 @@ from sqlalchemy import func, select, text, update
 from app.entries import Bank, Changes, Head, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.media import BankAction, BankKind, SignalType, Tier
-from app.store import bank_reader, bank_signals, bank_sweeping, banks, schema
-from app.store.bank_reader import BankReader
-from app.store.bank_signals import Changed, Staged
+from app.store import schema
+from app.store.banks import bank_reader, bank_signals, bank_sweeping, banks
+from app.store.banks.bank_reader import BankReader
+from app.store.banks.bank_signals import Changed, Staged
 from app.store.database import Database
 from tests.chain import verify_chain
 

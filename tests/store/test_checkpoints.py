@@ -16,11 +16,12 @@ from app.custody.identity import Identity, generate
 from app.custody.roster import Pinned, Roster, WorkerKeys
 from app.errors import InvalidRequestError
 from app.settings import StoreSettings
-from app.store import alarms, audit, checkpoints
+from app.store import alarms
 from app.store.alarms import AlarmKind
-from app.store.audit import BEFORE_THE_FIRST, Head, append
-from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
+from app.store.record import audit, checkpoints
+from app.store.record.audit import BEFORE_THE_FIRST, Head, append
+from app.store.record.checkpoints import AuditBrokenError
 from app.store.schema import audit as log
 from app.store.schema import audit_checkpoints
 

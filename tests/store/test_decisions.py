@@ -16,15 +16,16 @@ from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import accepting, bank_signals, banks, decisions, filings, reports
+from app.store.banks import bank_signals, banks
 from app.store.database import Database
-from app.store.decisions import Approval, NotApprovedError, WithdrawnError
-from app.store.report_states import State
-from app.store.reports import Report
+from app.store.reports import accepting, decisions, filings, reports
+from app.store.reports.decisions import Approval, NotApprovedError, WithdrawnError
+from app.store.reports.report_states import State
+from app.store.reports.reports import Report
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit, entries, entry_marks
 from app.store.schema import decisions as table
 from app.store.schema import reports as report_table
-from app.store.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.deciding import XML, approving, deciding, seen
 from tests.pins import add_custodian, pins_of, remove_custodian

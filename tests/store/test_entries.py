@@ -13,24 +13,17 @@ from app.filing.alarms import watch
 from app.media import PARKED_WITH_ITS_ENTRY, BankAction, BankKind, SignalType
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import (
-    alarms,
-    bank_history,
-    bank_listing,
-    bank_signals,
-    bank_sweeping,
-    entry_marks,
-    reports,
-    schema,
-)
+from app.store import alarms, schema
 from app.store.alarms import AlarmKind
-from app.store.bank_history import BankChange
-from app.store.bank_listing import BankEntry, EntryState
-from app.store.bank_reader import BankReader
-from app.store.bank_signals import Changed
+from app.store.banks import bank_history, bank_listing, bank_signals, bank_sweeping, entry_marks
+from app.store.banks.bank_history import BankChange
+from app.store.banks.bank_listing import BankEntry, EntryState
+from app.store.banks.bank_reader import BankReader
+from app.store.banks.bank_signals import Changed
 from app.store.database import Database
-from app.store.report_states import State
-from app.store.shelf import ReportShelf
+from app.store.reports import reports
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.pins import add_custodian, pins_of
 from tests.store.test_banks import add, delete, head, make, on_sqlite, remove, signal, some

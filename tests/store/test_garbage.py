@@ -27,12 +27,14 @@ from app.filing.desk import Filer
 from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import (
+from app.store import alarms
+from app.store.alarms import AlarmKind
+from app.store.banks import bank_history
+from app.store.database import Database
+from app.store.record import audit, checkpoints
+from app.store.record.audit import Head
+from app.store.reports import (
     accepting,
-    alarms,
-    audit,
-    bank_history,
-    checkpoints,
     decisions,
     filing_log,
     filings,
@@ -41,13 +43,10 @@ from app.store import (
     reports,
     resealing,
 )
-from app.store.alarms import AlarmKind
-from app.store.audit import Head
-from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.rows import readable
 from app.store.schema import metadata
-from app.store.shelf import ReportShelf
 from tests.deciding import deciding, seen
 from tests.filing.office import open_office
 from tests.pins import add_custodian, pins_of

@@ -26,31 +26,18 @@ from app.media import SignalType
 from app.report.outbox import SealedOutbox
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
-from app.store import (
-    alarms,
-    bank_listing,
-    bank_signals,
-    bank_sweeping,
-    custodians,
-    entry_days,
-    entry_marks,
-    kept_values,
-    keys,
-    notices,
-    processes,
-    removal,
-    reports,
-    schema,
-)
+from app.store import alarms, custodians, keys, notices, processes, schema
 from app.store.alarms import AlarmKind
 from app.store.allowances import Allowances, Ask, Slots
-from app.store.bank_reader import BankReader
+from app.store.banks import bank_listing, bank_signals, bank_sweeping, entry_days, entry_marks, kept_values
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database
 from app.store.keys import KeyRing, Scope
 from app.store.notices import Notice
+from app.store.record.witness import Witness
+from app.store.reports import removal, reports
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import metadata
-from app.store.shelf import ReportShelf
-from app.store.witness import Witness
 from tests.pins import add_custodian, pins_of
 from tests.store.test_banks import make, some
 from tests.store.test_entries import HOTLINE, give

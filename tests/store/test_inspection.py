@@ -12,15 +12,15 @@ from app.custody.removal import Removal, sign
 from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import accepting, decisions, inspection, removal, removal_proofs, reports, resealing
 from app.store.database import Database
-from app.store.inspection import Discrepancy
-from app.store.report_states import State
+from app.store.reports import accepting, decisions, inspection, removal, removal_proofs, reports, resealing
+from app.store.reports.inspection import Discrepancy
+from app.store.reports.report_states import State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as log
 from app.store.schema import decisions as documents
 from app.store.schema import reports as table
 from app.store.schema import sightings, tombstones
-from app.store.shelf import ReportShelf
 from tests.deciding import deciding, seen
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub

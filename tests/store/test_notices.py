@@ -9,8 +9,8 @@ from app.settings import StoreSettings
 from app.store import notices
 from app.store.database import Database
 from app.store.notices import ALARM_RAISED, REPORT_CHANGED
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import notices as table
-from app.store.shelf import ReportShelf
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
 

@@ -9,12 +9,12 @@ from sqlalchemy import select, update
 from app.errors import ConflictError, NotFoundError
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
-from app.store import reports
 from app.store.database import Database
-from app.store.report_states import DECIDED, TRANSITIONS, State
+from app.store.reports import reports
+from app.store.reports.report_states import DECIDED, TRANSITIONS, State
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit, idempotency, notices
 from app.store.schema import reports as table
-from app.store.shelf import ReportShelf
 from tests.chain import verify_chain
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub

@@ -20,14 +20,15 @@ from app.media import BankKind, ReportReference
 from app.report.outbox import CUSTODIANS_LIFE_SECONDS, SealedOutbox
 from app.report.seal import digest, open_report
 from app.settings import StoreSettings
-from app.store import custodians, reports, sealed
+from app.store import custodians
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.reports import reports, sealed
+from app.store.reports.report_states import State
+from app.store.reports.sealed import TamperedError
+from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit, idempotency, sightings
 from app.store.schema import custodians as rows
 from app.store.schema import reports as table
-from app.store.sealed import TamperedError
-from app.store.shelf import ReportShelf
 from tests import age_plugin
 from tests.age_plugin import Oddity
 from tests.chain import verify_chain

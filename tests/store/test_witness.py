@@ -8,11 +8,11 @@ from sqlalchemy import delete, insert, select, update
 
 from app.errors import InvalidRequestError
 from app.store import alarms
-from app.store.audit import append
-from app.store.checkpoints import AuditBrokenError
 from app.store.database import Database
+from app.store.record.audit import append
+from app.store.record.checkpoints import AuditBrokenError
+from app.store.record.witness import SUBJECT, TakenBackError, Witness
 from app.store.schema import audit as log
-from app.store.witness import SUBJECT, TakenBackError, Witness
 
 
 async def happen(database: Database, *subjects: str) -> None:

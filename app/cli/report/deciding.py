@@ -378,7 +378,7 @@ def _outcome(report_id: str, action: "Action", state: str, done: str) -> tuple[s
 async def _take(report_id: str, action: "Action", document: bytes) -> tuple[str, str | None]:
     """The state that it came to, and what it waits for now if nobody would guess."""
     from app.cli.state import BY, open_custody, read_settings
-    from app.store import accepting
+    from app.store.reports import accepting
 
     async with open_custody() as (database, pins), database.begin() as connection:
         report = await accepting.take(

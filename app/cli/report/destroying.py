@@ -67,7 +67,7 @@ async def _destroy(report_id: str, document: bytes) -> bool | None:
     """Whether nothing is left of the report; None if it stays until a second custodian orders it too."""
     from app.cli.state import BY, open_custody, read_settings
     from app.retention import purge
-    from app.store import removal
+    from app.store.reports import removal
 
     async with open_custody() as (database, pins):
         async with database.begin() as connection:

@@ -17,7 +17,7 @@ from app.cli.console import FailedError, UsageError
 if TYPE_CHECKING:
     import httpx
 
-    from app.store.reports import Report
+    from app.store.reports.reports import Report
 
 ServerOption = Annotated[
     str | None,
@@ -154,8 +154,8 @@ def server_of(url: str | None, token_file: Path | None, ca_file: Path | None) ->
 
 def _report(shown: Mapping[str, Any]) -> "Report":
     from app.media import BankKind
-    from app.store.report_states import State
-    from app.store.reports import Report
+    from app.store.reports.report_states import State
+    from app.store.reports.reports import Report
 
     def moment(name: str) -> datetime | None:
         return datetime.fromisoformat(shown[name]) if shown[name] is not None else None

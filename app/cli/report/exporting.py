@@ -227,8 +227,8 @@ def _not_seen(opened: Opened, said: "Said") -> Mapping[str, str]:
 
 async def _sealed(report_id: str) -> tuple[bytes, int]:
     from app.cli.state import open_state
-    from app.store import reports
-    from app.store import sealed as sealed_files
+    from app.store.reports import reports
+    from app.store.reports import sealed as sealed_files
 
     async with open_state() as database, database.connect() as connection:
         sealed = await sealed_files.sealed(connection, report_id)
@@ -238,7 +238,7 @@ async def _sealed(report_id: str) -> tuple[bytes, int]:
 async def _called(report_id: str) -> str | None:
     """What the CyberTipline calls the report, if it was filed there for real."""
     from app.cli.state import open_state
-    from app.store import reports
+    from app.store.reports import reports
 
     async with open_state() as database, database.connect() as connection:
         return await reports.authority_report_id(connection, report_id, environment="production")

@@ -8,7 +8,7 @@ from app.cli.report.reading import AsJson, ReportId
 
 if TYPE_CHECKING:
     from app.filing.filer import Outcome
-    from app.store.reports import Report
+    from app.store.reports.reports import Report
 
 
 def file_report(report_id: ReportId, as_json: AsJson = False) -> None:
@@ -41,7 +41,7 @@ _WORDS = {
 
 def _why_not(report: "Report") -> str:
     from app.media import BankKind
-    from app.store.filings import TO_FILE
+    from app.store.reports.filings import TO_FILE
 
     if report.state not in TO_FILE:
         return "only a report that was approved, and is not filed yet, can be filed"
@@ -54,7 +54,7 @@ async def _file(report_id: str) -> "tuple[Outcome | None, Report]":
     from app.cli.state import open_state, read_settings
     from app.filing.desk import open_filer
     from app.kernel import harden_this_process
-    from app.store import reports
+    from app.store.reports import reports
 
     harden_this_process()
     settings = read_settings()

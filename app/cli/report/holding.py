@@ -82,7 +82,7 @@ def _set(
 
 async def _set_flag(report_id: str, *, on_hold: bool) -> None:
     from app.cli.state import BY, open_custody
-    from app.store import accepting
+    from app.store.reports import accepting
 
     async with open_custody() as (database, pins), database.begin() as connection:
         roster = pins.read_if_there()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from app.custody.decision import Decision, Signed
     from app.custody.identity import Identity
     from app.custody.roster import Pinned, Roster
-    from app.store.reports import Report
+    from app.store.reports.reports import Report
 
 Document = dict[str, Any]
 
@@ -119,7 +119,8 @@ async def _open(report_id: str, identity: "Identity") -> Opened:
     from app.custody.identity import fingerprint
     from app.errors import ConflictError
     from app.report.seal import open_report
-    from app.store import audit, decisions, reports, sealed
+    from app.store.record import audit
+    from app.store.reports import decisions, reports, sealed
 
     async with open_custody() as (database, pins):
         roster = pins.read_if_there()
@@ -143,7 +144,7 @@ async def _fetch(report_id: str, identity: "Identity", server: Server) -> Opened
     from app.custody.envelope import canonical
     from app.custody.roster import RosterFile
     from app.report.seal import open_report
-    from app.store.sealed import digests
+    from app.store.reports.sealed import digests
 
     roster = RosterFile(read_settings().roster_path).read()
     report, files = await server.sealed(report_id)

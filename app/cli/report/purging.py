@@ -138,7 +138,7 @@ async def _purge(identity: "Identity | None") -> _Done:
     from app.retention import purge as purging
     from app.store import alarms
     from app.store.alarms import AlarmKind
-    from app.store.witness import Witness
+    from app.store.record.witness import Witness
 
     settings = read_settings()
     signer, witness = identity, None
@@ -170,8 +170,8 @@ def _of_worker(path: Path) -> "Identity | None":
 
 async def _check_log(database: "Database", roster: "Roster") -> None:
     """Return only if the audit log is whole, as far as can be told here."""
-    from app.store import audit, checkpoints
-    from app.store.audit import Head
+    from app.store.record import audit, checkpoints
+    from app.store.record.audit import Head
 
     async with database.connect() as connection:
         known = (await checkpoints.stored(connection, roster))[0]

@@ -14,12 +14,12 @@ from app.cli.report.waiting import waits_for
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
-    from app.store.decisions import Listed
-    from app.store.filing_log import LoggedStep
-    from app.store.filings import Filing
-    from app.store.removal import Tombstone
-    from app.store.report_states import State
-    from app.store.reports import Page, Report, Sighting
+    from app.store.reports.decisions import Listed
+    from app.store.reports.filing_log import LoggedStep
+    from app.store.reports.filings import Filing
+    from app.store.reports.removal import Tombstone
+    from app.store.reports.report_states import State
+    from app.store.reports.reports import Page, Report, Sighting
 
 MAX_SEALED_BYTES: Final = 16 * 1024 * 1024
 
@@ -44,7 +44,7 @@ def list_reports(
     cordon report list
     cordon report list --json | jq -r .id
     """
-    from app.store.report_states import State
+    from app.store.reports.report_states import State
 
     if state is not None and state not in list(State):
         raise UsageError(f"--state is one of {', '.join(State)}")
@@ -163,7 +163,7 @@ def _told_of_removed(left: "Tombstone") -> dict[str, Any]:
 
 def _filing(report: "Report", filing: "Filing | None") -> dict[str, Any] | None:
     """How far it has come at the authority; None if nobody tried."""
-    from app.store.filings import TO_FILE
+    from app.store.reports.filings import TO_FILE
 
     if filing is None:
         return None
@@ -252,7 +252,7 @@ def open_report(
 async def _list(state: "State | None") -> "tuple[Page, dict[str, str]]":
     """The reports, and of some of them what they wait for."""
     from app.cli.state import open_state
-    from app.store import reports
+    from app.store.reports import reports
 
     found: list[Report] = []
     unreadable: list[str] = []
@@ -276,7 +276,7 @@ async def _show(report_id: str) -> "tuple[dict[str, Any], tuple[LoggedStep, ...]
     """What can be told of a report, or of what is left of it, and its steps towards the authority."""
     from app.cli.state import open_state
     from app.errors import NotFoundError
-    from app.store import decisions, filing_log, filings, removal, reports
+    from app.store.reports import decisions, filing_log, filings, removal, reports
 
     async with open_state() as database, database.connect() as connection:
         try:
@@ -335,7 +335,7 @@ async def _receipt(report_id: str, identity: "Identity") -> list[str]:
     """The authority's last word on the report, to the letter, if it is sealed to this custodian."""
     from app.cli.state import open_state
     from app.errors import InvalidRequestError
-    from app.store import reports
+    from app.store.reports import reports
 
     async with open_state() as database, database.connect() as connection:
         sealed = await reports.receipt(connection, report_id)
@@ -368,8 +368,8 @@ def _related(opened: Opened, identity: "Identity") -> list[str]:
 
 async def _others(report_id: str) -> dict[str, bytes]:
     from app.cli.state import open_state
-    from app.store import reports
-    from app.store import sealed as sealed_files
+    from app.store.reports import reports
+    from app.store.reports import sealed as sealed_files
 
     async with open_state() as database, database.connect() as connection:
         return {

@@ -67,7 +67,7 @@ class _Tally:
 async def _here(identity: "Identity", report_ids: Sequence[str]) -> _Tally:
     """Seal anew what the identity opens."""
     from app.cli.state import BY, open_custody
-    from app.store import reports, resealing
+    from app.store.reports import reports, resealing
 
     async with open_custody() as (database, pins):
         roster = pins.read()
@@ -88,7 +88,7 @@ async def _elsewhere(identity: "Identity", report_ids: Sequence[str], at: Server
     from app.cli.state import read_settings
     from app.custody.roster import RosterFile
     from app.errors import ConflictError
-    from app.store.resealing import RESEALINGS, sealed_anew
+    from app.store.reports.resealing import RESEALINGS, sealed_anew
 
     roster = RosterFile(read_settings().roster_path).read()
     _check_pinned(identity, roster)

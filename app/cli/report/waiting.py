@@ -35,8 +35,8 @@ _COMMANDS: Final = {
 """By what one of two custodians decided (``app.custody.decision.Action``)."""
 
 if TYPE_CHECKING:
-    from app.store.filings import Transaction
-    from app.store.reports import Report
+    from app.store.reports.filings import Transaction
+    from app.store.reports.reports import Report
 
 
 async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
@@ -45,7 +45,7 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
     A rejection of what the authority may have is no end before the authority said so, and whoever runs no
     worker has nobody who asks. Where one of two custodians decided, the state tells nothing of it.
     """
-    from app.store import first_words
+    from app.store.reports import first_words
 
     way = await way_waits_for(connection, found)
     said = await first_words.standing(connection, [each.id for each in found])
@@ -58,7 +58,8 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
 
 async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
     """What reports on their way to the authority wait for."""
-    from app.store import alarms, filing_log, filings, processes
+    from app.store import alarms, processes
+    from app.store.reports import filing_log, filings
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
     if not on_their_way:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import Changes, Entries, Head
 from app.errors import NotReadyError
 from app.media import SignalType
-from app.store import bank_signals, banks
+from app.store.banks import bank_signals, banks
 from app.store.database import Database
 from app.store.rows import of_its_types, readable
 from app.store.schema import changes, entries, entry_marks, index_state, suppression_pairs

@@ -14,9 +14,9 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError, SignatureRequiredError
 from app.media import BankKind
 from app.store import custodians
-from app.store.audit import said
-from app.store.report_states import State
-from app.store.reports import named
+from app.store.record.audit import said
+from app.store.reports.report_states import State
+from app.store.reports.reports import named
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, reports, sightings
 
@@ -32,7 +32,7 @@ OPENED_EVENT: Final = "report.opened"
 
 REMOVAL: Final = "removal"
 SIGNED: Final = "signed"
-"""What the audit entry of a seal says of the report's removal to come: see ``app.store.removal_proofs``."""
+"""What the audit entry of a seal says of the report's removal to come: see ``removal_proofs``."""
 
 BANK_KIND: Final = "bank_kind"
 """What it calls the kind that is told in the clear: whether a report can be filed hangs on that."""

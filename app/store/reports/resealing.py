@@ -10,9 +10,10 @@ from app.custody.decision import Action, Decision, sign, verify
 from app.custody.identity import Identity, encrypt, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
-from app.store import accepting, audit, reports, sealed
 from app.store.database import Database
-from app.store.reports import Report
+from app.store.record import audit
+from app.store.reports import accepting, reports, sealed
+from app.store.reports.reports import Report
 
 RESEALINGS: Final = 3
 """How often a report is sealed anew at most: again if it was seen, or decided on, meanwhile."""

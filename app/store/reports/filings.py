@@ -21,8 +21,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
-from app.store import audit, filing_log, reports
-from app.store.report_states import TRANSITIONS, State
+from app.store.record import audit
+from app.store.reports import filing_log, reports
+from app.store.reports.report_states import TRANSITIONS, State
 from app.store.rows import UnreadableRowError, of_its_types, readable
 from app.store.schema import audit as audit_log
 from app.store.schema import filings

@@ -2,7 +2,7 @@
 
 An entry that was edited, moved, inserted or taken out breaks the chain from there on. What the chain alone
 cannot show is that its newest entries were cut off, or that all of it was written anew: checkpoints show that
-(``app.store.checkpoints``).
+(``app.store.record.checkpoints``).
 """
 
 import hashlib

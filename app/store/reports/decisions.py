@@ -25,8 +25,10 @@ from app.custody.decision import (
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import audit, custodians, filing_log, reports, sealed
-from app.store.report_states import State
+from app.store import custodians
+from app.store.record import audit
+from app.store.reports import filing_log, reports, sealed
+from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError, readable
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions

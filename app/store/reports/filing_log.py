@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store import audit
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports.report_states import State
 from app.store.rows import readable
 from app.store.schema import audit as audit_log
 

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
-from app.store import decisions, endings, filings, removal_proofs, reports, sealed
-from app.store.recorded import recorded
-from app.store.report_states import ENDED
+from app.store.reports import decisions, endings, filings, removal_proofs, reports, sealed
+from app.store.reports.recorded import recorded
+from app.store.reports.report_states import ENDED
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
 from app.store.schema import filings as filing_table

@@ -17,13 +17,15 @@ from app.custody.plugins import check_found
 from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ReportNotStoredError
 from app.media import BankKind, ReportReference
-from app.store import audit, notices, reports
+from app.store import notices
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports import reports
+from app.store.reports.report_states import State
+from app.store.reports.sealed import BANK_KIND, REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER
 from app.store.rows import readable
 from app.store.schema import idempotency, secrets, sightings
 from app.store.schema import reports as table
-from app.store.sealed import BANK_KIND, REMOVAL, SEALED_EVENT, SIGHTED_EVENT, SIGNED, WORKER
 
 BLOCKED_EVENT: Final = "match.blocked"
 

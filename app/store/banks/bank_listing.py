@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import NewSignal
 from app.errors import NotFoundError
 from app.media import BankAction, SignalType
-from app.store import bank_opinions
-from app.store.bank_opinions import Opinion
+from app.store.banks import bank_opinions
+from app.store.banks.bank_opinions import Opinion
 from app.store.rows import readable
 from app.store.schema import banks, changes, entries, entry_days, entry_marks, opinions, suppression_pairs
 

@@ -1,7 +1,7 @@
 """What one custodian decided that a second one has to decide too, for who looks for reports that wait.
 
 It is what the audit log says; nothing is checked. Whether a second word puts the first in force is found when
-it is taken in (``app.store.accepting``).
+it is taken in (``app.store.reports.accepting``).
 """
 
 from collections.abc import Collection, Mapping
@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action
-from app.store import decisions, filing_log, sealed
-from app.store.report_states import State
+from app.store.reports import decisions, filing_log, sealed
+from app.store.reports.report_states import State
 from app.store.schema import audit as audit_log
 
 _SAID: Final[Mapping[str, Action]] = {

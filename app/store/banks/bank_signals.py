@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import UNSUPPRESSING, Bank, NewSignal, Origin
 from app.errors import ConflictError, InvalidRequestError
 from app.media import SignalType
-from app.store import audit, bank_changes, bank_entries, bank_opinions, bank_sweeping, banks
+from app.store.banks import bank_changes, bank_entries, bank_opinions, bank_sweeping, banks
 from app.store.database import Database
+from app.store.record import audit
 from app.store.rows import readable
 from app.store.schema import banks as bank_table
 from app.store.schema import changes, entries

@@ -1,7 +1,7 @@
 """How a report stands by the audit log, whatever its row says: state, hold, and the times retention counts.
 
 Whoever can write to the database can call a report rejected, filed a year ago, or held by nobody. That is
-missing in the log then; where it was written there too, ``app.store.endings`` asks for signatures.
+missing in the log then; where it was written there too, ``app.store.reports.endings`` asks for signatures.
 """
 
 import json
@@ -14,10 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.media import BankKind
-from app.store import filing_log, sealed
-from app.store.audit import said
-from app.store.report_states import DECIDED, State
-from app.store.reports import HELD_EVENT, UNHELD_EVENT, Report
+from app.store.record.audit import said
+from app.store.reports import filing_log, sealed
+from app.store.reports.report_states import DECIDED, State
+from app.store.reports.reports import HELD_EVENT, UNHELD_EVENT, Report
 from app.store.schema import audit as log
 
 APART: Final = timedelta(minutes=5)

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError, NotFoundError
 from app.media import BankKind
-from app.store import audit, notices
-from app.store.report_states import DECIDED, TRANSITIONS, State
+from app.store import notices
+from app.store.record import audit
+from app.store.reports.report_states import DECIDED, TRANSITIONS, State
 from app.store.rows import UnreadableRowError, of_its_types, readable
 from app.store.schema import filings, idempotency, reports, sightings
 

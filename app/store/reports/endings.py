@@ -4,7 +4,7 @@ Whoever can write to the database can append entries to the audit log that follo
 entry that says how a report ended counts only with what somebody signed of it: the decision of a custodian,
 of now or of then, or the worker's own word on what the authority said (``app.custody.ending``). Each counts
 once, and a later one takes it back. That none was taken out of the log, the worker's memory shows
-(``app.store.witness``).
+(``app.store.record.witness``).
 """
 
 import json
@@ -21,10 +21,11 @@ from app.custody.decision import APPROVALS, Action, Decision
 from app.custody.ending import Ending
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
-from app.store import custodians, decisions, filing_log, sealed
-from app.store.recorded import later
-from app.store.report_states import State
-from app.store.reports import Report
+from app.store import custodians
+from app.store.reports import decisions, filing_log, sealed
+from app.store.reports.recorded import later
+from app.store.reports.report_states import State
+from app.store.reports.reports import Report
 from app.store.schema import audit as log
 
 MEMBER: Final = "ending"

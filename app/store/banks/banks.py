@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import Bank, is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import PDQ_MINIMUM_QUALITY, BankAction, BankKind, SignalType, Tier
-from app.store import audit, bank_changes
+from app.store.banks import bank_changes
+from app.store.record import audit
 from app.store.rows import UnreadableRowError, readable
 from app.store.schema import banks, changes
 

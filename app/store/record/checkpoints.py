@@ -18,10 +18,11 @@ from app.custody.checkpoint import Checkpoint
 from app.custody.identity import Identity, fingerprint
 from app.custody.roster import Roster
 from app.errors import ConflictError, InvalidRequestError
-from app.store import alarms, audit
+from app.store import alarms
 from app.store.alarms import AlarmKind
-from app.store.audit import Finding, Head
 from app.store.database import Database
+from app.store.record import audit
+from app.store.record.audit import Finding, Head
 from app.store.schema import audit_checkpoints
 
 logger = logging.getLogger(__name__)

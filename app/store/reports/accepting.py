@@ -15,9 +15,11 @@ from app.custody.identity import Identity
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import audit, bank_entries, decisions, entry_marks, filing_log, filings, reports, sealed
-from app.store.report_states import TRANSITIONS, State
-from app.store.reports import Report
+from app.store.banks import bank_entries, entry_marks
+from app.store.record import audit
+from app.store.reports import decisions, filing_log, filings, reports, sealed
+from app.store.reports.report_states import TRANSITIONS, State
+from app.store.reports.reports import Report
 from app.store.schema import decisions as decision_table
 from app.store.schema import entries
 

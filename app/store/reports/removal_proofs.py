@@ -22,10 +22,11 @@ from app.custody import removal as signed_removal
 from app.custody.decision import Action, verify
 from app.custody.roster import Pinned, Roster
 from app.errors import SignatureRequiredError
-from app.store import custodians, decisions, sealed
-from app.store.audit import said
-from app.store.recorded import Recorded, of_each
-from app.store.report_states import State
+from app.store import custodians
+from app.store.record.audit import said
+from app.store.reports import decisions, sealed
+from app.store.reports.recorded import Recorded, of_each
+from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
 from app.store.schema import tombstones

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import and_, delete, exists, func, or_, select, update
 
-from app.store import bank_opinions, entry_days, entry_marks
+from app.store.banks import bank_opinions, entry_days, entry_marks
 from app.store.database import Database, spans
 from app.store.schema import banks, changes, entries, index_state
 

@@ -16,10 +16,12 @@ from app.custody.decision import Action, verify
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
-from app.store import accepting, alarms, audit, decisions, reports, sealed
+from app.store import alarms
 from app.store.database import Database
-from app.store.report_states import State
-from app.store.reports import Report
+from app.store.record import audit
+from app.store.reports import accepting, decisions, reports, sealed
+from app.store.reports.report_states import State
+from app.store.reports.reports import Report
 from app.store.rows import readable
 from app.store.schema import tombstones
 

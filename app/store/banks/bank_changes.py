@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import Origin
-from app.store import bank_opinions
+from app.store.banks import bank_opinions
 from app.store.schema import changes, index_state
 
 _NONCE_BYTES: Final = 16

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotFoundError
-from app.store.audit import said
+from app.store.record.audit import said
 from app.store.rows import readable
 from app.store.schema import audit
 

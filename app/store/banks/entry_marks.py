@@ -14,10 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.entries import is_plain_text
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.media import PARKED_WITH_ITS_ENTRY, BankAction, BankKind, SignalType
-from app.store import alarms, audit, bank_changes, bank_entries, reports
+from app.store import alarms
 from app.store.alarms import AlarmKind
+from app.store.banks import bank_changes, bank_entries
 from app.store.database import Database
-from app.store.report_states import State
+from app.store.record import audit
+from app.store.reports import reports
+from app.store.reports.report_states import State
 from app.store.schema import banks, changes, entries, entry_marks, suppression_pairs
 from app.store.schema import reports as table_of_reports
 

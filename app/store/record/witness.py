@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import files
 from app.errors import ConflictError, InvalidRequestError
-from app.store import alarms, audit, checkpoints
+from app.store import alarms
 from app.store.alarms import AlarmKind
-from app.store.audit import Entry, Head
 from app.store.database import Database
+from app.store.record import audit, checkpoints
+from app.store.record.audit import Entry, Head
 
 SUBJECT: Final = "worker"
 """Of the alarm: it is about what the worker saw."""

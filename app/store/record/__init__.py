@@ -1,0 +1,1 @@
+"""The record: the audit log, its checkpoints, and what a worker remembers of both."""

@@ -1,0 +1,1 @@
+"""Reports from the seal to the tombstone: their files, states, decisions, filing and removal."""
