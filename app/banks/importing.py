@@ -8,7 +8,7 @@ becomes visible at once when all of it is there.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -184,7 +184,7 @@ async def wait_in_force(
     generation: int,
     *,
     seconds: float,
-    progress: Callable[[list[processes.Process]], None] | None = None,
+    progress: Callable[[list[processes.Process]], Awaitable[None]] | None = None,
 ) -> list[processes.Process]:
     """Wait until all live processes have a generation in force, and tell which have not in that time.
 
@@ -205,5 +205,5 @@ async def wait_in_force(
         if not behind or time.monotonic() >= until:
             return behind
         if progress is not None:
-            progress(behind)
+            await progress(behind)
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)

@@ -233,7 +233,7 @@ def list_banks(as_json: AsJson = False) -> None:
                 _actions(each),
                 held or ("emptied" if each.first_generation is not None else "nothing imported yet"),
                 f"{each.changed_at:%Y-%m-%d %H:%M}" if each.changed_at else "",
-                f"pdq {each.threshold(SignalType.PDQ)}, phash {each.threshold(SignalType.PHASH)}",
+                _reach(each),
             )
         )
     if not as_json:
@@ -417,6 +417,14 @@ def _actions(bank: "Bank") -> str:
         if bank.action_of(tier) is not bank.action
     ]
     return ", ".join([bank.action.value, *others])
+
+
+def _reach(bank: "Bank") -> str:
+    """How close a match must be, and of how good a picture, if that was set."""
+    reach = f"pdq {bank.threshold(SignalType.PDQ)}, phash {bank.threshold(SignalType.PHASH)}"
+    if bank.minimum_quality == PDQ_MINIMUM_QUALITY:
+        return reach
+    return f"{reach}; quality {bank.minimum_quality}"
 
 
 async def _create(name: str, kind: BankKind, action: BankAction, policy: _Policy) -> None:

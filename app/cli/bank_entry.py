@@ -10,7 +10,7 @@ import typer
 
 from app.cli.asking import in_words
 from app.cli.console import emit_json, emit_table, printable, say
-from app.media import SignalType
+from app.media import PDQ_MINIMUM_QUALITY, SignalType
 
 if TYPE_CHECKING:
     from app.store.banks.bank_history import BankChange
@@ -253,10 +253,11 @@ def show_history(name: str, *, before: int | None, limit: int, as_json: bool) ->
             change.by,
             _entries(change),
             "" if change.entry_id is None else str(change.entry_id),
+            _policy(change),
         )
         for change in found
     ]
-    emit_table(("seq", "at (UTC)", "what", "by", "entries", "entry"), rows)
+    emit_table(("seq", "at (UTC)", "what", "by", "entries", "entry", "policy"), rows)
 
 
 def _entries(change: "BankChange") -> str:
@@ -265,6 +266,19 @@ def _entries(change: "BankChange") -> str:
         return ""
     there = (f"{change.details[word]:,} {word}" for word in ("known", "kept") if change.details.get(word))
     return "; ".join([str(change.entries), *there])
+
+
+def _policy(change: "BankChange") -> str:
+    """What the bank does from then on, where that was said."""
+    details = change.details
+    if not isinstance(details.get("action"), str):
+        return ""
+    said = [details["action"]]
+    for several in (details.get("tiers"), details.get("thresholds")):
+        said += [str(each) for each in several] if isinstance(several, list) else []
+    if details.get("minimum_quality") not in {None, PDQ_MINIMUM_QUALITY}:
+        said.append(f"quality={details['minimum_quality']}")
+    return printable(" ".join(said))
 
 
 def _show(found: "tuple[BankEntry, ...]", *, as_json: bool) -> None:

@@ -48,6 +48,10 @@ class Progress(Protocol):
         """Show it."""
 
 
+def _show_nothing(_step: str, _done: int, /, most: int | None = None) -> None:
+    """For what is no terminal."""
+
+
 def import_file(name: str, listed: ListFile, *, wait_seconds: float, as_json: bool) -> None:
     """Add the signals of a list to a bank, and wait until every running process has them in force.
 
@@ -160,7 +164,7 @@ async def _import(
         if as_json:
             counts = {"added": imported.added, "known": imported.present, "left_out": imported.left_out}
             emit_json({"bank": name, **counts})
-        await _wait(database, imported.generation, wait_seconds)
+        await _wait(database, imported.generation, wait_seconds, progress)
         if imported.added > SMALL_CHANGE:
             await _build_index(settings, database, imported.generation, progress, wait_seconds)
 
@@ -219,7 +223,7 @@ async def _remove(
         if as_json:
             emit_json({"bank": name, "removed": removed, "kept": kept, "absent": absent})
         await tell_if_emptied(database, name)
-        await _wait(database, parts[-1].generation, SMALL_CHANGE_SECONDS)
+        await _wait(database, parts[-1].generation, SMALL_CHANGE_SECONDS, progress)
 
 
 async def _create_test_bank(name: str) -> None:
@@ -238,7 +242,9 @@ async def _create_test_bank(name: str) -> None:
         await _wait(database, changed.generation, SMALL_CHANGE_SECONDS)
 
 
-async def _wait(database: Database, generation: int, seconds: float) -> None:
+async def _wait(
+    database: Database, generation: int, seconds: float, progress: Progress = _show_nothing
+) -> None:
     """Wait until every running process has a generation in force, and say so if that takes long.
 
     Raises:
@@ -247,24 +253,22 @@ async def _wait(database: Database, generation: int, seconds: float) -> None:
     began = time.monotonic()
     said_at: float | None = None
 
-    def tell(behind: list[Process]) -> None:
+    async def tell(behind: list[Process]) -> None:
         nonlocal said_at
         waited = time.monotonic() - began
+        progress("wait", int(waited))
         if said_at is None and waited >= _SAID_AFTER_SECONDS:
             said_at = waited
             say(f"stored; waiting for {_counted(behind)} to have it in force, as their index is built")
         elif said_at is not None and waited - said_at >= _SAID_AGAIN_SECONDS:
             said_at = waited
-            say(f"waiting for {waited:.0f} s: for {_named(behind)}{_who_builds()}")
+            say(f"waiting for {waited:.0f} s: for {_named(behind)}{await _hindrance(database)}")
 
     behind = await wait_in_force(database, generation, seconds=seconds, progress=tell)
     if behind:
-        async with database.connect() as connection:
-            unbuilt = await alarms.subjects_of(connection, AlarmKind.INDEX_NOT_BUILT)
-        why = "; the worker cannot build the index: its log says why" if unbuilt else ""
         raise FailedError(
             f"stored, but not in force in {_counted(behind)} within {seconds:g} s ({_named(behind)}); until "
-            f"it is, they go on with what they had{_who_builds()}{why}"
+            f"it is, they go on with what they had{await _hindrance(database)}"
         )
     if said_at is not None:
         say("in force")
@@ -279,12 +283,16 @@ def _named(behind: list[Process]) -> str:
     return ", ".join(f"{printable(process.role)} {printable(process.id)}" for process in behind)
 
 
-def _who_builds() -> str:
-    """Who keeps them waiting, as far as that is seen from here: others may have a directory of their own."""
+async def _hindrance(database: Database) -> str:
+    """Who keeps them waiting, as far as that is seen from here, and why, where the worker told it."""
     from app.banks.current import who_builds
 
+    # Others may have a directory of their own.
     holder = who_builds(read_settings().store.state_dir)
-    return f"; {holder} has the right to build the index" if holder is not None else ""
+    who = f"; {holder} has the right to build the index" if holder is not None else ""
+    async with database.connect() as connection:
+        unbuilt = await alarms.subjects_of(connection, AlarmKind.INDEX_NOT_BUILT)
+    return who + ("; the worker cannot build the index: its log says why" if unbuilt else "")
 
 
 @contextlib.contextmanager
@@ -336,10 +344,6 @@ def _progress() -> Iterator[Progress]:
             counts.update(task, description=f"{step}ing", completed=done, total=most, refresh=True)
 
         yield show
-
-
-def _show_nothing(_step: str, _done: int, /, most: int | None = None) -> None:
-    """For what is no terminal."""
 
 
 def _tell_bad_lines(first: list[BadLine], count: int) -> None:

@@ -189,7 +189,7 @@ async def test_of_two_imports_at_once_the_later_wins_and_the_earlier_says_so(
         if (step, number) == ("import", 4):
             begun.append(asyncio.create_task(second()))
 
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match="Nothing was imported"):
         await import_list(database, bank, listed(tmp_path, *lines(*range(2000))), by="cli", progress=progress)
     await begun[0]
     assert await count(database) == 20
@@ -206,7 +206,7 @@ async def test_waiting_tells_which_processes_are_behind(
     assert [process.id for process in await wait_in_force(database, 7, seconds=0)] == [slow]
     waited: list[list[str]] = []
 
-    def progress(behind: list[processes.Process]) -> None:
+    async def progress(behind: list[processes.Process]) -> None:
         waited.append([process.id for process in behind])
         if len(waited) == 2:
             catch_up.append(asyncio.create_task(processes.heartbeat(database, slow, 8)))

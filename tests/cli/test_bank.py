@@ -4,13 +4,16 @@ import asyncio
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+from app.cli import importing
+from app.cli.console import FailedError
 from app.matching.snapshot import building, prepare
 from app.settings import StoreSettings
 from app.store import alarms, processes
-from app.store.database import Database
+from app.store.database import Database, open_current
 from tests.cli.conftest import BANKED, EDITED, FLAT, HARMLESS, WORDS, Cordon, pictures
 from tests.cli.prefork import Forker
 from tests.gates import RunningGate
@@ -72,7 +75,9 @@ def test_tiers_and_a_least_quality_are_set_and_shown(banked: Cordon) -> None:
     assert banked("bank", "set", "leaks", "--tier", "strong=block").code == 0
     (bank,) = [each for each in banked("bank", "list", "--json").documents if each["name"] == "leaks"]
     assert (bank["tiers"], bank["minimum_quality"]) == ({"strong": "block", "near": "observe"}, 70)
-    assert "report, strong block, near observe" in banked("bank", "list").out.decode()
+    table = banked("bank", "list").out.decode()
+    assert "report, strong block, near observe" in table
+    assert "pdq 31, phash 6; quality 70" in table
     assert banked("bank", "set", "leaks", "--tier", "near=report").code == 2
     assert banked("bank", "set", "leaks", "--tier", "far=block").code == 2
     assert banked("bank", "set", "known", "--tier", "near=observe").code == 2
@@ -319,3 +324,21 @@ def test_an_import_that_is_not_in_force_in_time_names_who_is_waited_for(cordon: 
     assert f"in 1 running process within 0 s (serve {gate})" in ran.err
     assert f"process {os.getpid()} since" in ran.err
     assert "the worker cannot build the index" in ran.err
+
+
+async def test_whoever_waits_hears_each_minute_that_the_index_cannot_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk they would wait ten minutes before they hear what keeps them waiting."""
+    monkeypatch.setenv("CORDON_STATE_DIR", str(tmp_path / "state"))
+    for each in ("_SAID_AFTER_SECONDS", "_SAID_AGAIN_SECONDS"):
+        monkeypatch.setattr(importing, each, 0)
+    monkeypatch.setattr(importing, "SMALL_CHANGE_SECONDS", 1)
+    async with open_current(StoreSettings(state_dir=tmp_path / "state")) as database:
+        async with database.begin() as connection:
+            await alarms.raise_alarm(connection, alarms.AlarmKind.INDEX_NOT_BUILT, "banks")
+        gate = await processes.register(database, processes.GATE)
+        with pytest.raises(FailedError):
+            await importing.wait_for_small_change(database, 7)
+    waiting = [line for line in capsys.readouterr().err.splitlines() if "waiting for" in line]
+    assert f"serve {gate}; the worker cannot build the index" in waiting[1]

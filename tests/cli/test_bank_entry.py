@@ -173,3 +173,13 @@ def test_the_history_tells_who_when_what_and_how_many(banked: Cordon) -> None:
     assert older == told[3]
     assert banked("bank", "history", "known").out.decode().splitlines()[0].split()[:2] == ["seq", "at"]
     assert banked("bank", "history", "never").code == 1
+
+
+def test_the_history_tells_what_a_bank_was_set_to(banked: Cordon) -> None:
+    """Who looks for the day on which near matches came to pass need not read JSON."""
+    policy = ("--tier", "near=block", "--threshold", "pdq=20", "--minimum-quality", "70")
+    assert banked("bank", "create", "leaks", "--kind", "ncii", "--action", "report").code == 0
+    assert banked("bank", "set", "leaks", *policy).code == 0
+    after, before = banked("bank", "history", "leaks").out.decode().splitlines()[1:]
+    assert after.rstrip().endswith("report near=block pdq=20 quality=70")
+    assert before.rstrip().endswith("report")

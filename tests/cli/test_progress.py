@@ -1,17 +1,21 @@
 """Long work shows on a terminal how far it has come, and leaves nothing of that elsewhere."""
 
+import asyncio
 import os
 import pty
 import subprocess
 import threading
 from pathlib import Path
 
+from app.settings import StoreSettings
+from app.store import processes
 from app.store.banks.bank_signals import SMALL_CHANGE
+from app.store.database import open_current
 from tests.cli.conftest import Cordon
 from tests.gates import CORDON
 
 
-def on_terminal(state: Path, *arguments: str) -> str:
+def on_terminal(state: Path, *arguments: str, code: int = 0) -> str:
     """What a command shows where its error output is a terminal."""
     ours, theirs = pty.openpty()
     shown = bytearray()
@@ -26,7 +30,8 @@ def on_terminal(state: Path, *arguments: str) -> str:
     reading = threading.Thread(target=read)
     reading.start()
     environment = os.environ | {"CORDON_STATE_DIR": str(state), "TERM": "xterm", "COLUMNS": "100"}
-    subprocess.run([CORDON, *arguments], check=True, env=environment, stderr=theirs, timeout=120)
+    ran = subprocess.run([CORDON, *arguments], check=False, env=environment, stderr=theirs, timeout=120)
+    assert ran.returncode == code
     os.close(theirs)
     reading.join()
     os.close(ours)
@@ -43,6 +48,25 @@ def test_a_large_import_shows_how_far_it_has_come(tmp_path: Path) -> None:
     shown = on_terminal(state, "bank", "import", "large", str(listed))
 
     said = ["checking", "importing", "20,000", "new in bank large", "built"]
+    places = [shown.index(each) for each in said]
+    assert places == sorted(places)
+
+
+async def test_an_import_that_waits_shows_that_it_waits(tmp_path: Path) -> None:
+    """A gate that builds its index for minutes must not look like a second that is left of the import."""
+    state = tmp_path / "state"
+    await asyncio.to_thread(
+        on_terminal, state, "bank", "create", "small", "--kind", "other", "--action", "block"
+    )
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"type,value\npdq,{1:064x}\n")
+    async with open_current(StoreSettings(state_dir=state)) as database:
+        await processes.register(database, processes.GATE)
+
+    importing = ("bank", "import", "small", str(listed), "--wait", "1")
+    shown = await asyncio.to_thread(on_terminal, state, *importing, code=1)
+
+    said = ["checking", "new in bank small", "waiting", "not in force in 1 running process"]
     places = [shown.index(each) for each in said]
     assert places == sorted(places)
 

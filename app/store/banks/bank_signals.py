@@ -35,6 +35,11 @@ NOT_SUPPRESSING: Final = (
     "A suppression bank takes sha256, pdq and phash: of md5 and sha1, two files of one value can be made."
 )
 
+_GIVEN_UP: Final = (
+    "Nothing was imported: another import into this bank has begun since, or the bank is gone. "
+    "Once that one is done, import it again."
+)
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -210,7 +215,7 @@ async def stage(database: Database, staged: Staged, signals: Sequence[NewSignal]
     async with database.begin() as connection:
         # First, so that whoever takes over its entries meanwhile waits, and finds all of them.
         if (await connection.execute(select(changes.c.id).where(*mine).with_for_update())).first() is None:
-            raise ConflictError("Another import into this bank has begun, or the bank is gone.")
+            raise ConflictError(_GIVEN_UP)
         added = await bank_entries.insert_new(connection, staged.bank.id, staged.change_id, signals)
         await bank_opinions.record(
             connection,
@@ -248,7 +253,7 @@ async def finish_import(database: Database, staged: Staged, *, given: int, by: s
             )
         ).one_or_none()
         if finished is None:
-            raise ConflictError("Another import into this bank has begun, or the bank is gone.")
+            raise ConflictError(_GIVEN_UP)
         bank = await banks.get(connection, staged.bank.name)
         await _imported(connection, bank, generation, imported=True)
         known = given - finished.added
