@@ -1,7 +1,8 @@
-"""How a report ended at the authority, signed by the worker that saw it end there.
+"""What became of a report at the authority, signed by the worker that was told: it was opened, or it ended.
 
 What the worker writes to the audit log anybody can write who can write to the database. What it signed,
-nobody else can say: time removes no report as filed, tried out or withdrawn without it.
+nobody else can say: time removes no report as filed, tried out or withdrawn without it, and none is finished
+or withdrawn under an id without it.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ class Ending:
     """What came of a report.
 
     Attributes:
-        state: that it ended in: ``filed``, ``dry_run`` or ``retracted``.
+        state: that it came to: ``submitted`` if it was opened, else that it ended in, ``filed``, ``dry_run``
+            or ``retracted``.
         environment: where.
         authority_report_id: under which id.
         at: when the worker was told.

@@ -127,6 +127,13 @@ class _HaltedError(Exception):
         self.keep_open = keep_open
 
 
+class _IdUnprovenError(_HaltedError):
+    """Nothing that the worker signed says that the authority opened this report under the id in its row."""
+
+    def __init__(self) -> None:
+        super().__init__(Meaning.PARK, "id_unproven")
+
+
 class _WithdrawnError(_HaltedError):
     """A custodian took the approval back: what is open at the authority is to be withdrawn there."""
 
@@ -187,8 +194,9 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
     try:
         document = await _document(desk, turn)
         opened = turn = await _from_where_it_stands(desk, turn)
+        await _check_opened_here(desk, turn)
         async with desk.database.connect() as connection:
-            await _check_never_attempted_otherwise(connection, turn)
+            await _check_never_attempted_otherwise(connection, desk, turn)
         if turn.filing.authority_report_id is None:
             if (ended := await _close_earlier(desk, turn)) is not None:
                 return ended
@@ -204,7 +212,8 @@ async def _file(desk: Desk, turn: Turn) -> Outcome:
         is_open = opened.state is State.SUBMITTED and opened.filing.authority_report_id is not None
         if isinstance(halted, _WithdrawnError) and is_open:
             return await _withdraw(desk, opened)
-        if halted.halt is Meaning.PARK and _open_and_unfinished(desk, opened):
+        unproven = isinstance(halted, _IdUnprovenError)
+        if halted.halt is Meaning.PARK and not unproven and _open_and_unfinished(desk, opened):
             return await _withdraw_and_park(desk, opened, halted)
         raise
     authority_report_id = str(opened.filing.authority_report_id)
@@ -307,9 +316,12 @@ async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:
             str(answer.report_id),
             request_id=answer.request_id,
             now=desk.now(),
-            details=_details(desk, str(answer.report_id)),
+            details=details,
+            signed=signed,
         )
 
+    details = _details(desk, str(answer.report_id))
+    signed = _signed(desk, turn, State.SUBMITTED, details)
     try:
         return await desk.database.write(keep)
     except filings.KnownIdError:
@@ -322,7 +334,7 @@ async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:
         if not await filings.attempt_finish(connection, turn, now=desk.now()):
             return False
         await _check_still_approved(connection, desk, turn, document)
-        await _check_never_attempted_otherwise(connection, turn)
+        await _check_never_attempted_otherwise(connection, desk, turn)
         await filings.record_attempt(connection, turn, _details(desk, str(turn.filing.authority_report_id)))
     return True
 
@@ -334,9 +346,25 @@ async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn,
         raise _HaltedError(Meaning.PARK, "approval_changed")
 
 
-async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) -> None:
+async def _check_opened_here(desk: Desk, turn: Turn) -> None:
+    """Return only if the authority gave this very report the id in its row, if one stands there.
+
+    Whoever can write to the database could put one there that is finished already: this report would be
+    called filed, and never be.
+    """
+    filing = turn.filing
+    if filing.authority_report_id is None:
+        return
+    async with desk.database.connect() as connection:
+        given = await endings.given(connection, turn.report_id, desk.pins.read())
+    if (filing.environment, filing.authority_report_id) not in given:
+        raise _IdUnprovenError
+
+
+async def _check_never_attempted_otherwise(connection: Transaction, desk: Desk, turn: Turn) -> None:
     """Return only if the log knows of no attempt for real under another id, whatever the row says."""
-    attempted = await filing_log.attempted(connection, turn.report_id)
+    withdrawn = await endings.withdrawn(connection, turn.report_id, desk.pins.read())
+    attempted = await filing_log.attempted(connection, turn.report_id, withdrawn=withdrawn)
     if attempted is not None:
         environment, authority_report_id = attempted
         if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
@@ -346,7 +374,8 @@ async def _check_never_attempted_otherwise(connection: Transaction, turn: Turn) 
 async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:
     receipt, to_all = await receipts.seal(answer.body, desk.pins, desk.identity)
     state = State.FILED if desk.environment.counts else State.DRY_RUN
-    details = _ended(desk, turn, state, _details(desk, authority_report_id))
+    details = _details(desk, authority_report_id)
+    details |= _signed(desk, turn, state, details)
 
     async def keep(connection: Transaction) -> bool:
         filed = await filings.finished(
@@ -375,6 +404,7 @@ async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
 
     Finishing may have been attempted before, and may be under way: the authority takes either that or this.
     """
+    await _check_opened_here(desk, turn)
     filing, authority_report_id = turn.filing, str(turn.filing.authority_report_id)
     attempted = filing.finish_attempted_at is not None
     if filing.environment != desk.environment.value:
@@ -401,7 +431,8 @@ async def _close_earlier(desk: Desk, turn: Turn) -> Outcome | None:
     Whatever else it answers, that custodian's word stands.
     """
     async with desk.database.connect() as connection:
-        earlier = await filing_log.attempted_before_afresh(connection, turn.report_id)
+        given = await endings.given(connection, turn.report_id, desk.pins.read())
+        earlier = await filing_log.attempted_before_afresh(connection, turn.report_id, given=given)
     if earlier is None or earlier[0] != desk.environment.value:
         return None
     answer = await desk.authority.retract(earlier[1])
@@ -426,7 +457,7 @@ async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
         "environment": turn.filing.environment,
         "authority_report_id": str(turn.filing.authority_report_id),
     }
-    details = _ended(desk, turn, State.RETRACTED, where)
+    details = where | _signed(desk, turn, State.RETRACTED, where)
 
     async def keep(connection: Transaction) -> bool:
         return await filings.retracted(
@@ -439,6 +470,10 @@ async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
 async def _withdraw_and_park(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
     """Withdraw at the authority what is open there and must not be finished; it would expire otherwise."""
     authority_report_id = str(turn.filing.authority_report_id)
+    try:
+        await _check_opened_here(desk, turn)
+    except _IdUnprovenError:
+        raise halted from None
     answer = await desk.authority.retract(authority_report_id)
     if meaning(Call.RETRACT, answer) is Meaning.FINISHED:
         return await _keep_finished(desk, turn, authority_report_id, answer)
@@ -508,8 +543,8 @@ def _details(desk: Desk, authority_report_id: str) -> dict[str, str]:
     return {"environment": desk.environment.value, "authority_report_id": authority_report_id}
 
 
-def _ended(desk: Desk, turn: Turn, state: State, details: dict[str, str]) -> dict[str, str]:
-    """The details of an ending, with the worker's signature under it."""
+def _signed(desk: Desk, turn: Turn, state: State, details: dict[str, str]) -> dict[str, str]:
+    """The worker's signature under what became of a report at the authority, for an audit entry."""
     said = Ending(
         report_id=turn.report_id,
         state=state.value,
@@ -517,7 +552,7 @@ def _ended(desk: Desk, turn: Turn, state: State, details: dict[str, str]) -> dic
         worker=fingerprint(desk.identity.public_key),
         **details,
     )
-    return details | {endings.MEMBER: ending.sign(said, desk.identity)}
+    return {endings.MEMBER: ending.sign(said, desk.identity)}
 
 
 def _tell(outcome: Outcome, turn: Turn, answer: Answer, why: str | None) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
+from app.custody import ending
 from app.custody.decision import Action
-from app.custody.identity import Identity, generate
+from app.custody.ending import Ending
+from app.custody.identity import Identity, fingerprint, generate
 from app.custody.roster import RosterFile, WorkerKeys
 from app.filing.cybertip.client import CyberTipline, open_client
 from app.filing.cybertip.document import Said, build
@@ -27,9 +29,10 @@ from app.filing.filer import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.reports import accepting, filings, inspection, reports
-from app.store.reports.filings import Filing
+from app.store.reports import accepting, endings, filings, inspection, reports
+from app.store.reports.filings import Filing, Turn
 from app.store.reports.inspection import Discrepancy
+from app.store.reports.report_states import State
 from app.store.reports.reports import Report
 from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit
@@ -161,6 +164,27 @@ class Office:
         async with self.database.begin() as connection:
             await accepting.take(
                 connection, signed, self.pins.read(), report_id=report_id, actions=(action,), by="cli"
+            )
+
+    async def keep_opened(self, turn: Turn, authority_report_id: str) -> bool:
+        """Keep the id that the authority gave, and sign it, as the filer does."""
+        where = {"environment": self.environment.value, "authority_report_id": authority_report_id}
+        said = Ending(
+            report_id=turn.report_id,
+            state=State.SUBMITTED.value,
+            at=self.clock(),
+            worker=fingerprint(self.worker.public_key),
+            **where,
+        )
+        async with self.database.begin() as connection:
+            return await filings.opened(
+                connection,
+                turn,
+                authority_report_id,
+                request_id=None,
+                now=self.clock(),
+                details=where,
+                signed={endings.MEMBER: ending.sign(said, self.worker)},
             )
 
     async def report(self, report_id: str) -> Report:

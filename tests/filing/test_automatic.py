@@ -95,6 +95,7 @@ async def test_what_is_certain_is_approved_by_the_worker_and_filed_once(automati
         "report.sealed",
         "report.opened",
         "report.approved",
+        "report.given_id",
         "report.submitted",
         "report.finishing",
         "report.dry_run",

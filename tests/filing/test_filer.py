@@ -276,10 +276,7 @@ async def opened_and_died(office: Office, report_id: str) -> None:
         turn = await filings.claim(connection, environment="double", now=office.clock())
     assert turn is not None
     answer = await office.authority.submit(document(report_id))
-    async with office.database.begin() as connection:
-        assert await filings.opened(
-            connection, turn, str(answer.report_id), request_id=None, now=office.clock(), details={}
-        )
+    assert await office.keep_opened(turn, str(answer.report_id))
     office.clock.ahead += LEASE
 
 
@@ -535,7 +532,8 @@ async def test_a_parked_report_is_tried_again_under_the_same_id_or_afresh(office
     assert office.double.calls["submit"] == 2
     assert office.double.tell(report_id)["filed_exactly_once"]
     told = [event for event, _ in await office.events(report_id)]
-    assert told[-4:] == ["report.afresh", "report.submitted", "report.finishing", "report.dry_run"]
+    assert told[-5:-3] == ["report.afresh", "report.submitted"]
+    assert told[-3:] == ["report.given_id", "report.finishing", "report.dry_run"]
     async with office.database.connect() as connection:
         signed = await decisions.every(connection, report_id, office.pins.read())
     assert signed[-1].decision.action is Action.AFRESH

@@ -65,10 +65,7 @@ async def opened(office: Office) -> str:
         turn = await filings.claim(connection, environment=office.environment.value, now=office.clock())
     assert turn is not None
     answer = await office.authority.submit(document(report_id))
-    async with office.database.begin() as connection:
-        assert await filings.opened(
-            connection, turn, str(answer.report_id), request_id=None, now=office.clock(), details={}
-        )
+    assert await office.keep_opened(turn, str(answer.report_id))
     office.clock.ahead += LEASE
     return report_id
 
@@ -307,7 +304,7 @@ async def test_a_rejection_while_it_is_being_submitted_withdraws_what_was_opened
     assert await file_next(meddling.desk()) is Outcome.RETRACTED
     assert there(office) == [There.RETRACTED]
     told = dict(await office.events(report_id))
-    assert list(told)[-2:] == ["report.rejected", "report.retracted"]
+    assert list(told)[-3:] == ["report.rejected", "report.given_id", "report.retracted"]
     assert told["report.retracted"]["authority_report_id"] in office.double.service.reports
     async with office.database.connect() as connection:
         assert len(await decisions.every(connection, report_id, office.pins.read())) == 2

@@ -23,6 +23,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.store import custodians
 from app.store.reports import decisions, filing_log, sealed
+from app.store.reports.filing_log import AtAuthority
 from app.store.reports.recorded import later
 from app.store.reports.report_states import State
 from app.store.reports.reports import Report
@@ -83,6 +84,40 @@ async def check(connection: AsyncConnection, report_id: str, state: State, roste
     if proven.state is not state:
         raise UnprovenError(state)
     return proven
+
+
+async def given(connection: AsyncConnection, report_id: str, roster: Roster) -> frozenset[AtAuthority]:
+    """Where the authority opened a report, and under which ids, as the worker signed it.
+
+    No other id is finished or withdrawn for it: one that belongs to another report, or to nobody's, would be
+    filed already, and this one would count as that.
+    """
+    return await _signed_for(connection, report_id, roster, filing_log.GIVEN_ID_EVENT, State.SUBMITTED)
+
+
+async def withdrawn(connection: AsyncConnection, report_id: str, roster: Roster) -> frozenset[AtAuthority]:
+    """Under which ids the authority withdrew a report, or let it expire, as the worker signed it."""
+    return await _signed_for(connection, report_id, roster, f"report.{State.RETRACTED}", State.RETRACTED)
+
+
+async def _signed_for(
+    connection: AsyncConnection, report_id: str, roster: Roster, event: str, state: State
+) -> frozenset[AtAuthority]:
+    """Under which ids a report came to a state, as far as entries of an event are signed."""
+    entries = await connection.execute(
+        select(log.c.seq, log.c.details).where(log.c.subject == report_id, log.c.event == event)
+    )
+    found = set[AtAuthority]()
+    for entry in entries:
+        try:
+            said, signer = ending.verify(json.loads(entry.details)[MEMBER], roster)
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, SignatureRequiredError):
+            # No Cordon wrote such an entry, or an earlier one, which signed none.
+            continue
+        about_it = said.report_id == report_id and said.state == state.value
+        if about_it and await custodians.counts(connection, roster, signer, entry.seq):
+            found.add((said.environment, said.authority_report_id))
+    return frozenset(found)
 
 
 async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -> Proven:

@@ -18,6 +18,9 @@ RETRIED_EVENT: Final = "report.retried"
 FILED_TOO_EVENT: Final = "report.filed_too"
 """The authority has it, though it was filed by hand, destroyed or begun afresh meanwhile."""
 
+GIVEN_ID_EVENT: Final = "report.given_id"
+"""The authority opened it, and gave it an id, which the worker signed (``app.custody.ending``)."""
+
 FINISHING_EVENT: Final = "report.finishing"
 """The irreversible call is about to be made, for the first time under this id."""
 
@@ -31,6 +34,13 @@ _STEP_EVENTS: Final = (
     *(f"report.{state}" for state in State if state is not State.QUEUED),
     *(RETRIED_EVENT, FILED_TOO_EVENT, FINISHING_EVENT, AFRESH_EVENT, WITHDRAWN_EVENT),
 )
+
+
+AtAuthority = tuple[str, str]
+"""An environment, and an id that the authority gave there."""
+
+NOWHERE: Final[AtAuthority] = ("", "")
+"""In the place of what an entry should tell: if no filer wrote it, nobody knows under which."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +105,44 @@ async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -
     return found
 
 
-async def attempted(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
+async def attempted(
+    connection: AsyncConnection, report_id: str, *, withdrawn: Collection[AtAuthority] = ()
+) -> AtAuthority | None:
     """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
 
     It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        withdrawn: what the authority withdrew of it, as the worker signed: anybody who can write to the
+            database can write an entry that says so.
     """
-    newest_first = await _attempts(connection, report_id)
-    if not newest_first or newest_first[0].event != FINISHING_EVENT:
-        return None
-    # If no filer wrote it, nobody knows under which.
-    return newest_first[0].at_authority or ("", "")
+    for each in await _attempts(connection, report_id):
+        if each.event == AFRESH_EVENT:
+            return None
+        if each.event == FINISHING_EVENT:
+            return None if each.at_authority in withdrawn else each.at_authority or NOWHERE
+    return None
 
 
-async def attempted_before_afresh(connection: AsyncConnection, report_id: str) -> tuple[str, str] | None:
+async def attempted_before_afresh(
+    connection: AsyncConnection, report_id: str, *, given: Collection[AtAuthority]
+) -> AtAuthority | None:
     """Where, and under which id, finishing was attempted last before a custodian signed that it begins anew.
 
     None if that is not so, or something came of it since.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        given: where the authority opened it, and under which ids, as the worker signed; no other counts.
     """
     newest_first = await _attempts(connection, report_id)
     if not newest_first or newest_first[0].event != AFRESH_EVENT:
         return None
-    return next((each.at_authority for each in newest_first if each.event == FINISHING_EVENT), None)
+    attempts = (each.at_authority for each in newest_first if each.event == FINISHING_EVENT)
+    return next((each for each in attempts if each in given), None)
 
 
 def _logged(at: datetime, event: str, details: str) -> LoggedStep:
@@ -139,7 +166,7 @@ class _Attempt:
     """
 
     event: str
-    at_authority: tuple[str, str] | None
+    at_authority: AtAuthority | None
 
 
 async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[_Attempt, ...]:
@@ -155,7 +182,7 @@ async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[_Attem
     return tuple(_Attempt(row.event, _at_authority(audit.said(row.details))) for row in rows)
 
 
-def _at_authority(said: Mapping[str, Any]) -> tuple[str, str] | None:
+def _at_authority(said: Mapping[str, Any]) -> AtAuthority | None:
     try:
         return str(said["environment"]), str(said["authority_report_id"])
     except LookupError:

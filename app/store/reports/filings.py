@@ -255,11 +255,21 @@ async def opened(
     request_id: str | None,
     now: datetime,
     details: audit.Details,
+    signed: audit.Details | None = None,
 ) -> bool:
     """Keep the authority's id, before anything else is done; whether the report may go on under it.
 
     It may not if the turn is another filer's by now, or a person decided otherwise in the meantime. Doing
     it again with the same id is no error.
+
+    Args:
+        connection: within ``Database.begin``.
+        turn: of whoever opened it.
+        authority_report_id: the authority's id.
+        request_id: of the answer.
+        now: when it came.
+        details: for the audit entries.
+        signed: the worker's word on the id, for the one of them that tells of it.
 
     Raises:
         KnownIdError: another report has it. Finishing that one again would say that this one is filed, and
@@ -280,6 +290,9 @@ async def opened(
         opened_at=now,
         last_code=0,
     )
+    if kept and state is not None:
+        given = {**details, **(signed or {})}
+        await audit.append(connection, filing_log.GIVEN_ID_EVENT, turn.report_id, given)
     if not kept or state not in TO_FILE:
         return False
     if state is not State.SUBMITTED:
