@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check docs bench bench-detection lock clean
+.PHONY: help setup demo serve test check docs bench bench-detection torture lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin

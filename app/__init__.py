@@ -18,6 +18,7 @@ How media flows, one way, top to bottom::
 
 ``pipeline`` alone knows this order. A second stream, ``banks`` (lists → store → index), meets the
 first at the index alone; a third, ``filing`` (sealed report → custodians → destination), starts at the store.
+Two processes run all of it, ``main`` (the gate) and ``worker``; ``wiring`` gives each stage its adapters.
 
 Promises (each has a file in ``tests/promises``):
 

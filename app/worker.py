@@ -23,7 +23,6 @@ from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.filing import alarms, checkpoints, notify
 from app.filing.cybertip.environment import endpoint
 from app.filing.desk import Filer, open_filer
-from app.main import INTERRUPTED, announced, open_banks, repeating
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import alarms as alarms_in_store
@@ -35,6 +34,7 @@ from app.store.record.checkpoints import AuditBrokenError
 from app.store.record.witness import Witness
 from app.store.reports import reports
 from app.store.rows import UnreadableRowError
+from app.wiring import INTERRUPTED, announced, open_banks, repeating
 
 logger = logging.getLogger(__name__)
 

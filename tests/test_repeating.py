@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from app.errors import NotReadyError
-from app.main import repeating
+from app.wiring import repeating
 
 
 async def test_one_turn_that_fails_as_nobody_foresaw_is_logged_without_its_text_and_ends_no_later_one(

@@ -177,7 +177,7 @@ async def _build_index(
         if await processes.live(connection):
             return
     say("building the index; no gate runs that would")
-    from app.main import open_banks
+    from app.wiring import open_banks
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), open_banks(settings, database) as current:

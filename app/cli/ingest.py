@@ -197,8 +197,8 @@ async def _on_state(run: _Run) -> None:
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
     from app.kernel import harden_this_process
-    from app.main import open_gate
     from app.pipeline import check_ready
+    from app.wiring import open_gate
 
     settings = read_settings()
     profile = settings.profiles["default"]
@@ -234,8 +234,8 @@ async def _on_listed(run: _Run, banks: "ListedBanks") -> None:
     from app.cli.outcomes import work_on_all
     from app.cli.state import read_settings
     from app.kernel import harden_this_process
-    from app.main import open_listed_gate
     from app.settings import Profile
+    from app.wiring import open_listed_gate
 
     harden_this_process()
     async with open_listed_gate(read_settings(), banks) as wired:

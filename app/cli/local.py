@@ -20,12 +20,12 @@ from app.cli.saving import SaveDirectory
 from app.cli.sources import Kind, Source, chunks, opened
 from app.context import MAX_STRING_CHARACTERS, Context
 from app.errors import CordonError, OverloadedError
-from app.main import Wired, WiredWithState
 from app.media import Provenance
 from app.pipeline import Arrival, Arrived, Gate, Receipt, Submission, ingest
 from app.quarantine import QuarantinedMedia
 from app.settings import Profile
 from app.store.banks.bank_reader import BankReader
+from app.wiring import Wired, WiredWithState
 
 ENTRANCE: Final = "cli"
 
