@@ -25,7 +25,7 @@ from app.report.automatic import may_file
 from app.report.seal import open_report
 from app.store.banks import bank_listing
 from app.store.record import audit
-from app.store.reports import accepting, decisions, sealed
+from app.store.reports import accepting, decisions, reports, sealed
 from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ class AutomaticApproval:
     async def _open(self, report_id: str, roster: Roster, keys: WorkerKeys) -> _Opened:
         """The report with its later sightings, each checked against the audit log; that is recorded."""
         async with self.desk.database.begin() as connection:
+            await reports.lock(connection, report_id)
             try:
                 await self.desk.witness.check(connection, report_id)
                 files = await sealed.authentic(connection, report_id, roster)

@@ -92,7 +92,7 @@ class Database:
     """One database, its connections, and its schema.
 
     Attributes:
-        engine: for reading; writers use ``begin``.
+        engine: the one whose connections all others are.
         is_sqlite: whether it is a file of this machine.
         file: that file; None of PostgreSQL.
     """
@@ -103,6 +103,11 @@ class Database:
         self.file = file
         self._file_id = _file_id(file) if file is not None else None
         self._writing_engine = engine.execution_options(**{WRITES: True})
+        # PostgreSQL would show each statement what was committed just before it: a report as it stood, and
+        # the log as it says a moment later, which looks as if somebody had changed the database.
+        self._reading_engine = (
+            engine if self.is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
         self._turn: contextlib.AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
@@ -142,18 +147,21 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with; all reads of one ``async with`` see one state on SQLite.
+        """A connection to read with; all reads of one ``async with`` see one state.
 
         Raises:
             NotReadyError: the database does not answer.
         """
         with _told_as_not_ready():
-            async with self.engine.connect() as connection:
+            async with self._reading_engine.connect() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A durable write transaction: committed at the end of the block, rolled back if it raises.
+
+        On PostgreSQL each statement sees what others committed before it: whoever compares what is stored of
+        a report with the log locks its row first (``app.store.reports.lock``).
 
         Raises:
             NotReadyError: the database does not answer or cannot be written.

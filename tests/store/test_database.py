@@ -344,6 +344,18 @@ async def test_writers_of_one_process_and_of_several_wait_for_each_other(store: 
         await database.close()
 
 
+async def test_all_reads_of_one_connection_see_one_state(database: Database) -> None:
+    """Whatever is committed between them: else a report and the log of a moment later would not agree."""
+    generation = select(index_state.c.generation)
+    async with database.connect() as connection:
+        before = (await connection.execute(generation)).scalar_one()
+        async with database.begin() as other:
+            await other.execute(index_state.update().values(generation=before + 1))
+        assert (await connection.execute(generation)).scalar_one() == before
+    async with database.connect() as connection:
+        assert (await connection.execute(generation)).scalar_one() == before + 1
+
+
 async def test_who_writes_in_one_transaction_after_another_gives_way_to_other_processes(
     store: StoreSettings,
 ) -> None:

@@ -1,5 +1,6 @@
 """What an auditor finds in the tables that the log says otherwise of, and in which entry."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +14,16 @@ from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.reports import accepting, decisions, inspection, removal, removal_proofs, reports, resealing
+from app.store.reports import (
+    accepting,
+    decisions,
+    inspection,
+    removal,
+    removal_proofs,
+    reports,
+    resealing,
+    sealed,
+)
 from app.store.reports.inspection import Discrepancy
 from app.store.reports.report_states import State
 from app.store.reports.shelf import ReportShelf
@@ -93,6 +103,35 @@ async def test_what_is_as_it_was_recorded_is_no_discrepancy(shelf: Shelf) -> Non
     assert await shelf.found() == []
     await shelf.remove(shelf.untouched)
     assert await shelf.found() == []
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_who_looks_while_a_report_is_sealed_anew_sees_nothing_that_somebody_changed(
+    shelf: Shelf,
+    writes: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """An auditor, a worker about to file, a custodian who opens it: file and log are of one moment."""
+    alone = shelf.pins.read()
+    await add_custodian(shelf.database, shelf.pins, "grace")
+    both = shelf.pins.read()
+
+    async def seal_anew() -> None:
+        for roster in (both, alone) * 10:
+            assert await resealing.reseal(shelf.database, shelf.report_id, shelf.ada, roster, by="cli")
+
+    async def look() -> None:
+        if writes:
+            async with shelf.database.begin() as connection:
+                await reports.lock(connection, shelf.report_id)
+                await sealed.authentic(connection, shelf.report_id, both)
+            return
+        async with shelf.database.connect() as connection:
+            assert await inspection.of_report(connection, shelf.report_id, both) == ()
+
+    sealing = asyncio.create_task(seal_anew())
+    while not sealing.done():
+        await asyncio.gather(*(look() for _ in range(3)))
+    await sealing
 
 
 async def test_a_changed_file_is_named_with_the_entry_that_recorded_it(shelf: Shelf) -> None:

@@ -129,6 +129,7 @@ async def _open(report_id: str, identity: "Identity") -> Opened:
         # Not in the transaction: a plugin may wait for a person, and a gate would wait with it.
         documents = tuple(open_report(file, identity, report_id=report_id) for file in files.values())
         async with database.begin() as connection:
+            await reports.lock(connection, report_id)
             report = await reports.get(connection, report_id)
             if await sealed.authentic(connection, report_id, roster) != files:
                 raise ConflictError("The report was seen again, or sealed anew, meanwhile; open it again.")

@@ -13,7 +13,6 @@ from sqlalchemy import Row, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.entries import Changes, Entries, Head
-from app.errors import NotReadyError
 from app.media import SignalType
 from app.store.banks import bank_signals, banks
 from app.store.database import Database
@@ -22,7 +21,6 @@ from app.store.schema import changes, entries, entry_marks, index_state, suppres
 
 _READ_AT_ONCE: Final = 1_000
 """Rows at a time: with more, Python looks for garbage among them again and again."""
-_READ_ATTEMPTS: Final = 10
 _CHANGES_AT_ONCE: Final = 1_000
 
 
@@ -73,34 +71,27 @@ class BankReader:
         """All banks, and what became of their entries since a generation.
 
         Raises:
-            NotReadyError: the database does not answer, or the banks change faster than they can be read.
+            NotReadyError: the database does not answer.
             UnreadableRowError: a row holds what no Cordon wrote.
         """
-        for _ in range(_READ_ATTEMPTS):
-            async with self._database.connect() as connection:
-                with readable():
-                    before = await _generation(connection)
-                    pending = tuple(
-                        await connection.scalars(
-                            select(changes.c.generation)
-                            .where(changes.c.generation > since, changes.c.added > bank_signals.SMALL_CHANGE)
-                            .order_by(changes.c.generation)
-                        )
+        async with self._database.connect() as connection:
+            with readable():
+                pending = tuple(
+                    await connection.scalars(
+                        select(changes.c.generation)
+                        .where(changes.c.generation > since, changes.c.added > bank_signals.SMALL_CHANGE)
+                        .order_by(changes.c.generation)
                     )
-                    read = Changes(
-                        generation=before,
-                        banks=await banks.every(connection),
-                        added=await _added(connection, since),
-                        **await _removed(connection, since),
-                        pending=pending,
-                        **await _marked(connection, frozenset(pending)),
-                        named=await _named(connection),
-                    )
-                    # PostgreSQL shows each statement what was committed by then: only if nothing was
-                    # committed in between is all of it of one generation.
-                    if await _generation(connection) == before:
-                        return read
-        raise NotReadyError("the banks change faster than they can be read")
+                )
+                return Changes(
+                    generation=await _generation(connection),
+                    banks=await banks.every(connection),
+                    added=await _added(connection, since),
+                    **await _removed(connection, since),
+                    pending=pending,
+                    **await _marked(connection, frozenset(pending)),
+                    named=await _named(connection),
+                )
 
     async def entries(self, of: SignalType, generation: int) -> AsyncGenerator[Entries, None]:
         """All entries of a type at a generation, a few thousand at a time; close it if it is not exhausted.
