@@ -161,7 +161,7 @@ class Database:
         """A durable write transaction: committed at the end of the block, rolled back if it raises.
 
         On PostgreSQL each statement sees what others committed before it: whoever compares what is stored of
-        a report with the log locks its row first (``app.store.reports.lock``).
+        a report with the log locks its row first (``app.store.reports.reports.lock``).
 
         Raises:
             NotReadyError: the database does not answer or cannot be written.
