@@ -20,16 +20,13 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import ColumnElement, Connection, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import NotReadyError
 from app.settings import SettingsError, StoreSettings
+from app.store import migrating
 from app.store.engines import WRITES, open_postgresql, open_sqlite, sqlite_path
 from app.store.rows import UnreadableRowError, is_unreadable
 
@@ -58,14 +55,11 @@ _FIRST_PAUSE_SECONDS: Final = 0.02
 # serialization_failure, deadlock_detected, lock_not_available (PostgreSQL's appendix A).
 _PASSING_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 
-MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
-
 # Any number will do, if no other use of advisory locks in the same database takes it too.
 _MIGRATION_LOCK: Final = 0x436F72646F6E01
 
 _LEAST_INTEGER: Final = -(2**63)
 _LARGEST_INTEGER: Final = 2**63 - 1
-
 
 # At DEBUG these log statements with their values, and rows.
 _TALKATIVE_LOGGERS: Final = ("sqlalchemy", "aiosqlite", "alembic")
@@ -205,11 +199,11 @@ class Database:
 
     async def migrate_if_empty(self) -> None:
         """Make the tables if there are none. Several processes may do so at once."""
-        await self._change_schema(lambda connection: None if _revisions(connection) else _upgrade(connection))
+        await self._change_schema(_upgrade_if_empty)
 
     async def upgrade(self) -> None:
         """Bring the tables to this Cordon's schema."""
-        await self._change_schema(_upgrade)
+        await self._change_schema(migrating.upgrade)
 
     async def check_current(self) -> None:
         """Return only if the tables are those that this Cordon speaks.
@@ -219,11 +213,10 @@ class Database:
             NotReadyError: the database does not answer.
         """
         async with self.connect() as connection:
-            there = await connection.run_sync(_revisions)
-        scripts = ScriptDirectory.from_config(_alembic_config())
-        if there == set(scripts.get_heads()):
+            there = await connection.run_sync(migrating.revisions)
+        if there == {migrating.current()}:
             return
-        if there - {script.revision for script in scripts.walk_revisions()}:
+        if there - migrating.known():
             raise SchemaError("the database was made by a newer Cordon; install that, or restore a backup")
         was = "is older than this Cordon" if there else "has no tables yet"
         raise SchemaError(f"the database {was}; run 'cordon db upgrade'")
@@ -355,17 +348,6 @@ def _file_id(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-def _revisions(connection: Connection) -> set[str]:
-    return set(MigrationContext.configure(connection).get_current_heads())
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _alembic_config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _upgrade_if_empty(connection: Connection) -> None:
+    if not migrating.revisions(connection):
+        migrating.upgrade(connection)
