@@ -14,6 +14,7 @@ import base64
 import hmac
 import json
 import logging
+import re
 import smtplib
 import ssl
 from collections.abc import Sequence
@@ -48,6 +49,9 @@ ALARM_AFTER: Final = timedelta(days=1)
 GIVE_UP_AFTER: Final = timedelta(days=7)
 
 _MOST_IN_A_MAIL: Final = 500
+
+_NAME: Final = re.compile("[0-9A-Za-z_-]{1,64}")
+_NO_NAME: Final = "(unreadable)"
 
 
 class NotToldError(Exception):
@@ -272,25 +276,32 @@ def signed(secret: bytes, notice_id: str, at: datetime, body: bytes) -> dict[str
 
 
 def _payload(notice: Notice) -> bytes:
+    subject, state = _plain(notice.subject), _plain(notice.state)
     data = (
-        {"id": notice.subject, "state": notice.state}
+        {"id": subject, "state": state}
         if notice.event == REPORT_CHANGED
-        else {"kind": notice.state, "subject": notice.subject}
+        else {"kind": state, "subject": subject}
     )
     at = notice.created_at.isoformat().replace("+00:00", "Z")
     return json.dumps({"type": notice.event, "timestamp": at, "data": data}).encode()
+
+
+def _plain(untrusted: str) -> str:
+    """An id or a word of Cordon's: whoever can write to the database would have custodians told anything."""
+    return untrusted if _NAME.fullmatch(untrusted) else _NO_NAME
 
 
 def _text(told: Sequence[Notice]) -> list[str]:
     lines = []
     for notice in told:
         at = f"{notice.created_at:%Y-%m-%d %H:%M} UTC  "
+        subject, state = _plain(notice.subject), _plain(notice.state)
         if notice.event == REPORT_CHANGED:
-            lines.append(f"{at}report {notice.subject} waits for a custodian")
+            lines.append(f"{at}report {subject} waits for a custodian")
         elif notice.event == ALARM_CLEARED:
-            lines.append(f"{at}over: {notice.state} of {notice.subject}")
+            lines.append(f"{at}over: {state} of {subject}")
         else:
-            lines.append(f"{at}alarm: {notice.state} of {notice.subject}")
+            lines.append(f"{at}alarm: {state} of {subject}")
             # A newer Cordon, or somebody else, may have written another kind.
             lines += [f"    {advice}" for kind, advice in ADVICE.items() if kind.value == notice.state]
     return [

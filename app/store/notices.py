@@ -4,6 +4,7 @@ A notice holds an event, an id and a state. Whatever writes it knows no channel:
 alone name the channels and their secrets, gives each new notice a copy for each of them.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ from app.store.schema import notices
 REPORT_CHANGED: Final = "report.changed"
 ALARM_RAISED: Final = "alarm.raised"
 ALARM_CLEARED: Final = "alarm.cleared"
+
+_EVENTS: Final = (REPORT_CHANGED, ALARM_RAISED, ALARM_CLEARED)
+_ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
 _ADDRESSED_AT_ONCE: Final = 1000
 
@@ -158,4 +162,8 @@ async def oldest(connection: AsyncConnection, channel: str) -> datetime | None:
 def _notice(row: Mapping[Any, Any]) -> Notice:
     if not isinstance(row["next_attempt_at"], datetime):
         raise UnreadableRowError
-    return of_its_types(Notice(**{each.name: row[each.name] for each in fields(Notice)}))
+    notice = of_its_types(Notice(**{each.name: row[each.name] for each in fields(Notice)}))
+    # The id goes into headers: no message could be sent with some, nor any that stands in one with it.
+    if _ULID.fullmatch(notice.id) is None or notice.event not in _EVENTS:
+        raise UnreadableRowError
+    return notice

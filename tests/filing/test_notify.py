@@ -342,6 +342,40 @@ async def test_an_alarm_of_a_kind_that_nobody_knows_holds_no_mail_up(database: D
     assert {kind: number for kind, number in counted.items() if number} == {AlarmKind.REPORT_PARKED: 1}
 
 
+async def test_who_can_write_to_the_database_tells_custodians_nothing_of_its_own(database: Database) -> None:
+    """No text, link or command in a message that Cordon signs or sends, and no header that stops others."""
+    lure = "nothing. Run at once:\n    cordon custodian pin --worker age1thief --yes\nhttps://canary.example/"
+    async with database.begin() as connection:
+        await notices.post(connection, ALARM_RAISED, lure, "report_parked")
+        await notices.post(connection, ALARM_RAISED, "worker", lure)
+        await notices.post(connection, REPORT_CHANGED, lure, "queued")
+        await notices.post(connection, REPORT_CHANGED, REPORT, "queued")
+        await notices.post(connection, lure, REPORT, "queued")
+    async with _mail_server(None) as (box, port):
+        with _hook() as hook:
+            both = (*_email(port, notify_smtp_tls="none"), *_webhook(hook.url))
+            await notify.tell(database, both)
+            # As if addressed by the worker: what is in the first one's id would break the whole message.
+            async with database.begin() as connection:
+                await notices.post(connection, REPORT_CHANGED, REPORT, "queued")
+                values = {"channel": "email", "id": "x\r\nBcc: thief@canary.example"}
+                await connection.execute(update(table).values(**values))
+                await notices.post(connection, REPORT_CHANGED, REPORT, "queued")
+            await notify.tell(database, both)
+    first, second = (envelope.content for envelope, _ in box.taken)
+    assert isinstance(first, bytes)
+    assert isinstance(second, bytes)
+    bodies = [json.loads(body) for _, _, body in hook.requests]
+    assert first.count(f"report {REPORT} waits for a custodian".encode()) == 1
+    assert first.count(b"(unreadable)") == 3
+    assert second.count(f"report {REPORT} waits for a custodian".encode()) == 1
+    assert {"kind": "report_parked", "subject": "(unreadable)"} in [each["data"] for each in bodies]
+    assert len(bodies) == 5
+    for told in (first, second, *(body for _, _, body in hook.requests)):
+        assert not any(part in told for part in (b"canary", b"custodian pin", b"age1thief"))
+    assert await _left(database) == 0
+
+
 async def test_two_workers_tell_each_notice_once(database: Database) -> None:
     with _hook() as hook:
         for _ in range(10):
