@@ -76,7 +76,7 @@ class BadLinesError(ListError):
 
     def __init__(self, summary: ListSummary) -> None:
         count = "1 bad line" if summary.bad == 1 else f"{summary.bad} bad lines"
-        super().__init__(f"{count}; mend the list, or use '--skip-bad' to import the rest")
+        super().__init__(f"{count}; mend the list")
         self.summary = summary
 
 

@@ -73,6 +73,16 @@ class ListError(Exception):
     """A list as a whole is refused; the message says why and what to do."""
 
 
+class UnlikelyPdqError(ListError):
+    """Most values of a list that should hold PDQ are not balanced as PDQ is."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "looks like SHA-256: fewer than half of the values have exactly 128 bits set, as PDQ has; "
+            "use '--type sha256'"
+        )
+
+
 @dataclass(frozen=True)
 class BadLine:
     """A line that is no signal: its number, counted from 1, and what is wrong with it."""
@@ -193,7 +203,8 @@ def read_list(
         source: who gives all of them; lines that name another are bad.
 
     Raises:
-        ListError: the list as a whole is refused; at its end, if its values look like another type.
+        ListError: the list as a whole is refused.
+        UnlikelyPdqError: at its end, its values look like another type.
     """
     balanced = total = lines = 0
     form: _Form | None = None
@@ -210,10 +221,7 @@ def read_list(
         yield chunk
     # PDQ compares with the median, so all but odd pictures set half of the bits; one SHA-256 in twenty does.
     if not force and balanced * 2 < total:
-        raise ListError(
-            "looks like SHA-256: fewer than half of the values have exactly 128 bits set, as PDQ has; "
-            "use '--type sha256', or '--force' if they are PDQ"
-        )
+        raise UnlikelyPdqError
 
 
 def summarize(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from app.banks.importing import BadLinesError, Imported, ListFile, import_list, wait_in_force
-from app.banks.lists import BadLine, ListError, new_signal
+from app.banks.lists import BadLine, ListError, UnlikelyPdqError, new_signal
 from app.cli import testpicture
 from app.cli.console import FailedError, UsageError, emit_json, printable, say
 from app.cli.state import BY, open_state, read_settings
@@ -65,7 +65,7 @@ def import_file(name: str, listed: ListFile, *, wait_seconds: float, as_json: bo
         UsageError: the list is bad; nothing was imported.
         FailedError: it was imported, but is not in force everywhere after ``wait_seconds``.
     """
-    with rereadable(listed) as list_file, _told("nothing was imported"), _progress() as progress:
+    with rereadable(listed) as list_file, _told("nothing was imported", may_leave_out=True), _progress() as progress:
         asyncio.run(_import(name, list_file, progress, wait_seconds, as_json=as_json))
 
 
@@ -296,18 +296,26 @@ async def _hindrance(database: Database) -> str:
 
 
 @contextlib.contextmanager
-def _told(what_not: str) -> Iterator[None]:
+def _told(what_not: str, *, may_leave_out: bool = False) -> Iterator[None]:
     """Tell of a bad list which lines are bad, and that it had no effect.
+
+    Args:
+        what_not: that nothing was done.
+        may_leave_out: whether the command has the options that take a doubtful list.
 
     Raises:
         UsageError: in the place of any ``ListError``.
     """
+    way_out = ""
     try:
         yield
     except ListError as error:
         if isinstance(error, BadLinesError):
             _tell_bad_lines(error.summary.first_bad, error.summary.bad)
-        raise UsageError(f"{what_not}: {error}") from None
+            way_out = ", or use '--skip-bad' to import the rest"
+        elif isinstance(error, UnlikelyPdqError):
+            way_out = ", or '--force' if they are PDQ"
+        raise UsageError(f"{what_not}: {error}{way_out if may_leave_out else ''}") from None
 
 
 @contextlib.contextmanager

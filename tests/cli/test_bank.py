@@ -158,6 +158,31 @@ def test_bad_lines_are_left_out_on_request(banked: Cordon) -> None:
     assert held(banked) == {"md5": 2}
 
 
+def test_only_what_can_leave_lines_out_says_so(banked: Cordon) -> None:
+    """Whoever is sent to an option that is not there mends nothing."""
+    (banked.home / "list").write_text(f"{MD5S[0]}\nnonsense\n")
+    for command in (["remove", "known"], ["entry", "find", "known"], ["dry-run", "known", "--list"]):
+        ran = banked("bank", *command, "list")
+        assert ran.code == 2
+        assert ran.err.endswith("1 bad line; mend the list\n")
+    assert "or use '--skip-bad'" in banked("bank", "import", "known", "list").err
+
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
+    (banked.home / "list").write_text("\n".join(digests))
+    alone = banked("ingest", "--bank", "list", "--type", "pdq", "list")
+    assert (alone.code, "looks like SHA-256" in alone.err, "--force" in alone.err) == (2, True, False)
+    assert "or '--force' if" in banked("bank", "import", "known", "list", "--type", "pdq").err
+
+
+def test_the_note_of_a_line_goes_with_a_new_entry_alone(banked: Cordon) -> None:
+    """What somebody here wrote of an entry stands, whatever the next list says."""
+    for note in ("ours", "theirs"):
+        line = f"type,value,note\nmd5,{MD5S[0]},{note}\n"
+        assert banked("bank", "import", "known", "-", stdin=line.encode()).code == 0
+    (entry,) = banked("bank", "entry", "list", "known", "--json").documents
+    assert entry["note"] == "ours"
+
+
 def test_sha256_values_are_taken_for_pdq_only_by_force(banked: Cordon) -> None:
     """Someone may know better than half of the bits."""
     values = "".join(f"{hashlib.sha256(bytes([n])).hexdigest()}\n" for n in range(9))
