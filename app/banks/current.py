@@ -51,7 +51,9 @@ LOADED_ABOVE_SNAPSHOT: Final = 200_000
 _BUILD_AGAIN_SECONDS: Final = 30.0
 _OTHER_BUILDER_SECONDS: Final = 0.5
 _SAID_AGAIN_SECONDS: Final = 60.0
-"""How often it is said that another process is waited for."""
+"""How often it is said that another process is waited for, and how long nobody may be building."""
+
+_NOBODY_BUILDS: Final = "nobody builds, and the directory is read-only here"
 
 _Identity = tuple[int, int, int, int]
 
@@ -107,7 +109,7 @@ class BanksStatus:
         generation: up to here, all changes are in force; 0 if nothing is loaded.
         snapshot_generation: of the snapshot beneath it; 0 without one.
         building: whether a new snapshot is being built, here or by another process.
-        build_failing: why its last attempt here failed, as ``OSError, ENOSPC``; None if it did not.
+        build_failing: why the last attempt failed, as ``OSError, ENOSPC``, or that nobody builds; or None.
         asked_seconds_ago: since the store last told how far it has come; None if it never did.
         failing: why media cannot be decided now; None if they can.
     """
@@ -366,7 +368,7 @@ class CurrentBanks:
     async def _build_base(self) -> _Base:
         """A newer base: built here, or by another process that shares the directory."""
         prepare(self._directory)
-        began = said_at = time.monotonic()
+        began = said_at = idle_since = time.monotonic()
         level = logging.INFO
         # Where its own file is lost, what stands there now may be one of the same generation.
         after = self._base.generation - await asyncio.to_thread(self._base.is_lost)
@@ -380,14 +382,22 @@ class CurrentBanks:
                         remove_others(self._directory, found.path)
                     return found
             # Where the directory is another's to write, nothing else tells that nobody builds, or hangs.
-            if level == logging.INFO or time.monotonic() - said_at >= _SAID_AGAIN_SECONDS:
-                said_at = time.monotonic()
+            # A worker whose disk turned read-only waits for itself.
+            holder, now = builder(self._directory), time.monotonic()
+            if holder is not None:
+                idle_since = now
+                if self._build_failing == _NOBODY_BUILDS:
+                    self._build_failing = None
+            elif now - idle_since >= _SAID_AGAIN_SECONDS:
+                self._build_failing = _NOBODY_BUILDS
+            if level == logging.INFO or now - said_at >= _SAID_AGAIN_SECONDS:
+                said_at = now
                 event(
                     logger,
                     level,
                     "banks_snapshot_awaited",
                     detail="another is to build it",
-                    builder=builder(self._directory),
+                    builder=holder,
                     seconds=round(said_at - began),
                 )
                 level = logging.WARNING

@@ -165,8 +165,8 @@ def import_list(
 
     What a source says is kept with each entry: name it with --source, or in a column. More columns can be
     reference (the source's id), classification, restrictions and listed_at (a date). A signal that several
-    sources give is one entry; if they disagree on what it is, 'bank entry list' calls it disputed. The note of
-    a line goes with a new entry alone: 'bank entry annotate' changes that of one the bank holds.
+    sources give is one entry; if they disagree on what it is, 'bank entry list' calls it disputed. The note
+    of a line goes with a new entry alone: 'bank entry annotate' changes that of one the bank holds.
 
     Up to 10,000 new entries are in force in every running gate within 5 seconds. A longer list is in force
     once its index is built, and until then gates go on with what they have. The command waits for that: exit

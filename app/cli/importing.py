@@ -65,7 +65,8 @@ def import_file(name: str, listed: ListFile, *, wait_seconds: float, as_json: bo
         UsageError: the list is bad; nothing was imported.
         FailedError: it was imported, but is not in force everywhere after ``wait_seconds``.
     """
-    with rereadable(listed) as list_file, _told("nothing was imported", may_leave_out=True), _progress() as progress:
+    told = _told("nothing was imported", may_leave_out=True)
+    with rereadable(listed) as list_file, told, _progress() as progress:
         asyncio.run(_import(name, list_file, progress, wait_seconds, as_json=as_json))
 
 

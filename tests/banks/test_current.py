@@ -874,6 +874,35 @@ async def test_a_lost_snapshot_that_another_writes_anew_is_opened_by_whoever_may
     assert found(following, 7)
 
 
+async def test_ops_are_called_when_the_disk_of_whoever_builds_turns_read_only(
+    database: Database, follow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kernel makes it after errors: the worker would wait for another to build, who is itself.
+
+    Mounting one takes privileges that tests may lack: the kernel's answer is played here.
+    """
+    opened = os.open
+
+    def refuse(path: Path, flags: int, *others: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *others)
+
+    monkeypatch.setattr(current, "_SAID_AGAIN_SECONDS", 0.05)
+    following = await loaded_large(database, follow)
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "open", refuse)
+        generation = await add(database, *range(100, 130))
+        await until(lambda: following.status().build_failing is not None)
+        assert "read-only" in str(following.status().build_failing)
+        await worker.watch_index(database, following)
+        async with database.connect() as connection:
+            (alarm,) = await alarms.standing(connection)
+        assert (alarm.kind, alarm.subject) == (alarms.AlarmKind.INDEX_NOT_BUILT, "banks")
+    await in_force(following, generation)
+    assert following.status().build_failing is None
+
+
 async def test_whoever_waits_for_another_to_build_says_for_whom_and_again(
     database: Database,
     follow: Callable[..., Any],
