@@ -116,6 +116,7 @@ async def work(settings: Settings) -> int:
             Chore(1, partial(_watch, database)),
             Chore(PURGE_EVERY, partial(_purge, database, settings, pins, witness)),
             Chore(1, partial(_keep, database, settings.retention)),
+            Chore(1, filer.watch),
             Chore(1, filer.seal_receipts),
             Chore(SWEEP_EVERY, partial(_sweep, database, banks)),
         )

@@ -68,16 +68,24 @@ class Filer:
         Raises:
             NotReadyError: the database failed, or the file of the pinned is none.
         """
-        now = self.desk.now() if self.desk is not None else datetime.now(UTC)
-        async with self.database.begin() as connection:
-            late = await filings.overdue(connection, now - self.alarm_after)
-            await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
-        if self.desk is None or not await self._may_ask(self.desk):
+        await self.watch()
+        if self.desk is None or self.desk.authority.asks_to_wait or not await self._may_ask(self.desk):
             return
         try:
             await self._file(self.desk)
         except (AuditBrokenError, InvalidRequestError) as error:
             log.failure(logger, "nothing_is_filed", error, code=error.code)
+
+    async def watch(self) -> None:
+        """Say what is overdue; also while a turn is under way, which many slow answers make long.
+
+        Raises:
+            NotReadyError: the database failed.
+        """
+        now = self.desk.now() if self.desk is not None else datetime.now(UTC)
+        async with self.database.begin() as connection:
+            late = await filings.overdue(connection, now - self.alarm_after)
+            await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
 
     async def file_one(self, desk: Desk, report_id: str) -> Outcome | None:
         """File one report now, as ``file_next``; the authority that takes it refuses Cordon no more."""
@@ -111,6 +119,8 @@ class Filer:
                 return
             if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
                 await self._taken(desk)
+            if desk.authority.asks_to_wait:
+                return
         await self._tell(frozenset(passed_over))
 
     async def _tell(self, passed_over: frozenset[str]) -> None:

@@ -218,6 +218,14 @@ def test_a_fault_that_is_not_known_is_refused(double: Double) -> None:
         assert double.steering.post("/double/faults", json=wrong).status_code == 400
 
 
+@pytest.mark.parametrize("seconds", [1e18, 3e11, -1e12, "x", None])
+def test_a_time_that_is_none_is_refused_and_its_clock_goes_on(double: Double, seconds: Any) -> None:
+    answer = double.steering.post("/double/clock", json={"advance_seconds": seconds})
+    assert answer.status_code == 400
+    told = double.steering.post("/double/clock", json={"advance_seconds": 0}).json()
+    assert abs(datetime.fromisoformat(told["now"]) - datetime.now(UTC)) < timedelta(days=90)
+
+
 def test_its_failures_come_with_the_http_status_that_it_is_told() -> None:
     """As the real one was recorded: 200 with a code that is no success."""
     with (

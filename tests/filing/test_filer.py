@@ -1,6 +1,7 @@
 """Filing: approved bytes, once; what is not known to be filed is tried again or left to a person."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -734,6 +735,52 @@ async def test_where_the_authority_refuses_cordon_it_is_left_alone_under_an_alar
     assert all([(await office.report(each)).state is State.DRY_RUN for each in report_ids])
     async with office.database.connect() as connection:
         assert await alarms.standing(connection) == ()
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_an_authority_that_has_too_many_requests_is_left_alone_for_as_long_as_it_says(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says seven seconds, to one report: no other is sent meanwhile, and then all are."""
+    report_ids = [await office.approved(medium) for medium in "abc"]
+    office.double.plan.append(Planned("submit", Fault.TOO_MANY))
+    filer = Filer(office.database, office.desk, timedelta(hours=72))
+    await filer.turn()
+    await filer.turn()
+    assert office.double.calls["submit"] == 1
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 8)
+    await filer.turn()
+    assert office.double.calls["submit"] == 3
+    office.clock.ahead += timedelta(hours=2)
+    await filer.turn()
+    assert all([(await office.report(each)).state is State.DRY_RUN for each in report_ids])
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_what_is_overdue_is_said_while_another_report_waits_for_its_answer(office: Office) -> None:
+    """Each slow answer takes a minute; a thousand of them would keep the alarm back for most of a day."""
+    first, late = await office.approved("a"), await office.approved("b")
+    answered, asked = asyncio.Event(), asyncio.Event()
+    submit = office.authority.submit
+
+    async def slowly(document: bytes) -> Answer:
+        asked.set()
+        await answered.wait()
+        return await submit(document)
+
+    filer = Filer(office.database, office.desk, timedelta(hours=72))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(office.authority, "submit", slowly)
+        turn = asyncio.create_task(filer.turn())
+        await asked.wait()
+        office.clock.ahead += timedelta(hours=73)
+        await filer.watch()
+        async with office.database.connect() as connection:
+            standing = await alarms.subjects_of(connection, AlarmKind.FILING_FAILING)
+        assert set(standing) == {first, late}
+        answered.set()
+        await turn
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

@@ -7,6 +7,7 @@ by a layer that does not know what it is.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,10 @@ from app.filing.trust import trusted
 CALL_SECONDS: Final = 60.0
 """Longest time of one call from dialling to the last byte; far shorter than a lease."""
 
+LONGEST_QUIET_SECONDS: Final = 3600.0
+"""How long one answer to one report keeps all others from being sent."""
+
+_TOO_MANY: Final = frozenset({429, 503})
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -36,6 +41,12 @@ class CyberTipline:
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
+        self._quiet_until = 0.0
+
+    @property
+    def asks_to_wait(self) -> bool:
+        """Whether the authority has too many requests, and said for how long it wants to be left alone."""
+        return time.monotonic() < self._quiet_until
 
     async def status(self) -> Answer:
         """Whether the service is there and knows these credentials."""
@@ -82,6 +93,9 @@ class CyberTipline:
                     request_id=response.headers.get("Request-ID"),
                     retry_after=response.headers.get("Retry-After"),
                 )
+                if told.status in _TOO_MANY:
+                    quiet = min(told.retry_after, LONGEST_QUIET_SECONDS)
+                    self._quiet_until = time.monotonic() + quiet
                 # A compressed body would be inflated before it could be counted.
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                     return replace(told, trouble=Trouble.ENCODED)

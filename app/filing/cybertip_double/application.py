@@ -190,7 +190,7 @@ class Application:
         """The double's own routes."""
         try:
             told = self._told(path) if method == "GET" else self._change(f"{method} {path}", body)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             return _json(_BAD_REQUEST, {"error": f"{type(error).__name__}: {error}"})
         if told is None:
             return _json(404, {"error": "there is /double/reports, /double/faults and /double/clock"})

@@ -99,8 +99,15 @@ class Service:
         return self._wall() + self._ahead
 
     def advance(self, by: timedelta) -> None:
-        """Set the double's clock forward, or back if negative."""
-        self._ahead += by
+        """Set the double's clock forward, or back if negative.
+
+        Raises:
+            OverflowError: there is no such time.
+        """
+        ahead = self._ahead + by
+        # What expires is reckoned from it.
+        self._wall() + ahead + EXPIRES_AFTER_OPENING
+        self._ahead = ahead
 
     def status(self, user: str) -> Reply:
         """Whether it is there."""
@@ -173,7 +180,7 @@ class Service:
         try:
             return read(untrusted)
         except UnreadableError as error:
-            return Reply(MALFORMED, f"the document is {error}")
+            return Reply(MALFORMED, f"the document cannot be read: {error}")
 
     def _refused(self, root: etree._Element, wrong: Sequence[grammar.Problem]) -> Reply | None:
         """What is answered to a document that is not good; None if it is."""
