@@ -28,7 +28,7 @@ from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record import audit
-from app.store.reports import accepting, decisions, filings, reports
+from app.store.reports import accepting, decisions, filing_orders, filings, reports
 from app.store.reports.filings import LEASE, Step, UnreadableReportError
 from app.store.reports.report_states import State
 from app.store.schema import decisions as decision_table
@@ -126,7 +126,7 @@ async def test_an_approved_report_that_somebody_called_another_kind_is_parked_an
     async with office.database.begin() as connection:
         assert (await reports.get(connection, report_id)).cause == "tampered"
         await connection.execute(kind.values(bank_kind=BankKind.CSAM.value))
-        await filings.retry(connection, report_id, now=office.desk.now(), by="cli")
+        await filing_orders.retry(connection, report_id, now=office.desk.now(), by="cli")
     assert await file_next(office.desk) is Outcome.DRY_RUN
 
 
@@ -510,7 +510,7 @@ async def test_a_finish_that_was_attempted_for_real_is_never_left_for_another_en
 async def retry(office: Office, report_id: str) -> bool:
     """A person lets it be tried again."""
     async with office.database.begin() as connection:
-        return await filings.retry(connection, report_id, now=office.clock(), by="cli")
+        return await filing_orders.retry(connection, report_id, now=office.clock(), by="cli")
 
 
 async def afresh(office: Office, report_id: str) -> None:

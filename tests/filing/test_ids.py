@@ -15,7 +15,7 @@ from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record import audit
-from app.store.reports import endings, filings
+from app.store.reports import endings, filing_orders, filings
 from app.store.reports.filing_log import FINISHING_EVENT, GIVEN_ID_EVENT
 from app.store.reports.filings import Step
 from app.store.reports.report_states import State
@@ -105,7 +105,7 @@ async def test_what_is_parked_for_its_id_is_opened_anew_unless_somebody_tried_to
     await write(office, report_id, step="opened", authority_report_id="4711", opened_at=now)
     assert await file_next(office.desk) is Outcome.PARKED
     async with office.database.begin() as connection:
-        assert not await filings.retry(connection, report_id, now=office.clock(), by="cli")
+        assert not await filing_orders.retry(connection, report_id, now=office.clock(), by="cli")
     assert await file_next(office.desk) is Outcome.DRY_RUN
     assert office.double.tell(report_id)["filed_exactly_once"]
 

@@ -17,7 +17,7 @@ from app.filing.cybertip_double.service import State as There
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.reports import decisions, filings, reports
+from app.store.reports import decisions, filing_orders, filings, reports
 from app.store.reports.filings import LEASE, LONGEST_PAUSE
 from app.store.reports.report_states import State
 from app.store.schema import filings as filings_table
@@ -178,7 +178,7 @@ async def test_a_withdrawal_that_was_parked_is_tried_again_under_the_same_id(off
     assert (await office.report(report_id)).cause == "authority_unknown_code"
     assert (await office.filing(report_id)).authority_report_id == called
     async with office.database.begin() as connection:
-        await filings.retry(connection, report_id, now=office.clock(), by="cli")
+        await filing_orders.retry(connection, report_id, now=office.clock(), by="cli")
     assert await file_next(office.desk) is Outcome.RETRACTED
     assert there(office) == [There.RETRACTED]
 
@@ -235,7 +235,7 @@ async def test_a_second_rejection_after_a_day_is_the_last_word_of_who_can_ask_no
         for _ in range(2):
             await office.reject(report_id)
             assert await state(office, report_id) is State.SUBMITTED
-        monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+        monkeypatch.setattr(filing_orders, "ASKED_WITHIN", timedelta())
         await office.reject(report_id)
         assert await state(office, report_id) is State.REJECTED
         assert await office.doubts(report_id) == ()
@@ -251,7 +251,7 @@ async def test_a_finish_that_was_heard_before_the_last_word_makes_it_filed(
     database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a person said: the authority has it, and the worker that waited for the answer says so."""
-    monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+    monkeypatch.setattr(filing_orders, "ASKED_WITHIN", timedelta())
     async with open_office(database, store, environment=Environment.PRODUCTION) as office:
         report_id = await office.approved()
 
@@ -290,7 +290,7 @@ async def test_a_report_whose_filing_cannot_be_read_can_be_rejected(
         await office.reject(report_id)
         if attempted:
             assert await state(office, report_id) is State.SUBMITTED
-            monkeypatch.setattr(filings, "ASKED_WITHIN", timedelta())
+            monkeypatch.setattr(filing_orders, "ASKED_WITHIN", timedelta())
             await office.reject(report_id)
         assert await state(office, report_id) is State.REJECTED
         assert await soon(office) is None

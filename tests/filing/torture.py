@@ -46,7 +46,7 @@ from app.filing.cybertip_double.service import State as There
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
-from app.store.reports import decisions, filing_log, filings
+from app.store.reports import decisions, filing_log, filing_orders
 from app.store.reports.filings import LEASE, LONGEST_PAUSE
 from app.store.reports.report_states import State
 from app.store.reports.shelf import ReportShelf
@@ -459,7 +459,7 @@ async def _retry(office: Office, report_id: str) -> None:
     """Let it be tried again under the id that it has, whoever has the turn."""
     with contextlib.suppress(ConflictError):
         async with office.database.begin() as connection:
-            await filings.retry(connection, report_id, now=datetime.now(UTC), by="cli")
+            await filing_orders.retry(connection, report_id, now=datetime.now(UTC), by="cli")
 
 
 def _finished(office: Office, report_id: str) -> list[str]:

@@ -78,7 +78,7 @@ def _file_afresh(
 
 async def _retry(report_id: str) -> bool:
     from app.cli.state import BY, open_state
-    from app.store.reports import filings
+    from app.store.reports import filing_orders
 
     async with open_state() as database, database.begin() as connection:
-        return await filings.retry(connection, report_id, now=datetime.now(UTC), by=BY)
+        return await filing_orders.retry(connection, report_id, now=datetime.now(UTC), by=BY)

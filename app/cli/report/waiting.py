@@ -59,7 +59,7 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
 async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
     """What reports on their way to the authority wait for."""
     from app.store import alarms, processes
-    from app.store.reports import filing_log, filings
+    from app.store.reports import filing_log, filing_orders, filings
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
     if not on_their_way:
@@ -75,7 +75,7 @@ async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") ->
     nobody = _FILING_OFF if processes.UPKEEP in roles else _NO_WORKER
     return {
         each: _UNASKED.format(
-            each, _when(taken_back[each] + filings.ASKED_WITHIN), nobody.format("asks for it back")
+            each, _when(taken_back[each] + filing_orders.ASKED_WITHIN), nobody.format("asks for it back")
         )
         if each in taken_back
         else _UNFILED.format(each, nobody.format("files it"))

@@ -35,7 +35,6 @@ the intentions of child sexual abuse material (CSAM) sharers", Meta Research 202
 MAX_NOTE: Final = 1000
 """Longest note, reason or reference of a custodian; it shares the 3000 characters of ``additionalInfo``."""
 
-
 _OWN_ADDABLE: Final = frozenset({"requested_url", "host", "fetched_at", "received_at"})
 
 _LIMIT: Final = rules.MAX_INFORMATION - 100

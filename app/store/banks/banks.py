@@ -32,7 +32,6 @@ LARGEST_SUPPRESSION_THRESHOLDS: Final = {SignalType.PDQ: 31, SignalType.PHASH: 6
 
 LARGEST_MINIMUM_QUALITY: Final = 100
 
-
 MAX_REASON_CHARACTERS: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

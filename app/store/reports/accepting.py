@@ -17,7 +17,7 @@ from app.errors import ConflictError, SignatureRequiredError
 from app.media import BankKind
 from app.store.banks import bank_entries, entry_marks
 from app.store.record import audit
-from app.store.reports import decisions, filing_log, filings, reports, sealed
+from app.store.reports import decisions, filing_log, filing_orders, reports, sealed
 from app.store.reports.report_states import TRANSITIONS, State
 from app.store.reports.reports import Report
 from app.store.schema import decisions as decision_table
@@ -188,7 +188,7 @@ async def _reject(
         if report.state is not State.SUBMITTED:
             _check_can_become(report, State.REJECTED)
         await audit.append(connection, decisions.FIRST_REJECTION_EVENT, report.id, details)
-    elif await filings.withdraw(connection, report.id, now=datetime.now(UTC)):
+    elif await filing_orders.withdraw(connection, report.id, now=datetime.now(UTC)):
         await reports.decided(connection, report.id)
         await audit.append(connection, filing_log.WITHDRAWN_EVENT, report.id, details)
     else:
@@ -211,12 +211,12 @@ async def _file_afresh(
 ) -> None:
     """Let a report be opened anew, or note the first of the two words that this takes."""
     if is_first:
-        await filings.check_may_begin_anew(connection, report_id)
+        await filing_orders.check_may_begin_anew(connection, report_id)
         await audit.append(connection, decisions.FIRST_AFRESH_EVENT, report_id, details)
         return
     await reports.decided(connection, report_id)
     await audit.append(connection, filing_log.AFRESH_EVENT, report_id, details)
-    await filings.begin_anew(connection, report_id, now=datetime.now(UTC))
+    await filing_orders.begin_anew(connection, report_id, now=datetime.now(UTC))
 
 
 def _check_can_become(report: Report, state: State) -> None:
