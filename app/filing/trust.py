@@ -22,3 +22,13 @@ def trusted(ca_file: Path | None = None) -> ssl.SSLContext:
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
     return context
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether a connection failed at a certificate, however deep a library has that."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, ssl.SSLCertVerificationError):
+            return True
+        at = at.__cause__ or at.__context__
+    return False

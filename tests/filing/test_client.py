@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import gzip
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
+import trustme
 
 from app.filing.cybertip import client
 from app.filing.cybertip.answers import Answer, Call, Meaning, Trouble, meaning
-from app.filing.cybertip.client import open_client
+from app.filing.cybertip.client import CyberTipline, open_client
 from app.filing.cybertip.environment import Endpoint, Environment
 from app.filing.cybertip.reading import MAX_BYTES
 from app.filing.cybertip_double.service import Reply, write
+from app.filing.trust import trusted
 
 DONE = write(Reply(0, report_id="123", done=True))
 HEAD = b"Request-ID: r-1\r\nRetry-After: 77\r\n"
@@ -118,6 +122,45 @@ async def test_answers_before_the_answer_are_passed_over() -> None:
     early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 50
     answer = await _finish(b"HTTP/1.1 100 Continue\r\n\r\n", early, _response(b"200 OK", DONE))
     assert meaning(Call.FINISH, answer) is Meaning.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "trouble"),
+    [
+        ("127.0.0.1", False, Trouble.UNTRUSTED),
+        ("elsewhere.example", True, Trouble.UNTRUSTED),
+        ("127.0.0.1", True, None),
+    ],
+    ids=["an unknown authority", "another host", "trusted"],
+)
+async def test_nothing_is_sent_to_whom_the_certificate_does_not_prove_and_the_log_can_tell(
+    tmp_path: Path,
+    name: str,
+    known: bool,  # noqa: FBT001 - a parameter of pytest's
+    trouble: Trouble | None,
+) -> None:
+    """It is tried again, as after no answer; but who reads the log sees that it is no outage."""
+    authority, heard = trustme.CA(), []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(_response(b"200 OK", DONE))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{port}/ispws",
+            verify=trusted(tmp_path / "ca.pem" if known else None),
+            trust_env=False,
+        ) as http:
+            told = await CyberTipline(http).finish("123")
+    assert (told.trouble, len(heard)) == (trouble, 0 if trouble else 1)
+    assert meaning(Call.FINISH, told) is (Meaning.RETRY if trouble else Meaning.FINISHED)
 
 
 async def test_the_keys_of_its_connections_are_written_nowhere(

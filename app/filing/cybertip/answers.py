@@ -48,6 +48,8 @@ class Trouble(StrEnum):
     """Why an answer has no code that counts."""
 
     NO_ANSWER = "no_answer"
+    UNTRUSTED = "untrusted"
+    """Nothing was sent: whoever answered is not the authority by its certificate."""
     TOO_LARGE = "too_large"
     ENCODED = "encoded"
     UNREADABLE = "unreadable"

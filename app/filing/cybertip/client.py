@@ -20,7 +20,7 @@ from app import __version__
 from app.filing.cybertip.answers import Answer, Call, Trouble, heard, parse
 from app.filing.cybertip.environment import Endpoint
 from app.filing.cybertip.reading import MAX_BYTES
-from app.filing.trust import trusted
+from app.filing.trust import is_untrusted, trusted
 
 CALL_SECONDS: Final = 60.0
 """Longest time of one call from dialling to the last byte; far shorter than a lease."""
@@ -105,7 +105,9 @@ class CyberTipline:
                     if len(body) > MAX_BYTES:
                         return replace(told, trouble=Trouble.TOO_LARGE)
                 return parse(call, told, bytes(body), sent_id=report_id)
-        except (httpx.HTTPError, OSError):
+        except (httpx.HTTPError, OSError) as error:
+            if is_untrusted(error):
+                return Answer(trouble=Trouble.UNTRUSTED)
             # TimeoutError is an OSError. What was cut off in the middle is no answer either, but its
             # Request-ID is what the authority's support asks for.
             return replace(told, status=None, trouble=Trouble.NO_ANSWER)
