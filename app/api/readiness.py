@@ -58,6 +58,8 @@ class Readiness:
         return tuple(name for name, holds in checks.items() if not holds)
 
     async def _can_write(self) -> bool:
+        if not self._database.has_room():
+            return False
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await processes.heartbeat(self._database, self._process_id, self._banks.generation)

@@ -140,6 +140,7 @@ async def _state(settings: "Settings") -> "list[Control]":
             in_force.subtract(await bank_signals.disabled(connection))
             roster = RosterFile(settings.roster_path).read_if_there()
             differences = (await custodians.compare(connection, roster)).told()
+        has_room = database.has_room()
     except (NotReadyError, SchemaError) as error:
         return [Control("database", False, False, str(error))]
     finally:
@@ -150,7 +151,14 @@ async def _state(settings: "Settings") -> "list[Control]":
     counting = [bank for bank in deciding if bank.first_generation is not None]
     emptied = [bank.name for bank in counting if not in_force[bank.id]]
     return [
-        Control("database", False, True, "it answers, and has this Cordon's schema"),
+        Control(
+            "database",
+            False,
+            has_room,
+            "it answers, and has this Cordon's schema"
+            if has_room
+            else "its disk is full, so that no report can be stored; make room",
+        ),
         Control(
             "banks",
             False,

@@ -47,6 +47,10 @@ _WRITING_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.125
 """For so long then. SQLite looks for its lock every tenth of a second, and knows no queue."""
 
+ROOM_BYTES: Final = 4 * 1024 * 1024
+"""So much is free on SQLite's disk, or the next report may not fit. A write that succeeds tells nothing of
+that: a small one goes to where the write-ahead log has room already."""
+
 RETRY_SECONDS: Final = 5.0
 """How long a write is tried again that failed for a reason that passes."""
 
@@ -138,6 +142,16 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+    def has_room(self) -> bool:
+        """Whether reports fit on the disk; of PostgreSQL's, its server alone knows."""
+        if self.file is None:
+            return True
+        try:
+            disk = os.statvfs(self.file.parent)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= ROOM_BYTES
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

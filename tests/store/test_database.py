@@ -10,6 +10,7 @@ import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from app.api.readiness import Readiness
 from app.errors import NotReadyError
 from app.settings import SettingsError, StoreSettings
 from app.store import database as database_module
 from app.store import migrating
 from app.store.database import Database, SchemaError, open_current
 from app.store.migrating import MIGRATIONS
+from app.store.processes import register
 from app.store.schema import index_state, metadata, processes, secrets
 from tests.conftest import run_on_postgres
 
@@ -361,6 +364,30 @@ async def test_writers_of_one_process_and_of_several_wait_for_each_other(store: 
         assert (await connection.execute(select(index_state.c.generation))).scalar_one() == 20
     for database in databases:
         await database.close()
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_a_gate_whose_disk_is_full_is_not_ready_though_small_writes_still_succeed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go to where the write-ahead log has room already; the next report would not."""
+    banks: Any = SimpleNamespace(generation=0)
+    nothing: Any = None
+    ready = Readiness(
+        process_id=await register(database, "serve"),
+        database=database,
+        banks=banks,
+        sandbox=nothing,
+        pins=nothing,
+        require_custodian=True,
+    )
+    assert database.has_room()
+    assert await ready._can_write()
+    # Of a disk that has less than this free.
+    monkeypatch.setattr("app.store.database.ROOM_BYTES", 2**62)
+    async with database.begin() as connection:
+        await connection.execute(index_state.update().values(generation=1))
+    assert not await ready._can_write()
 
 
 async def test_all_reads_of_one_connection_see_one_state(database: Database) -> None:
