@@ -1,8 +1,9 @@
 """What ``/metrics`` shows of the state of things, beside what it counts."""
 
+import asyncio
 import contextlib
 
-from app.api.readiness import Readiness
+from app.api.readiness import READ_SECONDS, Readiness
 from app.banks.current import CurrentBanks
 from app.controls import controls
 from app.custody.roster import RosterFile
@@ -59,8 +60,8 @@ class Gauges:
             self._controls.labels(control.control).set(control.in_force)
         with contextlib.suppress(NotReadyError):
             self._custodians.set(len(self._pins.read_if_there().custodians))
-        with contextlib.suppress(NotReadyError):
-            async with self._database.connect() as connection:
+        with contextlib.suppress(NotReadyError, TimeoutError):
+            async with asyncio.timeout(READ_SECONDS), self._database.connect() as connection:
                 queue = await reports.queue(connection)
                 self._queue.set(queue.depth)
                 self._queue_age.set(queue.oldest_age_seconds or 0)

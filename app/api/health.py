@@ -1,5 +1,6 @@
 """``/livez``, ``/readyz`` and ``/metrics`` for anyone who watches; ``/v1/status`` for operators."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field
 from app import __version__, metrics
 from app.api import problems
 from app.api.edge import Key
+from app.api.readiness import READ_SECONDS
 from app.api.services import InServices, scope
 from app.banks.current import BanksStatus
 from app.controls import Control, controls
@@ -154,11 +156,14 @@ async def status(at: InServices, key: Annotated[Key, scope("ops")]) -> Status:  
     except NotReadyError as error:
         roster = Roster()
         warnings.append(str(error))
-    async with at.database.connect() as connection:
-        queue = await reports.queue(connection)
-        differences = (await custodians.compare(connection, roster)).told()
-        live = await processes.live(connection)
-        stand = await alarms.standing(connection, _ALARMS_SHOWN)
+    try:
+        async with asyncio.timeout(READ_SECONDS), at.database.connect() as connection:
+            queue = await reports.queue(connection)
+            differences = (await custodians.compare(connection, roster)).told()
+            live = await processes.live(connection)
+            stand = await alarms.standing(connection, _ALARMS_SHOWN)
+    except TimeoutError:
+        raise NotReadyError("database (no answer)") from None
     if len(roster.custodians) < custodians.ENOUGH:
         warnings.append(custodians.TOO_FEW)
     warnings += differences

@@ -12,6 +12,9 @@ from app.hashing.sandbox import Sandbox
 from app.store import processes
 from app.store.database import Database
 
+READ_SECONDS: Final = 2.0
+"""How long the database has to tell what is shown of it: who watches waits ten at most, mostly."""
+
 _WRITE_SECONDS: Final = 2.0
 _ANSWER_LIFE_SECONDS: Final = 1.0
 

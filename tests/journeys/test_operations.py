@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from app.settings import StoreSettings
 from app.store import schema
@@ -73,6 +73,23 @@ def test_the_status_tells_what_is_in_force(gate: RunningGate) -> None:
     assert len(status["processes"]) >= 1
 
 
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_who_watches_is_answered_while_the_database_does_not_answer(store: StoreSettings) -> None:
+    """Long before a scrape gives up: the metrics with what they knew, the status with that it cannot tell."""
+
+    async def watched(gate: RunningGate) -> tuple[httpx.Response, ...]:
+        async with open_current(gate.prepared.store) as database, database.begin() as connection:
+            await connection.execute(text("LOCK TABLE alarms IN ACCESS EXCLUSIVE MODE"))
+            metrics = await asyncio.to_thread(httpx.get, f"{gate.url}/metrics", trust_env=False, timeout=8)
+            return metrics, await asyncio.to_thread(gate.client("ops").get, "/v1/status", timeout=8)
+
+    with running_gate(asyncio.run(prepare(store))) as gate:
+        metrics, status = asyncio.run(watched(gate))
+        assert (metrics.status_code, "cordon_ready 0.0" in metrics.text) == (200, True)
+        assert (status.status_code, status.json()["code"]) == (503, "not_ready")
+        assert gate.client("ops").get("/v1/status").status_code == 200
+
+
 def test_a_gate_that_the_database_forgot_announces_itself_again(gate: RunningGate) -> None:
     """As after a day of sleep, or when a backup is put in place; it need not be started anew."""
 
@@ -93,10 +110,10 @@ def test_a_gate_that_the_database_forgot_announces_itself_again(gate: RunningGat
 def test_metrics_count_without_telling(gate: RunningGate, host: MediaHost) -> None:
     """Prometheus text, with no label that holds a URL, a host, a key or a bank."""
     gate.client().post("/v1/ingest", json={"url": host.url("/edited.jpg")})
-    text = httpx.get(f"{gate.url}/metrics", trust_env=False).text
-    assert 'cordon_ingests_total{disposition="dropped",reason="",verdict="match"}' in text
+    shown = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+    assert 'cordon_ingests_total{disposition="dropped",reason="",verdict="match"}' in shown
     for secret in ("127.0.0.1", "edited", "mock-list", gate.prepared.tokens["ingest"][:16]):
-        assert secret not in text
+        assert secret not in shown
 
 
 def test_no_log_line_tells_what_it_must_not(gate: RunningGate, host: MediaHost) -> None:
@@ -112,10 +129,10 @@ def test_no_log_line_tells_what_it_must_not(gate: RunningGate, host: MediaHost) 
     lines = [json.loads(line) for line in gate.log.read_text().splitlines()]
     answered = [line for line in lines if line["event"] == "answered"]
     assert all(len(line["request_id"]) == 26 for line in answered)
-    text = gate.log.read_text()
+    logged = gate.log.read_text()
     secrets = ["canary", "edited", "harmless", signals_of(BANKED)[0]["value"], signals_of(BANKED)[1]["value"]]
     for secret in (*secrets, gate.prepared.tokens["ingest"], host.url("/")):
-        assert secret not in text
+        assert secret not in logged
 
 
 def test_sigterm_finishes_what_was_begun(prepared: Prepared, host: MediaHost) -> None:
