@@ -340,17 +340,19 @@ def _progress() -> Iterator[Progress]:
         shown, checked = "", None
 
         def show(step: str, done: int, /, most: int | None = None) -> None:
-            nonlocal shown, checked
+            nonlocal shown, checked, task
             if step == "check":
                 checked = done
             elif step == "import":
                 # Nearly: headers, remarks and bad lines are lines as well.
                 most = checked
             if step != shown:
-                counts.reset(task, description=f"{step}ing")
+                # Another bar: one keeps the total that it once had.
+                counts.remove_task(task)
+                task = counts.add_task(f"{step}ing", total=most)
             shown = step
             # Drawn at once: a step that is over before the bar's next turn would not be seen.
-            counts.update(task, description=f"{step}ing", completed=done, total=most, refresh=True)
+            counts.update(task, completed=done, total=most, refresh=True)
 
         yield show
 

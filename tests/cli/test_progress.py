@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -31,10 +32,10 @@ def on_terminal(state: Path, *arguments: str, code: int = 0) -> str:
     reading.start()
     environment = os.environ | {"CORDON_STATE_DIR": str(state), "TERM": "xterm", "COLUMNS": "100"}
     ran = subprocess.run([CORDON, *arguments], check=False, env=environment, stderr=theirs, timeout=120)
-    assert ran.returncode == code
     os.close(theirs)
     reading.join()
     os.close(ours)
+    assert ran.returncode == code
     return shown.decode()
 
 
@@ -59,16 +60,21 @@ async def test_an_import_that_waits_shows_that_it_waits(tmp_path: Path) -> None:
         on_terminal, state, "bank", "create", "small", "--kind", "other", "--action", "block"
     )
     listed = tmp_path / "list.csv"
-    listed.write_text(f"type,value\npdq,{1:064x}\n")
+    listed.write_text("type,value\n" + "".join(f"pdq,{1 + n:064x}\n" for n in range(SMALL_CHANGE + 1)))
+    importing = ("bank", "import", "small", str(listed), "--wait", "5")
     async with open_current(StoreSettings(state_dir=state)) as database:
-        await processes.register(database, processes.GATE)
+        gate = await processes.register(database, processes.GATE)
+        ran = asyncio.create_task(asyncio.to_thread(on_terminal, state, *importing, code=1))
+        # One that says nothing for a while is taken for gone.
+        while not (await asyncio.wait([ran], timeout=1))[0]:
+            await processes.heartbeat(database, gate, 0)
+    shown = ran.result()
 
-    importing = ("bank", "import", "small", str(listed), "--wait", "1")
-    shown = await asyncio.to_thread(on_terminal, state, *importing, code=1)
-
-    said = ["checking", "new in bank small", "waiting", "not in force in 1 running process"]
+    said = ["checking", "importing", "new in bank small", "waiting", "not in force in 1 running process"]
     places = [shown.index(each) for each in said]
     assert places == sorted(places)
+    made_up = re.findall(r"[0-9]:[0-9]{2}:[0-9]{2}", shown[shown.index("waiting") :])
+    assert made_up == [], "nobody knows how long that takes"
 
 
 def test_work_on_many_reports_shows_how_far_it_has_come(own: Cordon) -> None:
