@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from app import log
-from app.errors import NotFoundError
+from app.errors import NotFoundError, NotReadyError
 from app.store.database import Database
 from app.store.record import audit
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, of_its_types, read_each
@@ -35,6 +35,9 @@ KEYS_LIFE_SECONDS: Final = 1.0
 
 KEYS_AHEAD_SECONDS: Final = KEYS_LIFE_SECONDS / 2
 """How often a gate reads them, so that no request waits for it: at full load that takes a while."""
+
+_READ_SECONDS: Final = 5.0
+"""How long the database has to tell the keys; every request waits for that."""
 
 _PAUSE_SECONDS: Final = 0.05
 
@@ -163,6 +166,7 @@ class KeyRing:
         self._keys: dict[bytes, Key] = {}
         self._ids: frozenset[str] = frozenset()
         self._read_at = float("-inf")
+        self._failed_at = float("-inf")
         self._reading = asyncio.Lock()
         self._used: dict[str, datetime] = {}
         self._unreadable = 0
@@ -219,18 +223,32 @@ class KeyRing:
             raise
 
     async def _read(self, asked_at: float) -> None:
-        """Read all keys, unless somebody did since ``asked_at``."""
+        """Read all keys, unless somebody did since ``asked_at``, or tried to.
+
+        Raises:
+            NotReadyError: they cannot be read.
+        """
         async with self._reading:
             if self._read_at > asked_at:
                 return
+            if self._failed_at > asked_at:
+                # Else all who wait would try one after another, and the last of them wait for ever.
+                raise NotReadyError("database (the keys could not be read)")
             await asyncio.sleep(max(0.0, self._read_at + _PAUSE_SECONDS - time.monotonic()))
             began = time.monotonic()
-            async with self._database.connect() as connection:
-                active, unreadable = await read_each(
-                    connection,
-                    select(keys).where(keys.c.revoked_at.is_(None)),
-                    lambda row: (row["token_hash"], _key(row)),
-                )
+            try:
+                async with asyncio.timeout(_READ_SECONDS), self._database.connect() as connection:
+                    active, unreadable = await read_each(
+                        connection,
+                        select(keys).where(keys.c.revoked_at.is_(None)),
+                        lambda row: (row["token_hash"], _key(row)),
+                    )
+            except NotReadyError:
+                self._failed_at = began
+                raise
+            except TimeoutError:
+                self._failed_at = began
+                raise NotReadyError("database (no answer)") from None
             if len(unreadable) != self._unreadable:
                 # Whose keys they are cannot be told; they open nothing, and the others go on.
                 log.event(logger, logging.ERROR, "keys_unreadable", keys=len(unreadable))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 
 from app.errors import NotFoundError, NotReadyError
 from app.settings import StoreSettings
@@ -146,6 +146,23 @@ async def test_nothing_opens_when_the_keys_cannot_be_read(database: Database) ->
     ring._read_at -= KEYS_LIFE_SECONDS
     with pytest.raises(NotReadyError):
         await ring.authenticate(token)
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+async def test_all_who_wait_for_a_database_that_does_not_answer_hear_it_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one after another: the last of many would wait for minutes."""
+    monkeypatch.setattr("app.store.keys._READ_SECONDS", 1.0)
+    ring = KeyRing(database)
+    async with database.begin() as connection:
+        await connection.execute(text("LOCK TABLE keys IN ACCESS EXCLUSIVE MODE"))
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(
+                *(ring.authenticate("a token") for _ in range(30)), return_exceptions=True
+            )
+    assert {type(answer) for answer in answers} == {NotReadyError}
+    assert await ring.authenticate("a token") is None
 
 
 async def test_last_use_is_written_in_one_go(database: Database) -> None:
