@@ -168,6 +168,8 @@ class CurrentBanks:
         self._build_wanted = False
         self._refused: set[_Identity] = set()
         self._build_failing: str | None = None
+        # The base whose file is not what it was, until another takes its place.
+        self._lost: _Base | None = None
         self._build_failed_at = self._lost_at = float("-inf")
         self._build_read: tuple[int, int] | None = None
         self._asked_at: float | None = None
@@ -312,6 +314,7 @@ class CurrentBanks:
         if not self._build_wanted and await self._is_lost(base):
             event(logger, logging.WARNING, "banks_snapshot_lost", generation=base.generation)
             self._lost_at = time.monotonic()
+            self._lost = base
             self._build_wanted = True
         # A build may have ended meanwhile; whether another is wanted is then seen at the next look.
         if self._build_wanted and self._base is base:
@@ -329,7 +332,7 @@ class CurrentBanks:
             self._build_wanted = True
             return
         changes = await self._store.changes(base.generation)
-        self._build_wanted = head.touched > MERGED_ABOVE or bool(changes.pending)
+        self._build_wanted = head.touched > MERGED_ABOVE or bool(changes.pending) or self._lost is base
         if self._must_be_whole and changes.pending:
             return
         added = await asyncio.to_thread(EntryIndex.build, changes.added)

@@ -874,6 +874,20 @@ async def test_a_lost_snapshot_that_another_writes_anew_is_opened_by_whoever_may
     assert found(following, 7)
 
 
+async def test_a_small_change_does_not_hide_that_a_lost_snapshot_cannot_be_written_anew(
+    database: Database, follow: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ops would hear that all is well again, and the next gate to start has no index."""
+    following = await loaded_large(database, follow)
+    (tmp_path / "snapshots").rename(tmp_path / "away")
+    (tmp_path / "snapshots").write_text("in the way")
+    await until(lambda: following.status().build_failing is not None)
+    monkeypatch.setattr(current, "_BUILD_AGAIN_SECONDS", 60)
+    small = await add(database, 100)
+    await in_force(following, small)
+    assert following.status().build_failing == "FileExistsError, EEXIST"
+
+
 async def test_ops_are_called_when_the_disk_of_whoever_builds_turns_read_only(
     database: Database, follow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
