@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+import termios
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +39,14 @@ def ask_new_passphrase() -> str:
 
 
 def confirmed(question: str) -> bool:
-    """Whether the person says yes.
+    """Whether the person says yes, to what was shown by now: what was typed before that is thrown away.
 
     Raises:
         UsageError: there is no terminal to ask on.
     """
     if not sys.stdin.isatty():
         raise UsageError("this asks for confirmation on a terminal; with --yes it does not")
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)
     sys.stderr.write(f"{question}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -19,9 +19,15 @@ from tests.gates import CORDON
 from tests.stubs import stub
 
 
-def on_a_terminal(command: Sequence[str | Path], answers: Sequence[str], **given: str) -> tuple[int, bytes]:
-    """Run a command on a terminal of its own, typing an answer at each prompt; exit code and stdout."""
+def on_a_terminal(
+    command: Sequence[str | Path], answers: Sequence[str], *, ahead: str = "", **given: str
+) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own, typing an answer at each prompt; exit code and stdout.
+
+    ``ahead`` is typed before it starts.
+    """
     master, slave = pty.openpty()
+    os.write(master, ahead.encode())
     process = subprocess.Popen(
         command,
         stdin=slave,
@@ -137,6 +143,17 @@ def test_what_the_database_says_otherwise_is_told_and_pinned_only_by_a_person(co
     in_database(cordon, "UPDATE custodians SET removed_at = added_at WHERE name = 'ada'")
     assert cordon("custodian", "pin", "--yes").code == 0
     assert names(cordon) == ["grace"]
+
+
+def test_a_yes_that_was_typed_before_anything_was_shown_is_no_answer(cordon: Cordon) -> None:
+    ada = added(cordon, "ada")
+    mallory = generate()
+    in_database(cordon, "UPDATE custodians SET public_key = ? WHERE name = 'ada'", mallory.public_key)
+    pinning: list[str | Path] = [CORDON, "custodian", "pin"]
+    code, shown = on_a_terminal(pinning, ["n"], ahead="y\n", **cordon.environment)
+    assert (code, mallory.public_key.encode() in shown) == (1, True)
+    assert ada.public_key in cordon("custodian", "list").out.decode()
+    assert on_a_terminal(pinning, ["y"], **cordon.environment)[0] == 0
 
 
 def test_pinning_a_worker_s_key_pins_no_custodian_that_somebody_wrote_to_the_database(cordon: Cordon) -> None:

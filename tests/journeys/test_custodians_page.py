@@ -83,22 +83,28 @@ class Journey:
             command = command.replace(shown, real)
         command = command.replace("http://127.0.0.1:8080", self.gate)
         teacher, terminal = pty.openpty()
+        ran = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.home,
+            env=self.environment,
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert ran.stdout is not None
+        printed = b""
         try:
-            os.write(teacher, b"y\n")
-            ran = subprocess.run(
-                ["bash", "-c", command],
-                cwd=self.home,
-                env=self.environment,
-                stdin=terminal,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=60,
-                check=False,
-            )
+            while heard := os.read(ran.stdout.fileno(), 65_536):
+                printed += heard
+                if printed.endswith(b"? [y/N] "):
+                    os.write(teacher, b"y\n")
+            ran.wait(timeout=60)
         finally:
+            ran.kill()
+            ran.stdout.close()
             os.close(teacher)
             os.close(terminal)
-        return ran.stdout.decode().replace("? [y/N] ", "? [y/N] y\n")
+        return printed.decode().replace("? [y/N] ", "? [y/N] y\n")
 
     def _differs(self, shown: Sequence[str], out: str) -> str | None:
         """The first line of the page that the run did not print; None if it printed what the page shows."""
