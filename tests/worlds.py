@@ -76,9 +76,6 @@ class _Double(ABC):
     async def _stop(self) -> None: ...
 
     async def _finish(self) -> None:
-        # asyncio leaves a connection open that it accepted and had not set up when its server closed.
-        for _ in range(5):
-            await asyncio.sleep(0)
         await self._stop()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
@@ -114,6 +111,11 @@ class _TcpDouble(_Double):
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
+        # asyncio leaves a connection open that it accepted and had not set up when its server closed.
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(5):
+            await asyncio.sleep(0)
         self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,7 +133,12 @@ class _TcpDouble(_Double):
                 self._open.discard(asyncio.current_task())
                 if not self._open:
                     self._idle.set()
-                await writer.wait_closed()
+                try:
+                    await writer.wait_closed()
+                except asyncio.CancelledError:
+                    # TLS waits for the other side's goodbye, which nobody waits for any more.
+                    writer.transport.abort()
+                    raise
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError

@@ -19,7 +19,7 @@ from app.cli.state import BY, open_state, read_settings
 from app.entries import NewSignal, Origin
 from app.errors import ConflictError, NotFoundError
 from app.media import BankAction, BankKind
-from app.settings import Settings
+from app.settings import Settings, load
 from app.store import alarms, processes
 from app.store.alarms import AlarmKind
 from app.store.banks import bank_listing, bank_signals, banks, entry_marks
@@ -289,7 +289,7 @@ async def _hindrance(database: Database) -> str:
     from app.banks.current import who_builds
 
     # Others may have a directory of their own.
-    holder = who_builds(read_settings().store.state_dir)
+    holder = who_builds(load().store.state_dir)
     who = f"; {holder} has the right to build the index" if holder is not None else ""
     async with database.connect() as connection:
         unbuilt = await alarms.subjects_of(connection, AlarmKind.INDEX_NOT_BUILT)

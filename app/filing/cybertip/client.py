@@ -95,7 +95,7 @@ class CyberTipline:
                 )
                 if told.status in _TOO_MANY:
                     quiet = min(told.retry_after, LONGEST_QUIET_SECONDS)
-                    self._quiet_until = time.monotonic() + quiet
+                    self._quiet_until = max(self._quiet_until, time.monotonic() + quiet)
                 # A compressed body would be inflated before it could be counted.
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                     return replace(told, trouble=Trouble.ENCODED)
