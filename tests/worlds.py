@@ -140,8 +140,8 @@ class _TcpDouble(_Double):
                     writer.transport.abort()
                     raise
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
 
 
 @dataclass(frozen=True)

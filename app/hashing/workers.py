@@ -271,27 +271,21 @@ class ForkServer:
             raise SandboxError(f"a decoder has no channel: {error.strerror}") from error
         channel.setblocking(False)
         forked: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        try:
-            with theirs:
-                self._say(records.FORK, theirs.fileno())
-            self._forking.append(forked)
-            async with asyncio.timeout(_READY_SECONDS):
-                pid, process = await forked
-        except BaseException as error:
-            channel.close()
-            if forked.done() and not forked.cancelled() and forked.exception() is None:
-                self._dispose(*forked.result())
-            if isinstance(error, TimeoutError):
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._dispose_of, forked)
+            undo.callback(channel.close)
+            try:
+                with theirs:
+                    self._say(records.FORK, theirs.fileno())
+                self._forking.append(forked)
+                async with asyncio.timeout(_READY_SECONDS):
+                    pid, process = await forked
+            except TimeoutError:
                 self.kill()
                 raise SandboxError("the fork server does not answer") from None
-            raise
-        try:
             found = await _first_word(channel)
             self._check_limits(pid)
-        except BaseException:
-            channel.close()
-            self._dispose(pid, process)
-            raise
+            undo.pop_all()
         return Worker(self, pid, process, channel, found)
 
     def bury(self, pid: int) -> None:
@@ -364,6 +358,11 @@ class ForkServer:
             self._dispose(pid, descriptors[0])
         else:
             forked.set_result((pid, descriptors[0]))
+
+    def _dispose_of(self, forked: asyncio.Future[tuple[int, int]]) -> None:
+        """End the worker that was made, if one was."""
+        if forked.done() and not forked.cancelled() and forked.exception() is None:
+            self._dispose(*forked.result())
 
     def _dispose(self, pid: int, process: int) -> None:
         with contextlib.suppress(ProcessLookupError):
