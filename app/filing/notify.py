@@ -4,6 +4,8 @@ Each turn takes from the outbox (``app.store.notices``) what is due, tells it, a
 receiver took it. What fails is tried again, ever more rarely, for a week; after a day an alarm stands. A
 notice may come twice, under the same id.
 
+Each address is a channel of its own: one that a mail server refuses has nobody else told again.
+
 Webhooks are signed as Standard Webhooks (standardwebhooks.com) says: HMAC-SHA256 over id, time and body. No
 redirect is followed, no answer is read. Nothing is told over a connection that others could read, unless it
 ends on this machine.
@@ -11,17 +13,19 @@ ends on this machine.
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import logging
 import re
 import smtplib
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
@@ -35,10 +39,16 @@ from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notic
 from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
 logger = logging.getLogger(__name__)
 
 SECONDS: Final = 15.0
-"""How long a receiver may take."""
+"""How long the receiver of a webhook may take."""
+
+MAIL_SECONDS: Final = 60.0
+"""How long a mail server may take for all of one message, which some look through before they take it."""
 
 LEASE: Final = timedelta(minutes=5)
 """How long a taken notice is nobody else's; far longer than a receiver may take."""
@@ -89,16 +99,15 @@ def channels(settings: NotifySettings) -> tuple[Channel, ...]:
     found: list[Channel] = []
     if settings.notify_webhook_url is not None:
         found.append(Webhook(settings))
-    if settings.notify_smtp_host is not None:
-        found.append(Email(settings))
+    found += [Email(settings, number) for number in range(1, len(settings.notify_email_to) + 1)]
     return tuple(found)
 
 
 async def tell(database: Database, to: Sequence[Channel]) -> None:
     """One turn: address what is new, tell what is due, and say what cannot be told.
 
-    A channel that fails is left alone until the next turn. Notices that cannot be read are forgotten: they
-    stand before no other.
+    A channel that fails is left alone until the next turn, and none waits for another. Notices that cannot be
+    read are forgotten: they stand before no other.
 
     Raises:
         NotReadyError: the database does not answer.
@@ -117,10 +126,20 @@ async def _tell_all(database: Database, to: Sequence[Channel]) -> None:
     while more:
         async with database.begin() as connection:
             more = await notices.address(connection, {channel.name: channel.wants for channel in to})
-    for channel in to:
-        while await _tell_next(database, channel):
-            pass
-        await _watch(database, channel)
+    turns = await asyncio.gather(*(_tell_due(database, channel) for channel in to), return_exceptions=True)
+    names = [channel.name for channel in to]
+    await _watch(database, names, {name for name, turn in zip(names, turns, strict=True) if turn is True})
+    for failed in turns:
+        if isinstance(failed, BaseException):
+            raise failed
+
+
+async def _tell_due(database: Database, channel: Channel) -> bool:
+    """Tell all that is due, up to what fails; whether something was told."""
+    told = False
+    while await _tell_next(database, channel):
+        told = True
+    return told
 
 
 async def _tell_next(database: Database, channel: Channel) -> bool:
@@ -150,12 +169,17 @@ async def _tell_next(database: Database, channel: Channel) -> bool:
     return True
 
 
-async def _watch(database: Database, channel: Channel) -> None:
+async def _watch(database: Database, names: Sequence[str], told: Collection[str]) -> None:
+    """Call a person for what waits too long; once given up, until something is told there again."""
+    now = datetime.now(UTC)
     async with database.begin() as connection:
-        oldest = await notices.oldest(connection, channel.name)
-        late = oldest is not None and datetime.now(UTC) - oldest > ALARM_AFTER
-        change = alarms.raise_alarm if late else alarms.clear_alarm
-        await change(connection, AlarmKind.NOTICES_FAILING, channel.name)
+        stands = await alarms.subjects_of(connection, AlarmKind.NOTICES_FAILING)
+        failing = (set(stands) & set(names)) - set(told)
+        for name in names:
+            since = await notices.oldest(connection, name)
+            if since is not None and now - since > ALARM_AFTER:
+                failing.add(name)
+        await alarms.match_to(connection, AlarmKind.NOTICES_FAILING, failing)
 
 
 def _pause(attempts: int) -> timedelta:
@@ -209,17 +233,65 @@ class Webhook:
             raise NotToldError(f"HTTP {status}")
 
 
-class Email:
-    """New reports and alarms, all that is due in one plain message."""
+class _Talk(smtplib.SMTP):
+    """A talk with a mail server that can be ended from outside, at any point.
 
-    name = "email"
+    smtplib limits how long one read may take, and not the talk: a server that sends a byte now and then would
+    hold the worker up for good.
+
+    Attributes:
+        taken: the server took the message, whatever becomes of the talk.
+    """
+
+    taken = False
+    _over = False
+
+    def __init__(self, started: "list[_Talk]", host: str, port: int, **tls: Any) -> None:  # noqa: ANN401 - as smtplib
+        # Before it connects, and waits for a greeting.
+        started.append(self)
+        super().__init__(host, port, timeout=MAIL_SECONDS, **tls)
+
+    def send(self, s: "Buffer | str") -> None:
+        """As smtplib has it, but nothing once the talk is over."""
+        self._go_on()
+        super().send(s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Likewise."""
+        self._go_on()
+        return super().getreply()
+
+    def _go_on(self) -> None:
+        if self._over:
+            raise smtplib.SMTPServerDisconnected("the talk is over")
+
+    def end(self) -> None:
+        """End it, from another thread: whatever it waits for fails."""
+        self._over = True
+        line = self.sock
+        if line is not None:
+            # Not the TLS socket's own, which would have what is sent at that moment go out in the clear.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+
+class _TlsTalk(_Talk, smtplib.SMTP_SSL):
+    """The same with TLS from its first byte on."""
+
+
+class Email:
+    """New reports and alarms to one address, all that is due in one plain message."""
+
     at_once = _MOST_IN_A_MAIL
 
-    def __init__(self, settings: NotifySettings) -> None:
+    def __init__(self, settings: NotifySettings, number: int = 1) -> None:
+        """One of the addresses, by its number: whoever corrects it in the settings still gets what waits."""
         if settings.notify_smtp_host is None or settings.notify_email_from is None:
             raise ValueError("no mail server is set")
+        self.name = "email" if number == 1 else f"email-{number}"
         self._host = settings.notify_smtp_host
         self._sender = settings.notify_email_from
+        self._recipient = settings.notify_email_to[number - 1]
         self._settings = settings
         self._trust = _trusted(settings)
 
@@ -228,34 +300,39 @@ class Email:
         return notice.event != REPORT_CHANGED or notice.state == State.QUEUED
 
     async def tell(self, told: Sequence[Notice]) -> None:
-        """Send one message; the server must take it for every recipient."""
+        """Send one message; what comes after the server took it changes nothing."""
+        talks: list[_Talk] = []
         try:
-            await asyncio.to_thread(self._send, self._message(told))
+            async with asyncio.timeout(MAIL_SECONDS):
+                await asyncio.to_thread(self._send, self._message(told), talks)
         except (smtplib.SMTPException, ValueError, OSError) as error:
-            raise NotToldError(type(error).__name__) from None
+            if not any(talk.taken for talk in talks):
+                raise NotToldError(_reason(error)) from None
+        finally:
+            for talk in talks:
+                talk.end()
 
-    def _send(self, message: EmailMessage) -> None:
+    def _send(self, message: EmailMessage, talks: list[_Talk]) -> None:
         settings = self._settings
-        server = (
-            smtplib.SMTP_SSL(self._host, settings.notify_smtp_port, timeout=SECONDS, context=self._trust)
+        port = settings.notify_smtp_port
+        talk = (
+            _TlsTalk(talks, self._host, port, context=self._trust)
             if settings.notify_smtp_tls == "implicit"
-            else smtplib.SMTP(self._host, settings.notify_smtp_port, timeout=SECONDS)
+            else _Talk(talks, self._host, port)
         )
-        with server:
+        with talk:
             if settings.notify_smtp_tls == "starttls":
-                server.starttls(context=self._trust)
+                talk.starttls(context=self._trust)
             if settings.notify_smtp_user is not None and settings.notify_smtp_password is not None:
-                server.login(settings.notify_smtp_user, settings.notify_smtp_password)
-            refused = server.send_message(message)
-        if refused:
-            raise smtplib.SMTPRecipientsRefused(refused)
+                talk.login(settings.notify_smtp_user, settings.notify_smtp_password)
+            talk.send_message(message)
+            talk.taken = True
 
     def _message(self, told: Sequence[Notice]) -> EmailMessage:
         message = EmailMessage()
-        alarm = any(notice.event == ALARM_RAISED for notice in told)
-        message["Subject"] = "Cordon: an alarm" if alarm else "Cordon: a report waits for a custodian"
+        message["Subject"] = _subject({notice.event for notice in told})
         message["From"] = self._sender
-        message["To"] = ", ".join(self._settings.notify_email_to)
+        message["To"] = self._recipient
         message["Date"] = format_datetime(datetime.now(UTC))
         domain = parseaddr(self._sender)[1].rpartition("@")[2]
         message["Message-ID"] = f"<{told[0].id}.{told[0].attempts}@{domain}>"
@@ -289,6 +366,24 @@ def _payload(notice: Notice) -> bytes:
 def _plain(untrusted: str) -> str:
     """An id or a word of Cordon's: whoever can write to the database would have custodians told anything."""
     return untrusted if _NAME.fullmatch(untrusted) else _NO_NAME
+
+
+def _subject(events: Collection[str]) -> str:
+    if ALARM_RAISED in events:
+        return "Cordon: an alarm"
+    return (
+        "Cordon: a report waits for a custodian" if REPORT_CHANGED in events else "Cordon: an alarm is over"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, with the code of a server that refused: its words may be anything."""
+    codes: list[int] = []
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        codes = [code for code, _ in error.recipients.values()]
+    elif isinstance(error, smtplib.SMTPResponseException):
+        codes = [error.smtp_code]
+    return " ".join([type(error).__name__, *map(str, codes)])
 
 
 def _text(told: Sequence[Notice]) -> list[str]:

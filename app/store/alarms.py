@@ -87,7 +87,8 @@ ADVICE: Final = {
     "--identity and a custodian's",
     AlarmKind.AUDIT_BROKEN: "somebody changed the database, or put an older one in place: run 'cordon audit "
     "verify', keep a copy of it; one of 'worker' stands for what the worker remembers (docs/filing.md)",
-    AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason",
+    AlarmKind.NOTICES_FAILING: "check CORDON_NOTIFY_... and the receiver; the worker's log has the reason. "
+    "'email-2' is the second address of CORDON_NOTIFY_EMAIL_TO",
 }
 """What to do about each kind, for people."""
 

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import logging
+import socketserver
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +28,7 @@ from app.settings import NotifySettings, SettingsError, load
 from app.store import alarms, notices
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.notices import ALARM_RAISED, REPORT_CHANGED
+from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED
 from app.store.schema import notices as table
 
 KEY = bytes(range(32))
@@ -81,10 +82,28 @@ def _hook(*answers: int, trust: ssl.SSLContext | None = None) -> Iterator[Hook]:
 
 
 class Mailbox:
-    """What a mail server took, and how."""
+    """What a mail server took, and how.
+
+    Attributes:
+        refused: an address that it does not know.
+        farewell: what it says to QUIT.
+    """
 
     def __init__(self) -> None:
         self.taken: list[tuple[Envelope, bool]] = []
+        self.refused = ""
+        self.farewell = "221 bye"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address == self.refused:
+            return "550 nobody of that name"
+        envelope.rcpt_tos.append(address)
+        return "250 ok"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        return self.farewell
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         self.taken.append((envelope, session.ssl is not None))
@@ -140,10 +159,13 @@ def _webhook(url: str, **more: Any) -> tuple[notify.Channel, ...]:
     return notify.channels(NotifySettings(notify_webhook_url=url, notify_webhook_secret=KEY, **more))
 
 
-def _email(port: int, **more: Any) -> tuple[notify.Channel, ...]:
+BOTH = ("ada@lab.example", "grace@lab.example")
+
+
+def _email(port: int, *to: str, **more: Any) -> tuple[notify.Channel, ...]:
     given = {
         "notify_smtp_host": "127.0.0.1", "notify_smtp_port": port, "notify_email_from": "cordon@gate.example",
-        "notify_email_to": ("ada@lab.example", "grace@lab.example"),
+        "notify_email_to": to or BOTH[:1],
     }  # fmt: skip
     return notify.channels(NotifySettings.model_validate(given | more))
 
@@ -242,10 +264,10 @@ async def test_custodians_get_one_mail_of_new_reports_and_alarms_over_starttls(
     await _post(database, ALARM_RAISED, "report_parked")
     login = {"notify_smtp_user": "cordon", "notify_smtp_password": "canary-pass", "notify_ca_file": file}
     async with _mail_server(context) as (box, port):
-        await notify.tell(database, _email(port, **login))
-    ((envelope, encrypted),) = box.taken
-    assert encrypted
-    assert envelope.rcpt_tos == ["ada@lab.example", "grace@lab.example"]
+        await notify.tell(database, _email(port, *BOTH, **login))
+    assert sorted(envelope.rcpt_tos for envelope, _ in box.taken) == [[each] for each in BOTH]
+    assert all(encrypted for _, encrypted in box.taken)
+    envelope, _ = box.taken[0]
     assert isinstance(envelope.content, bytes)
     message = message_from_bytes(envelope.content)
     assert message["Subject"] == "Cordon: an alarm"
@@ -280,6 +302,117 @@ async def test_a_mail_server_on_this_machine_may_be_reached_in_the_clear(databas
     async with _mail_server(None) as (box, port):
         await notify.tell(database, _email(port, notify_smtp_tls="none"))
     assert len(box.taken) == 1
+
+
+async def test_an_address_that_is_refused_has_nobody_else_told_again(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever was told is told once. Who was not is told at the right address; till then an alarm stands."""
+    await _post(database)
+    async with _mail_server(None) as (box, port):
+        box.refused = "grace@lab.example"
+        for _ in range(3):
+            await notify.tell(database, _email(port, *BOTH, notify_smtp_tls="none"))
+            await _shift(database, timedelta(hours=9))
+        await notify.tell(database, _email(port, *BOTH, notify_smtp_tls="none"))
+        assert [envelope.rcpt_tos for envelope, _ in box.taken] == [["ada@lab.example"]]
+        assert await _alarms(database) == [(AlarmKind.NOTICES_FAILING, "email-2")]
+        reasons = {vars(record)["cordon_fields"].get("reason") for record in caplog.records}
+        assert "SMTPRecipientsRefused 550" in reasons
+        await _shift(database, timedelta(0))
+        await notify.tell(
+            database, _email(port, "ada@lab.example", "grace@right.example", notify_smtp_tls="none")
+        )
+    (told,) = [envelope for envelope, _ in box.taken if envelope.rcpt_tos == ["grace@right.example"]]
+    assert isinstance(told.content, bytes)
+    assert f"report {REPORT} waits".encode() in told.content
+    assert await _alarms(database) == []
+
+
+@pytest.mark.parametrize("farewell", ["421 too busy", "250 what?"])
+async def test_what_a_mail_server_took_is_not_told_again_whatever_it_says_in_parting(
+    database: Database, farewell: str
+) -> None:
+    await _post(database)
+    async with _mail_server(None) as (box, port):
+        box.farewell = farewell
+        await notify.tell(database, _email(port, notify_smtp_tls="none"))
+    assert (len(box.taken), await _left(database)) == (1, 0)
+
+
+@contextlib.contextmanager
+def _dripping() -> Iterator[int]:
+    """A mail server that never ends its greeting, and never pauses for long."""
+    closing = threading.Event()
+
+    class Greeting(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                while not closing.wait(0.05):
+                    self.request.sendall(b"220-wait\r\n")
+
+    # It waits for its talks when it is closed.
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            closing.set()
+            server.shutdown()
+            thread.join()
+
+
+async def test_a_mail_server_that_never_ends_its_words_ends_neither_the_telling_nor_the_worker(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are told meanwhile, the alarm comes, and whoever stops the worker does not wait for it."""
+    monkeypatch.setattr(notify, "MAIL_SECONDS", 0.5)
+    await _post(database)
+    with _dripping() as port:
+        with _hook() as hook:
+            both = (*_email(port, notify_smtp_tls="none"), *_webhook(hook.url))
+            await notify.tell(database, both)
+            assert (len(hook.requests), await _left(database)) == (1, 1)
+            await _shift(database, timedelta(days=1, minutes=1))
+            await notify.tell(database, both)
+            assert await _alarms(database) == [(AlarmKind.NOTICES_FAILING, "email")]
+        monkeypatch.setattr(notify, "MAIL_SECONDS", 600)
+        await _shift(database, timedelta(0))
+        telling = asyncio.create_task(notify.tell(database, both[:1]))
+        await asyncio.sleep(0.5)
+        telling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await telling
+        # What waits in a thread is cut off with it.
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 10)
+
+
+async def test_the_alarm_of_what_was_given_up_stands_until_somebody_takes_notices_again(
+    database: Database,
+) -> None:
+    """And ends where the channel is set no more."""
+    nobody = _webhook("http://127.0.0.1:9/")
+    await _post(database)
+    await notify.tell(database, nobody)
+    await _shift(database, timedelta(days=1, minutes=1))
+    await notify.tell(database, nobody)
+    for _ in range(3):
+        await _shift(database, timedelta(days=7, minutes=1))
+        await notify.tell(database, nobody)
+    assert await _left(database) == 0
+    assert await _alarms(database) == [(AlarmKind.NOTICES_FAILING, "webhook")]
+    await notify.tell(database, ())
+    assert await _alarms(database) == []
+
+
+async def test_a_mail_says_in_its_subject_that_an_alarm_is_over(database: Database) -> None:
+    await _post(database, ALARM_CLEARED, "report_parked")
+    async with _mail_server(None) as (box, port):
+        await notify.tell(database, _email(port, notify_smtp_tls="none"))
+    ((envelope, _),) = box.taken
+    assert isinstance(envelope.content, bytes)
+    assert message_from_bytes(envelope.content)["Subject"] == "Cordon: an alarm is over"
 
 
 async def test_a_receiver_that_is_away_for_a_day_raises_an_alarm_and_after_a_week_it_is_given_up(
