@@ -20,7 +20,8 @@ from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotRea
 from app.filing.cybertip.document import Said, build, unguessable
 from app.filing.cybertip.reading import read
 from app.filing.cybertip.reporter import Reporter
-from app.filing.filer import Desk, is_refusable
+from app.filing.cybertip.schema import refusals
+from app.filing.filer import Desk
 from app.report.automatic import may_file
 from app.report.seal import open_report
 from app.store.banks import bank_listing
@@ -193,7 +194,7 @@ class AutomaticApproval:
         except (InvalidRequestError, LookupError, TypeError, ValueError, AttributeError):
             # Anybody can seal to a public key: not every file was written by a gate.
             raise _LeftError("unreadable") from None
-        if is_refusable(self.desk, read(xml), now):
+        if refusals(read(xml), now, self.desk.schema):
             raise _LeftError("invalid_document")
         return unguessable(xml)
 

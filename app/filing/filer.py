@@ -24,8 +24,6 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from lxml import etree
-
 from app import log
 from app.custody import ending
 from app.custody.ending import Ending
@@ -33,13 +31,12 @@ from app.custody.identity import Identity, fingerprint
 from app.custody.roster import Roster, RosterFile, WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.filing import receipts
-from app.filing.cybertip import grammar
 from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
 from app.filing.cybertip.client import CyberTipline
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip.reading import UnreadableError, read
 from app.filing.cybertip.reporter import reporter_is_placeholder
-from app.filing.cybertip.schema import Schema
+from app.filing.cybertip.schema import Schema, refusals
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
@@ -267,18 +264,14 @@ async def _document(desk: Desk, turn: Turn) -> _Document:
         raise _HaltedError(Meaning.PARK, "invalid_document") from None
     # What was true when it was signed is so still, even if this clock was set back since.
     now = max(desk.now(), *(signed.decision.decided_at for signed in approval.signed))
-    if is_refusable(desk, root, now):
+    if wrong := refusals(root, now, desk.schema):
+        log.event(
+            logger, logging.WARNING, "document_refusable", report=turn.report_id, detail="; ".join(wrong)
+        )
         raise _HaltedError(Meaning.PARK, "invalid_document")
     if desk.environment is Environment.PRODUCTION and reporter_is_placeholder(root):
         raise _HaltedError(Meaning.PARK, "reporter_placeholder")
     return _Document(xml, approval.xml_sha256)
-
-
-def is_refusable(desk: Desk, root: etree._Element, now: datetime) -> bool:
-    """Whether the authority would have to refuse a document at this time, as far as can be known here."""
-    return bool(grammar.problems(root, now)) or (
-        desk.schema is not None and desk.schema.problem(root) is not None
-    )
 
 
 async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:

@@ -40,18 +40,16 @@ class Stub:
     place: tuple[tuple[str, str], ...] = field(repr=False)
     content: dict[str, Any] = field(repr=False)
 
-    def to_json(self, report_id: str, *, earlier: str | None = None, automatic: bool = False) -> bytes:
+    def to_json(self, report_id: str, *, automatic: bool = False) -> bytes:
         """The document that is sealed, as UTF-8 JSON.
 
         Args:
             report_id: of its report.
-            earlier: of an earlier one, if known.
             automatic: whether it is sealed to the worker too, which may file it by itself.
         """
         document = {
             "stub_version": STUB_VERSION,
             "report_id": report_id,
-            "earlier_report": earlier,
             "automatic_filing": automatic,
         }
         text = json.dumps(document | self.content, ensure_ascii=False, sort_keys=False)

@@ -80,7 +80,13 @@ def test_an_approval_shows_the_report_and_the_very_xml_that_is_filed(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("EMAIL", "ada.analytical.org"), ("CONTACT_EMAIL", "bob@"), ("LEGAL_URL", "ftp://a")],
+    [
+        ("EMAIL", "ada.analytical.org"),
+        ("CONTACT_EMAIL", "bob@"),
+        ("LEGAL_URL", "ftp://a"),
+        ("FIRST_NAME", "Augusta " * 13),
+        ("CONTACT_LAST_NAME", "Lovelace " * 12),
+    ],
 )
 def test_nothing_is_approved_in_the_name_of_a_reporter_whom_the_authority_must_refuse(
     site: Cordon, report_id: str, name: str, value: str
@@ -88,8 +94,22 @@ def test_nothing_is_approved_in_the_name_of_a_reporter_whom_the_authority_must_r
     """The worker would park it; the custodian's own machine says so, with the setting."""
     setting = f"CORDON_REPORTER_{name}"
     refused = site("report", "approve", report_id, *ADA, YES, given={setting: value})
-    assert (refused.code, f"{setting} must be" in refused.err) == (2, True), refused.err
+    assert (refused.code, "NCMEC would refuse it: the " in refused.err, f"{setting}, (" in refused.err) == (
+        2,
+        True,
+        True,
+    ), refused.err
     assert value not in refused.err
+    assert state(site, report_id) == "queued"
+
+
+def test_nothing_is_approved_that_the_schema_of_the_authority_refuses(site: Cordon, report_id: str) -> None:
+    """Where the custodian's machine has one, as the worker asks it."""
+    (site.home / "other.xsd").write_text(
+        '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="other"/></xs:schema>'
+    )
+    refused = site("report", "approve", report_id, *ADA, YES, given={"CORDON_CYBERTIP_XSD": "other.xsd"})
+    assert (refused.code, "is not as NCMEC's schema has it" in refused.err) == (2, True), refused.err
     assert state(site, report_id) == "queued"
 
 

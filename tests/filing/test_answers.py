@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from app.filing.cybertip.answers import Answer, Call, Meaning, Trouble, cause, heard, meaning, parse
+from app.filing.cybertip.answers import CODES, Answer, Call, Meaning, Trouble, cause, heard, meaning, parse
 from app.filing.cybertip_double.service import Reply, write
 
 DONE = write(Reply(0, report_id="123", done=True))
@@ -78,6 +78,51 @@ def test_a_refusal_of_cordon_itself_stops_whatever_the_body_says() -> None:
     """HTTP 401 has been seen with the code of a server error."""
     for body in (DONE, b"", write(Reply(1000))):
         assert meaning(Call.FINISH, answered(Call.FINISH, body, 401)) is Meaning.STOP
+
+
+TOLD: dict[int, Meaning] = {
+    **dict.fromkeys((1000, 1100, 1110, 1111, 1300), Meaning.RETRY),
+    **dict.fromkeys((2000, 3000, 3100, 3300), Meaning.STOP),
+    **dict.fromkeys((1210, 4000, 4100, 4110, 4200, 5001, 5002, 5101, 5102), Meaning.PARK),
+    # As codes were years ago, and as they may be tomorrow.
+    **dict.fromkeys((-1, 1, 1001, 2001, 3200, 4101, 5000, 5103, 999_999_999), Meaning.PARK),
+}
+"""The documented codes, and some that are not, by what follows where a call says nothing else of them."""
+
+SAID_BY_CALL: dict[tuple[Call, int], Meaning] = {
+    (Call.FINISH, 5102): Meaning.FINISHED,
+    (Call.RETRACT, 5001): Meaning.GONE,
+    (Call.RETRACT, 5101): Meaning.DONE,
+    (Call.RETRACT, 5102): Meaning.FINISHED,
+}
+
+
+@pytest.mark.parametrize("call", [Call.STATUS, Call.SUBMIT, Call.FINISH, Call.RETRACT])
+@pytest.mark.parametrize("status", [200, 400, 403, 500, 503])
+def test_every_code_has_its_class_under_whatever_status_and_root(call: Call, status: int) -> None:
+    """As docs/filing.md has them; after an attempted finish only 0 and 5102 mean filed."""
+    assert set(CODES) <= {0, *TOLD}
+    for code, told in TOLD.items():
+        for done in (False, True):
+            answer = answered(call, write(Reply(code, report_id="123", done=done)), status)
+            assert meaning(call, answer) is SAID_BY_CALL.get((call, code), told), code
+            assert cause(answer) == (f"authority_{code}" if code in CODES else "authority_unknown_code")
+
+
+@pytest.mark.parametrize("untrusted", [b"", b"<html><body>Bad Gateway", b"<report/>"])
+def test_without_a_code_the_status_decides(untrusted: bytes) -> None:
+    """As docs/filing.md has it, whatever the call; a success that cannot be read is asked for again."""
+    told = {
+        **dict.fromkeys((100, 199, 200, 202, 204, 299, 408, 425, 429), Meaning.RETRY),
+        **dict.fromkeys((500, 502, 503, 504, 599, 600), Meaning.RETRY),
+        **dict.fromkeys((301, 302, 307, 399, 401, 403, 404, 405), Meaning.STOP),
+        **dict.fromkeys((400, 402, 406, 409, 410, 413, 415, 422, 451, 499), Meaning.PARK),
+    }
+    for call in Call:
+        for status, found in told.items():
+            answer = answered(call, untrusted, status)
+            assert meaning(call, answer) is found, status
+            assert cause(answer) == f"authority_http_{status}"
 
 
 def test_whatever_bytes_come_nothing_is_raised_and_nothing_else_is_a_success() -> None:

@@ -55,6 +55,8 @@ def test_each_environment_has_its_own_address() -> None:
         ({"reporter_email": "ada@example.com"}, "CORDON_REPORTER_EMAIL"),
         ({"reporter_email": "ada.analytical.org"}, "CORDON_REPORTER_EMAIL must be an e-mail address"),
         ({"reporter_contact_email": "bob@"}, "CORDON_REPORTER_CONTACT_EMAIL must be an e-mail address"),
+        ({"reporter_last_name": "a" * 50 + "b" * 51}, "CORDON_REPORTER_LAST_NAME is longer than 100"),
+        ({"reporter_contact_first_name": "ab" * 51}, "CORDON_REPORTER_CONTACT_FIRST_NAME is longer than 100"),
         ({"reporter_company": "Your Company"}, "CORDON_REPORTER_COMPANY"),
         ({"role": None}, "CORDON_REPORTER_ROLE"),
         ({"role": "provider"}, "CORDON_PRESERVATION"),

@@ -446,6 +446,21 @@ async def test_a_document_that_cannot_be_filed_is_parked_before_anything_is_sent
     assert office.double.calls["submit"] == 0
 
 
+async def test_the_log_names_each_field_that_the_authority_must_refuse_and_not_its_value(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is parked as an invalid document can be mended only by who knows which part of it."""
+    report_id = await office.queued()
+    xml = document(report_id)
+    await office.approve(report_id, xml.replace(b"<firstName>", b"<firstName>" + b"canary" * 20))
+    assert await file_next(office.desk) is Outcome.PARKED
+    (record,) = [each for each in caplog.records if each.message == "document_refusable"]
+    told = str(record.__dict__)
+    assert "the reporter's first name, CORDON_REPORTER_FIRST_NAME," in told
+    assert "is longer than 100 characters" in told
+    assert (report_id in told, "canary" in told) == (True, False)
+
+
 async def test_nothing_is_filed_for_real_in_the_name_of_a_placeholder(office: Office) -> None:
     """Whoever approves elsewhere has settings of their own there, and the worker files what was signed."""
     for environment, outcome in (

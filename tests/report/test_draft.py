@@ -34,7 +34,6 @@ def test_the_stub_says_what_was_found_where_by_which_signal() -> None:
     document = _document()
     assert document["stub_version"] == 1
     assert document["report_id"] == "01JREPORT"
-    assert document["earlier_report"] is None
     assert document["submitted_by"] == {"entrance": "http", "key_id": "01JKEY"}
     assert "showed this media to no person and kept no copy" in document["statement"]
     provenance = document["provenance"]
@@ -55,11 +54,6 @@ def test_the_stub_says_what_was_found_where_by_which_signal() -> None:
     ]
     assert document["matches"][1]["quality"] == 100
     assert document["matches"][1]["query_value"] == perceptual_of("a").pdq.hex()
-
-
-def test_a_later_stub_can_name_an_earlier_report() -> None:
-    document = json.loads(stub().to_json("01JREPORT", earlier="01JEARLIER"))
-    assert document["earlier_report"] == "01JEARLIER"
 
 
 def test_an_upload_tells_when_it_was_received() -> None:

@@ -68,7 +68,12 @@ class Reporter:
 
         Each report would be parked with it.
         """
-        for name, rule in (("email", rules.email), ("contact_email", rules.email), ("legal_url", rules.url)):
+        name_rule = rules.text(rules.MAX_NAME)
+        for name, rule in (
+            *((name, name_rule) for name in ("first_name", "last_name")),
+            *((f"contact_{name}", name_rule) for name in ("first_name", "last_name")),
+            *(("email", rules.email), ("contact_email", rules.email), ("legal_url", rules.url)),
+        ):
             value = getattr(self, name)
             if value is not None and (mend := rule(value)) is not None:
                 return f"CORDON_REPORTER_{name.upper()} {mend}"

@@ -3,10 +3,12 @@
 It carries no licence and comes with credentials, so Cordon ships no copy.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 from lxml import etree
 
+from app.filing.cybertip import grammar
 from app.filing.cybertip.reading import UnreadableError, read
 from app.settings import SettingsError
 
@@ -35,6 +37,20 @@ class Schema:
         # libxml2's own message repeats the value.
         path = str(self._validator.error_log[0].path)  # type: ignore[index]
         return f"{path.lstrip('/')} is not as NCMEC's schema has it"
+
+
+def refusals(root: etree._Element, now: datetime, schema: Schema | None) -> tuple[str, ...]:
+    """What the authority would refuse of a report, in our words and without its values; nothing if none.
+
+    Args:
+        root: the document's root.
+        now: every time in it must lie before.
+        schema: NCMEC's, where there is one; it is asked of what the rules find nothing wrong with.
+    """
+    if wrong := grammar.problems(root, now):
+        return tuple(map(str, wrong))
+    by_schema = schema.problem(root) if schema is not None else None
+    return (by_schema,) if by_schema is not None else ()
 
 
 def load(path: Path) -> Schema:
