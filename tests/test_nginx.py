@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 import trustme
 
+from tests.ports import held_port
+
 CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "deploy" / "nginx.conf"
 CANARY = b"canary-of-a-medium"
 
@@ -74,19 +76,12 @@ def configure_nginx(folder: Path, port: int, upstream: int, level: str = "emerg"
     return configuration, certificates
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def running_nginx(
     folder: Path, upstream: int, level: str = "emerg", *, wrapper: tuple[str, ...] = ()
 ) -> Iterator[Proxy]:
-    port = free_port()
-    configuration, certificates = configure_nginx(folder, port, upstream, level)
-    with (folder / "stderr.log").open("wb") as errors:
+    with held_port() as port, (folder / "stderr.log").open("wb") as errors:
+        configuration, certificates = configure_nginx(folder, port, upstream, level)
         command = [*wrapper, nginx_program(), "-c", str(configuration), "-e", "stderr"]
         process = subprocess.Popen(command, stderr=errors)
         try:
@@ -169,7 +164,7 @@ def test_nginx_writes_no_query_to_a_log_at_the_level_that_we_set(
     tmp_path: Path, level: str, *, told: bool
 ) -> None:
     """At nginx's own level it does write it: so its absence at ours means something."""
-    with running_nginx(tmp_path, free_port(), level) as proxy:
+    with held_port() as unanswered, running_nginx(tmp_path, unanswered, level) as proxy:
         answer = ask(proxy, "/v1/media?url=https://canary.example/")
         assert answer == b"HTTP/1.1 502 Bad Gateway"
     assert (b"canary.example" in proxy.written()) is told

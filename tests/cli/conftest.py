@@ -153,7 +153,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Iterator[R
         assert cordon("bank", "create", "known", "--kind", "csam", "--action", "report").code == 0
         assert cordon("bank", "import", "known", "-", stdin=hashed.out).code == 0
         assert cordon("bank", "create-test").code == 0
-        wait_for(lambda: running.client("ops").get("/v1/status").json()["ready"], 10)
+        wait_for(lambda: running.client("ops").get("/v1/status").json()["ready"])
         yield running
 
 

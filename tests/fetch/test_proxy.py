@@ -4,8 +4,6 @@ import asyncio
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import closing
-from socket import create_server
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from app.fetch.route import Proxy, parse_proxy
 from app.media import Provenance
 from app.quarantine import Quarantine
 from app.settings import FetchSettings, SettingsError
+from tests.ports import held_port
 from tests.worlds import HttpProxy, MediaHost, SocksProxy, answer, basic, says
 
 _looked_up: list[str] = []
@@ -77,7 +76,7 @@ async def _fetch(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if authority is not None:
         authority.configure_trust(context)
-    values = {"fetch_proxy": proxy_url, "fetch_connect_seconds": 1} | settings
+    values = {"fetch_proxy": proxy_url, "fetch_connect_seconds": 10} | settings
     fetcher = Fetcher(FetchSettings.model_validate(values), ssl_context=context)
     with Quarantine(1 << 20).admit(max_bytes=1000, max_video_bytes=1000) as media:
         try:
@@ -261,9 +260,7 @@ async def test_a_host_behind_the_proxy_that_is_silent_or_unknown_to_tls_fails_as
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_proxy_that_cannot_be_reached_is_no_refusal(scheme: str) -> None:
     """It says nothing of the URL, and whoever runs the service must see it."""
-    with closing(create_server(("127.0.0.1", 0))) as unused:
-        port = unused.getsockname()[1]
-    with pytest.raises(FetchFailedError, match="CORDON_FETCH_PROXY"):
+    with held_port() as port, pytest.raises(FetchFailedError, match="CORDON_FETCH_PROXY"):
         await _fetch("http://cat.example/", f"{scheme}://127.0.0.1:{port}")
 
 

@@ -139,7 +139,7 @@ def _list(gate: RunningGate) -> None:
     # What came last is in force after all else.
     last = encoded(scene(50), "PNG")
     give("trial", signals_of(last))
-    wait_for(lambda: _verdict(gate, last) == "match", 10)
+    wait_for(lambda: _verdict(gate, last) == "match")
 
 
 def _flooded(gate: RunningGate) -> dict[str, str]:
@@ -150,8 +150,8 @@ def _flooded(gate: RunningGate) -> dict[str, str]:
         status = gate.client("ops").get("/v1/status").json()
         return any(each["kind"] == "bank_entry_parked" for each in status["alarms"])
 
-    wait_for(is_parked, 10)
-    wait_for(lambda: _state(gate, _handed_in(gate, encoded(FLOODING, "PNG"))) == "parked", 10)
+    wait_for(is_parked)
+    wait_for(lambda: _state(gate, _handed_in(gate, encoded(FLOODING, "PNG"))) == "parked")
     return found | {"flooded": _handed_in(gate, encoded(FLOODING, "PNG"))}
 
 

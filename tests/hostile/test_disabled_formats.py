@@ -24,7 +24,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
         digest = {"type": "sha256", "value": hashlib.sha256(sample(KNOWN)).hexdigest()}
         bank = running.client("bank")
         bank.post("/v1/banks/mock-list/signals", json={"signals": [digest]}).raise_for_status()
-        wait_for(lambda: send(running.client(), sample(KNOWN)).told == "match", 10)
+        wait_for(lambda: send(running.client(), sample(KNOWN)).told == "match")
         yield running
     check_unharmed(running)
 

@@ -72,11 +72,11 @@ def test_a_withdrawal_by_one_source_leaves_what_another_gave_in_force(
     assert bank("POST", remove, json=pdq(PDQ) | {"source": " "}).status_code == 422
     first = bank("POST", remove, json=pdq(PDQ) | {"source": "hotline"}).json()
     assert (first["changed"], first["kept"]) == (0, 1)
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     last = bank("POST", remove, json=pdq(PDQ) | {"source": "police"}).json()
     assert (last["changed"], last["kept"]) == (1, 0)
     bank("POST", "/v1/banks/shared/signals", json=pdq(differing(*range(128)))).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
 
 def test_a_near_match_is_only_counted_and_a_strong_one_blocked(
@@ -90,13 +90,13 @@ def test_a_near_match_is_only_counted_and_a_strong_one_blocked(
     bank("POST", "/v1/banks/tiered/signals", json=pdq(NEAR)).raise_for_status()
     assert ingest()["verdict"] == "clear"
     bank("POST", "/v1/banks/tiered/signals", json=pdq(STRONG)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("POST", "/v1/banks/tiered/signals/remove", json=pdq(STRONG)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
     bank("PUT", "/v1/banks/tiered", json={"kind": "other", "action": "block"}).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("PUT", "/v1/banks/tiered", json={"kind": "other", "action": "observe"}).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
 
 def test_what_is_known_to_be_harmless_cancels_near_matches_and_nothing_else(
@@ -112,24 +112,24 @@ def test_what_is_known_to_be_harmless_cancels_near_matches_and_nothing_else(
 
     bank("PUT", "/v1/banks/unwanted", json={"kind": "other", "action": "block"}).raise_for_status()
     bank("POST", "/v1/banks/unwanted/signals", json=pdq(NEAR)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("POST", "/v1/banks/harmless/signals", json=pdq(HARMLESS)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
     bank("POST", "/v1/banks/unwanted/signals", json=pdq(PDQ)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("POST", "/v1/banks/unwanted/signals/remove", json=pdq(PDQ)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
     bank("POST", "/v1/banks/mock-list/signals", json=pdq(NEAR)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     assert ingest()["report"]["state"] == "queued"
     bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
     bank("POST", "/v1/banks/harmless/signals/remove", json=pdq(HARMLESS)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("PUT", "/v1/banks/unwanted", json={"kind": "other", "action": "observe"}).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_one_entry_is_disabled_and_the_rest_of_its_bank_goes_on(
     bank("PUT", "/v1/banks/run", json={"kind": "ncii", "action": "block"}).raise_for_status()
     given = pdq(NEAR, "f0" * 32) | {"source": "hotline", "restrictions": "reports only"}
     bank("POST", "/v1/banks/run/signals", json=given).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     (found,) = bank("POST", "/v1/banks/run/find", json=pdq(NEAR)).json()["entries"]
     assert [(each["source"], each["restrictions"]) for each in found["sources"]] == [
         ("hotline", "reports only")
@@ -176,14 +176,14 @@ def test_one_entry_is_disabled_and_the_rest_of_its_bank_goes_on(
     assert bank("POST", f"{entry}/disable", json={}).status_code == 422
     disabled = bank("POST", f"{entry}/disable", json={"why": "a logo"})
     assert (disabled.status_code, disabled.json()["disabled"]["why"]) == (200, "a logo")
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
     listed = bank("GET", "/v1/banks/run/entries", params={"state": "disabled"}).json()["entries"]
     assert [each["id"] for each in listed] == [found["id"]]
     assert bank("POST", f"{entry}/annotate", json={"note": "case 17"}).json()["note"] == "case 17"
     bank("POST", f"{entry}/enable").raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("POST", f"{entry}/disable", json={"why": "a logo"}).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
     assert bank("POST", "/v1/banks/mock-list/entries/999999/enable").status_code == 404
     history = bank("GET", "/v1/banks/run/history").json()["changes"]
     assert [(each["what"], each["entries"]) for each in history[-2:]] == [
@@ -201,18 +201,18 @@ def test_a_csam_entry_is_cancelled_only_by_one_that_was_named_for_it(
     bank("PUT", "/v1/banks/harmless", json={"kind": "other", "action": "suppress"}).raise_for_status()
     bank("POST", "/v1/banks/harmless/signals", json=pdq(HARMLESS)).raise_for_status()
     bank("POST", "/v1/banks/mock-list/signals", json=pdq(NEAR)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     (harmless,) = bank("POST", "/v1/banks/harmless/find", json=pdq(HARMLESS)).json()["entries"]
     (entry,) = bank("POST", "/v1/banks/mock-list/find", json=pdq(NEAR)).json()["entries"]
     at, body = f"/v1/banks/mock-list/entries/{entry['id']}", {"suppressor_id": harmless["id"]}
     for lacking in ("bank", "bank:suppress"):
         assert gate.client(lacking).post(f"{at}/pair", json=body).status_code == 403
     assert bank("POST", f"{at}/pair", json=body).json()["suppressors"] == [harmless["id"]]
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
     bank("POST", f"{at}/unpair", json=body).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "match", 5)
+    wait_for(lambda: ingest()["verdict"] == "match")
     bank("POST", "/v1/banks/mock-list/signals/remove", json=pdq(NEAR)).raise_for_status()
-    wait_for(lambda: ingest()["verdict"] == "clear", 5)
+    wait_for(lambda: ingest()["verdict"] == "clear")
 
 
 ALIKE = [
@@ -245,22 +245,22 @@ def test_an_entry_that_matches_very_many_media_is_parked_and_goes_on_blocking(pr
             status = gate.client("ops").get("/v1/status").json()
             return [each for each in status["alarms"] if each["kind"] == "bank_entry_parked"]
 
-        wait_for(lambda: ingest(ALIKE[0]) == ("match", "queued", "queued"), 5)
+        wait_for(lambda: ingest(ALIKE[0]) == ("match", "queued", "queued"))
         for _ in range(5):
             assert ingest(ALIKE[0]) == ("match", "queued", "queued")
         assert ingest(ALIKE[1]) == ("match", "queued", "queued")
         assert ingest(ALIKE[2]) == ("match", "queued", "queued")
-        wait_for(lambda: len(alarms()) == 1, 5)
+        wait_for(lambda: len(alarms()) == 1)
         (entry,) = bank("GET", "/v1/banks/flood/entries", params={"state": "parked"}).json()["entries"]
         assert alarms()[0]["subject"] == str(entry["id"])
         assert list(entry["media"].values()) == [3]
-        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "parked"), 5)
+        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "parked"))
 
         kept = bank("POST", f"/v1/banks/flood/entries/{entry['id']}/keep")
         assert (kept.status_code, kept.json()["parked_at"]) == (200, None)
         assert bank("POST", f"/v1/banks/flood/entries/{entry['id']}/keep").status_code == 409
         assert alarms() == []
-        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "queued"), 5)
+        wait_for(lambda: ingest(ALIKE[3]) == ("match", "queued", "queued"))
         history = bank("GET", "/v1/banks/flood/history").json()["changes"]
         assert [(each["what"], each["entry_id"]) for each in history[:2]] == [
             ("entry_kept", entry["id"]),

@@ -132,4 +132,4 @@ def test_items_that_were_begun_are_reported_though_the_caller_left(
         next(answer.iter_lines())
 
     # Eight is less than what runs at once, so all of them were begun.
-    wait_for(lambda: stored() == before + 8, 20)
+    wait_for(lambda: stored() == before + 8)

@@ -49,7 +49,7 @@ def test_a_custodian_in_the_database_alone_is_told_and_reads_nothing(tmp_path: P
             stand = ops.get("/v1/status").json()["alarms"]
             return [(each["kind"], each["subject"]) for each in stand]
 
-        wait_for(lambda: ("custodian_unproven", mallory) in alarms(), 20)
+        wait_for(lambda: ("custodian_unproven", mallory) in alarms())
         status = ops.get("/v1/status").json()
         assert [mallory in warning for warning in status["warnings"]].count(True) == 1
         assert status["custodians"] == 2
@@ -58,7 +58,7 @@ def test_a_custodian_in_the_database_alone_is_told_and_reads_nothing(tmp_path: P
         added = asyncio.run(_row(prepared, "mallory"))
         pins.write(pins.read().with_custodian(added.as_pinned))
         assert report(gate)["custodians"] == [*pinned, mallory]
-        wait_for(lambda: alarms() == [], 20)
+        wait_for(lambda: alarms() == [])
 
 
 async def _row(prepared: Prepared, name: str) -> custodians.Custodian:
@@ -88,8 +88,8 @@ def test_a_named_file_that_is_not_there_takes_nothing_in_until_it_is(tmp_path: P
         assert not file.path.exists()
         rows = asyncio.run(_row(prepared, "ada")).as_pinned
         file.write(file.read_if_there().with_custodian(rows))
-        wait_for(lambda: "custodian" not in failing(), 10)
+        wait_for(lambda: "custodian" not in failing())
         assert ops.get("/v1/status").json()["custodians"] == 1
         file.path.chmod(0o666)
-        wait_for(lambda: "custodian" in failing(), 10)
+        wait_for(lambda: "custodian" in failing())
         assert any("others may write" in warning for warning in ops.get("/v1/status").json()["warnings"])

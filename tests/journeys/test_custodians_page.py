@@ -10,7 +10,6 @@ import os
 import pty
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -23,6 +22,7 @@ import pytest
 
 from tests.ahead import shim
 from tests.gates import CORDON, wait_for
+from tests.ports import held_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "custodians.md"
 FIRST, LAST = "## Practise it once, from the match to the purge", "## Read a report"
@@ -169,13 +169,13 @@ class Journey:
 def journey(tmp_path: Path) -> Iterator[Journey]:
     home = tmp_path / "practice"
     home.mkdir()
-    gate, double = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
-    journey = Journey(home, gate, double)
-    yield journey
-    for process in journey.running:
-        process.terminate()
-    for process in journey.running:
-        process.wait(45)
+    with held_port() as gate, held_port() as double:
+        journey = Journey(home, f"http://127.0.0.1:{gate}", f"http://127.0.0.1:{double}")
+        yield journey
+        for process in journey.running:
+            process.terminate()
+        for process in journey.running:
+            process.wait(45)
 
 
 def test_the_page_leads_somebody_who_is_no_programmer_from_the_match_to_the_purge(journey: Journey) -> None:
@@ -230,11 +230,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url, trust_env=False).is_success
     except httpx.TransportError:
         return False
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

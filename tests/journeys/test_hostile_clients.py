@@ -31,17 +31,6 @@ def ask(gate: RunningGate, token: str) -> httpx.Response:
     )
 
 
-def begin(gate: RunningGate, token: str) -> int:
-    """Ask for what costs nothing but a permit: 404, or 429 where there is none."""
-    answer = httpx.get(
-        f"{gate.url}/v1/nothing",
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=60,
-        trust_env=False,
-    )
-    return answer.status_code
-
-
 def held_media(gate: RunningGate) -> int:
     """How many media are on their way in."""
     return int(gate.client("ops").get("/v1/status").json()["intake"]["held_media"])
@@ -84,22 +73,27 @@ def test_a_key_runs_no_more_at_once_than_it_may(gate: RunningGate) -> None:
         )
         wait_for(lambda: held_media(gate) == 1)
         assert ask(gate, token).status_code == 429
-    deadline = time.monotonic() + 5
-    while ask(gate, token).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: ask(gate, token).status_code == 200)
 
 
 def begun_by(gates: Sequence[RunningGate], token: str, seconds: float) -> tuple[int, float]:
-    """How many requests could be begun at these gates by turns, and in how many seconds."""
-    began, passed = time.monotonic(), 0
-    with ThreadPoolExecutor(8) as pool:
+    """How many requests could be begun at these gates by turns, and in how many seconds.
+
+    They ask for what costs nothing but a permit: 404, or 429 where there is none. Connections stay open, so
+    that they come much faster than the key may, on a busy machine too.
+    """
+    passed = 0
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(8))
+        clients = [stack.enter_context(gate.new_client()) for gate in gates]
+        by_turns = [clients[number % len(clients)] for number in range(8)]
+        headers = {"Authorization": f"Bearer {token}"}
+        began = time.monotonic()
         while time.monotonic() - began < seconds:
-            by_turns = [gates[number % len(gates)] for number in range(8)]
-            statuses = list(pool.map(lambda gate: begin(gate, token), by_turns))
+            statuses = list(pool.map(lambda at: at.get("/v1/nothing", headers=headers).status_code, by_turns))
             assert set(statuses) <= {404, 429}
             passed += statuses.count(404)
-    return passed, time.monotonic() - began
+        return passed, time.monotonic() - began
 
 
 def begun_upload(gate: RunningGate, token: str) -> socket.socket:
@@ -136,7 +130,7 @@ def test_two_gates_share_the_limits_of_a_key(store: StoreSettings) -> None:
                     uploads.enter_context(begun_upload(one, few))
                 wait_for(lambda: held_media(one) == 3)
                 assert [ask(gate, few).status_code for gate in (one, two)] == [429, 429]
-            wait_for(lambda: ask(two, few).status_code == 200, 5)
+            wait_for(lambda: ask(two, few).status_code == 200)
 
 
 def test_slow_and_endless_uploads_end(store: StoreSettings) -> None:
@@ -344,7 +338,4 @@ def test_a_spent_budget_refuses_new_media_before_their_bodies(tmp_path: Path) ->
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
             assert livez_seconds(gate) < 1
-        deadline = time.monotonic() + 5
-        while ask(gate, token).status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: ask(gate, token).status_code == 200)

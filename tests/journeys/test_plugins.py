@@ -77,14 +77,14 @@ def test_a_match_is_sealed_by_the_plugins_program_before_it_is_answered(site: Si
 def test_a_gate_without_the_program_takes_nothing_in_until_it_is_there(site: Site) -> None:
     """It says so at once, by name to the operator, and by the name of the check to everybody else."""
     hidden = site.pia.program.rename(site.pia.program.with_name("hidden"))
-    wait_for(lambda: site.ready().status_code == httpx.codes.SERVICE_UNAVAILABLE, 10)
+    wait_for(lambda: site.ready().status_code == httpx.codes.SERVICE_UNAVAILABLE)
     assert site.ready().json()["failing"] == ["custodian"]
-    wait_for(lambda: site.take(HARMLESS).status_code == httpx.codes.SERVICE_UNAVAILABLE, 10)
+    wait_for(lambda: site.take(HARMLESS).status_code == httpx.codes.SERVICE_UNAVAILABLE)
     assert site.take(EDITED).json()["code"] == "not_ready"
     assert not _controls(site)["custodian_plugins_found"]
-    wait_for(lambda: b'"programs": "age-plugin-pia"' in site.gate.log.read_bytes(), 10)
+    wait_for(lambda: b'"programs": "age-plugin-pia"' in site.gate.log.read_bytes())
     hidden.rename(site.pia.program)
-    wait_for(lambda: site.ready().status_code == httpx.codes.OK, 10)
+    wait_for(lambda: site.ready().status_code == httpx.codes.OK)
     assert site.take(EDITED).json()["verdict"] == "match"
 
 

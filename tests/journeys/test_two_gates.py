@@ -43,7 +43,7 @@ def test_five_hundred_mixed_ingests_get_their_verdicts(
     with running_gate(prepared) as one, running_gate(other) as two:
         fill_bank(one, "mock-list", BANKED)
         clients = [one.client(), two.client()]
-        wait_for(lambda: httpx.get(f"{two.url}/readyz", trust_env=False).status_code == 200, 10)
+        wait_for(lambda: httpx.get(f"{two.url}/readyz", trust_env=False).status_code == 200)
 
         def ingest(item: tuple[str, bool, int]) -> tuple[str, str | None]:
             path, upload, number = item
