@@ -1,4 +1,4 @@
-"""Writes ``docs/reference`` from the code: settings, command line, HTTP. With ``--check``, only looks.
+"""Writes ``docs/reference`` from the code: settings, command, HTTP, metrics. With ``--check``, only looks.
 
 What it writes depends on nothing but the code: not on the terminal, the environment or the machine.
 """
@@ -16,6 +16,7 @@ from app.api import problems
 from app.api.application import routes
 from app.api.edge import REQUEST_ID_HEADER
 from app.cli.main import command_tree
+from app.metrics import Metrics
 from app.settings import PREFIX, STAGES, Profile
 
 REFERENCE: Final = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -30,6 +31,13 @@ SETTINGS_COME_FROM: Final = (
 PROFILES_ARE: Final = (
     "Tables `[profile.NAME]` in `cordon.toml`. A key is bound to one by `cordon key create --profile NAME`; "
     "`default` always exists."
+)
+
+METRICS_ARE: Final = (
+    "`GET /metrics` needs no token: keep it inside. Each gate tells of itself; the queue, the alarms and the "
+    "custodians are those of all. No label carries a URL, a host, a hash, an account, a key or a bank. "
+    "`cordon report alarms` says what to do about each kind of alarm, and `cordon doctor` what each control "
+    "is. The worker has no port: what it finds it raises as alarms."
 )
 
 
@@ -181,6 +189,28 @@ def _type(schema: dict[str, Any]) -> str:
     return f"{schema.get('type', '')}{f' ({detail})' if detail else ''}"
 
 
+def metrics() -> str:
+    """Every metric with its labels."""
+    rows = [
+        f"| `{each.name}` | {each.kind} | {', '.join(map('`{}`'.format, each.labels))} | {_cell(each.text)} |"
+        for each in Metrics().described
+    ]
+    return (
+        "\n".join(
+            [
+                "# Metrics",
+                "",
+                METRICS_ARE,
+                "",
+                "| name | kind | labels | |",
+                "| --- | --- | --- | --- |",
+                *rows,
+            ]
+        )
+        + "\n"
+    )
+
+
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
@@ -192,6 +222,7 @@ def pages() -> dict[str, str]:
         "settings.md": MADE + settings(),
         "cli.md": MADE + command_line(),
         "http.md": MADE + http(document),
+        "metrics.md": MADE + metrics(),
         "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
     }
 

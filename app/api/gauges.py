@@ -8,7 +8,7 @@ from app.banks.current import CurrentBanks
 from app.controls import controls
 from app.custody.roster import RosterFile
 from app.errors import NotReadyError
-from app.hashing.sandbox import Sandbox
+from app.hashing.sandbox import Sandbox, SandboxState
 from app.metrics import Metrics
 from app.quarantine import Quarantine
 from app.settings import Settings
@@ -39,31 +39,35 @@ class Gauges:
         self._quarantine = quarantine
         self._pins = pins
         self._settings = settings
-        gauge = metrics.gauge
-        self._ready = gauge("cordon_ready", "1 if a match would be caught and stored now.")
-        self._generation = gauge("cordon_index_generation", "Generation of the banks in force.")
-        self._queue = gauge("cordon_reports_queued", "Reports that wait for a custodian.")
-        self._queue_age = gauge("cordon_reports_queued_oldest_seconds", "Age of the oldest of them.")
-        self._alarms = gauge("cordon_alarms", "Alarms that stand.", "kind")
-        self._custodians = gauge("cordon_custodians", "Pinned custodians, whom reports are sealed to.")
-        self._held = gauge("cordon_media_held", "Media in the quarantine.")
-        self._reserved = gauge("cordon_media_reserved_bytes", "Bytes of the budget that they take.")
-        self._controls = gauge("cordon_control", "1 if the control is in force.", "control")
+        self._metrics = metrics
+        self._told = SandboxState()
 
     async def refresh(self) -> None:
         """Read all of it anew; what the database cannot tell keeps its last value."""
-        self._ready.set(not await self._readiness.failing())
-        self._generation.set(self._banks.generation)
-        self._held.set(self._quarantine.held_media)
-        self._reserved.set(self._quarantine.reserved_bytes)
+        metrics = self._metrics
+        metrics.ready.set(not await self._readiness.failing())
+        metrics.generation.set(self._banks.generation)
+        metrics.held.set(self._quarantine.held_media)
+        metrics.reserved.set(self._quarantine.reserved_bytes)
+        self._look_at_decoders()
         for control in controls(self._sandbox, self._settings):
-            self._controls.labels(control.control).set(control.in_force)
+            metrics.controls.labels(control.control).set(control.in_force)
         with contextlib.suppress(NotReadyError):
-            self._custodians.set(len(self._pins.read_if_there().custodians))
+            metrics.custodians.set(len(self._pins.read_if_there().custodians))
         with contextlib.suppress(NotReadyError, TimeoutError):
             async with asyncio.timeout(READ_SECONDS), self._database.connect() as connection:
                 queue = await reports.queue(connection)
-                self._queue.set(queue.depth)
-                self._queue_age.set(queue.oldest_age_seconds or 0)
+                metrics.queue.set(queue.depth)
+                metrics.queue_age.set(queue.oldest_age_seconds or 0)
                 for kind, count in (await alarms.count_standing(connection)).items():
-                    self._alarms.labels(kind.value).set(count)
+                    metrics.alarms.labels(kind.value).set(count)
+
+    def _look_at_decoders(self) -> None:
+        before, self._told = self._told, self._sandbox.state
+        now, metrics = self._told, self._metrics
+        metrics.scanning.set(now.in_flight)
+        metrics.decoding.set(now.decode_bytes)
+        metrics.decoders.set(now.workers)
+        metrics.fork_servers.inc(now.fork_servers - before.fork_servers)
+        for cause, count in now.replaced.items():
+            metrics.decoders_replaced.labels(cause.value).inc(count - before.replaced.get(cause, 0))

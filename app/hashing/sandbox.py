@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
@@ -65,7 +65,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class SandboxState:
-    """What the workers do, and what became of them, for who looks into a sandbox: tests.
+    """What the workers do, and what became of them; without more, of a sandbox that was not started.
 
     Attributes:
         workers: workers there are now, each of them locked.
@@ -75,11 +75,11 @@ class SandboxState:
         decode_bytes: memory granted to decoding now.
     """
 
-    workers: int
-    in_flight: int
-    replaced: Mapping[Cause, int]
-    fork_servers: int
-    decode_bytes: int
+    workers: int = 0
+    in_flight: int = 0
+    replaced: Mapping[Cause, int] = field(default_factory=dict)
+    fork_servers: int = 0
+    decode_bytes: int = 0
 
 
 class Sandbox:

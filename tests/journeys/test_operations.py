@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -134,6 +135,39 @@ def test_metrics_count_without_telling(gate: RunningGate, host: MediaHost) -> No
     assert 'cordon_ingests_total{disposition="dropped",reason="",verdict="match"}' in shown
     for secret in ("127.0.0.1", "edited", "mock-list", gate.prepared.tokens["ingest"][:16]):
         assert secret not in shown
+
+
+def test_metrics_tell_what_becomes_of_decoders(prepared: Prepared) -> None:
+    """How many there are, what they take, and why each that went was ended."""
+
+    def shown(gate: RunningGate) -> dict[str, float]:
+        text = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+    with running_gate(prepared, decoder_media="2") as gate:
+        fill_bank(gate, "mock-list", BANKED)
+        client = gate.client()
+        before = shown(gate)
+        assert before["cordon_decoders"] >= 1
+        assert before["cordon_fork_servers_started_total"] == 1
+        causes = ("recycled", "crashed", "timed_out", "outgrew", "misbehaved", "abandoned")
+        ended = {cause: f'cordon_decoders_replaced_total{{cause="{cause}"}}' for cause in causes}
+        assert [before[name] for name in ended.values()] == [0] * len(causes)
+        for _ in range(4):
+            client.post("/v1/ingest", content=HARMLESS, headers={"content-type": "image/jpeg"})
+        once, again = shown(gate), shown(gate)
+        assert (once[ended["recycled"]], once[ended["crashed"]]) == (2, 0)
+        # Whoever looks twice counts nothing twice.
+        assert again[ended["recycled"]] == 2
+        assert (once["cordon_media_scanning"], once["cordon_decode_reserved_bytes"]) == (0, 0)
+        (server,) = _children_of(gate.process.pid)
+        os.kill(server, signal.SIGKILL)
+        wait_for(lambda: shown(gate)["cordon_fork_servers_started_total"] == 2, 10)
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_no_log_line_tells_what_it_must_not(gate: RunningGate, host: MediaHost) -> None:
