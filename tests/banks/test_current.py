@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -329,7 +330,9 @@ async def test_a_damaged_snapshot_that_another_has_to_build_anew_is_read_once(
     monkeypatch.setattr(current, "snapshots_in", counted)
     with building(tmp_path / "snapshots"):
         again = await follow()
-        await until(lambda: len(looks) > 5)
+        await until(lambda: len(_awaited(caplog)) > 0)
+        enough = len(looks) + 10
+        await until(lambda: len(looks) > enough)
         assert again.generation == 0
         for message in ("banks_snapshot_refused", "banks_snapshot_awaited"):
             assert [record.getMessage() for record in caplog.records].count(message) == 1
@@ -427,12 +430,13 @@ async def test_what_is_in_force_goes_on_answering_while_the_store_is_gone(
     old = following.status().asked_seconds_ago
     assert old is not None
     assert old > 0.02
+    back_at = time.monotonic()
     switched.cut_off = False
     await in_force(following, await add(database, 2))
     assert found(following, 2)
     new = following.status().asked_seconds_ago
     assert new is not None
-    assert new < old
+    assert new < time.monotonic() - back_at
 
 
 async def test_a_process_that_starts_without_its_store_is_not_ready_until_that_answers(
@@ -772,7 +776,10 @@ async def test_a_snapshot_that_could_not_be_read_is_tried_again_once_its_mode_is
     with building(tmp_path / "snapshots"):
         again = await follow()
         assert again.generation == 0
-        name.path.chmod(0o400)
+        refused = name.path.stat().st_ctime_ns
+        # The kernel's clock of files may stand still for some milliseconds.
+        while name.path.stat().st_ctime_ns == refused:
+            name.path.chmod(0o400)
         await in_force(again, 2)
 
 
@@ -821,8 +828,10 @@ def spoil(path: Path, how: str) -> None:
         with path.open("r+b") as file:
             file.seek(8192)
             file.write(bytes([whole[8192] ^ 1]))
-        # As a copy that keeps its times does.
+        # As a copy that keeps its times does; the one that nobody can set may stand still for milliseconds.
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        while path.stat().st_ctime_ns == times.st_ctime_ns:
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     else:
         # Its last section is not looked at any more.
         os.truncate(path, path.stat().st_size - 1)

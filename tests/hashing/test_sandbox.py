@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from tests.hashing.sandboxes import QUARANTINE, decoy_sandbox, medium, told
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 1024 * 1024
+AT_ONCE_SECONDS = 1.5
+"""As long as a decoy may take on a busy machine for what takes it no time."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def _nothing_is_left_in_quarantine() -> Iterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds, which a process brings about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
 
@@ -85,7 +88,7 @@ async def test_a_decoder_that_crashes_is_replaced_and_what_it_found_is_kept(end:
 
 
 async def test_a_decoder_that_hangs_is_replaced_and_what_it_found_is_kept() -> None:
-    async with decoy_sandbox(decode_seconds=0.2) as sandbox:
+    async with decoy_sandbox(decode_seconds=AT_ONCE_SECONDS) as sandbox:
         scan = await told(sandbox, "partly spin")
         assert scan.undecidable is Reason.DECODE_TIMEOUT
         assert scan.renderings == (decoys.FIRST,)
@@ -135,7 +138,8 @@ async def test_a_decoder_that_speaks_unasked_is_replaced_before_the_next_medium(
             await until(lambda: not sandbox._idle)
         else:
             # The loop must not turn before the next medium comes.
-            time.sleep(0.05)  # noqa: ASYNC251
+            (worker,) = sandbox._idle
+            assert select.select([worker._channel], [], [], 60)[0]
         scan = await told(sandbox, "honest")
         assert (scan.shape, scan.undecidable) == (Shape("image", "png", 4, 3, 1), None)
         assert sandbox.state.replaced[Cause.CRASHED] == 1
@@ -157,7 +161,9 @@ async def test_a_decoder_at_rest_that_was_heard_already_is_not_taken_for_lost() 
 async def test_media_in_flight_are_untouched_when_another_decoder_dies() -> None:
     async with decoy_sandbox(decoders=3, decode_seconds=30) as sandbox:
         spinning = asyncio.create_task(told(sandbox, "partly spin"))
-        await until(lambda: sandbox.state.in_flight == 1)
+        await until(lambda: sandbox.state.decode_bytes == 1_000)
+        (spinner,) = sandbox._busy
+        await until(lambda: has_spun(spinner.pid))
         others = await asyncio.gather(
             *(told(sandbox, order) for order in ("segfault", "honest", "raise", "honest 2", "allocate"))
         )
@@ -258,7 +264,7 @@ async def test_memory_is_returned_whatever_becomes_of_the_decoder() -> None:
 
 
 async def test_a_medium_that_waits_too_long_for_a_decoder_is_undecidable() -> None:
-    async with decoy_sandbox(scan_seconds=0.3) as sandbox:
+    async with decoy_sandbox(scan_seconds=AT_ONCE_SECONDS) as sandbox:
         await sandbox._turns.acquire()
         assert (await told(sandbox, "honest")).undecidable is Reason.SCAN_TIMEOUT
         sandbox._turns.release()
@@ -272,7 +278,8 @@ async def test_a_medium_is_given_up_when_waiting_and_decoding_take_too_long_toge
 
 
 async def test_a_medium_that_waits_too_long_for_memory_is_undecidable() -> None:
-    async with decoy_sandbox(decode_seconds=0.1, scan_seconds=0.4, max_decode_bytes=1_500) as sandbox:
+    seconds = {"decode_seconds": AT_ONCE_SECONDS, "scan_seconds": 2 * AT_ONCE_SECONDS}
+    async with decoy_sandbox(**seconds, max_decode_bytes=1_500) as sandbox:
         await sandbox._budget.reserve(1_000)
         scan = await told(sandbox, "honest")
         assert scan.undecidable is Reason.SCAN_TIMEOUT, "waiting for memory is not decoding"
@@ -328,7 +335,7 @@ async def test_the_fork_server_is_restarted_when_it_dies() -> None:
 
 async def test_a_fork_server_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async with decoy_sandbox(decoder_media=1) as sandbox:
-        monkeypatch.setattr(workers, "_READY_SECONDS", 0.3)
+        monkeypatch.setattr(workers, "_READY_SECONDS", AT_ONCE_SECONDS)
         os.kill(processes_of(sandbox)[0], signal.SIGSTOP)
         assert (await told(sandbox, "honest")).undecidable is None, "a worker was at rest"
         assert (await told(sandbox, "honest")).undecidable is None
@@ -336,7 +343,7 @@ async def test_a_fork_server_that_does_not_answer_is_replaced(monkeypatch: pytes
 
 
 async def test_a_decoder_that_is_stopped_is_replaced() -> None:
-    async with decoy_sandbox(decode_seconds=0.2) as sandbox:
+    async with decoy_sandbox(decode_seconds=AT_ONCE_SECONDS) as sandbox:
         os.kill(sandbox._idle[0].pid, signal.SIGSTOP)
         assert (await told(sandbox, "honest")).undecidable is Reason.DECODE_TIMEOUT
         assert (await told(sandbox, "honest")).undecidable is None
@@ -440,7 +447,7 @@ def test_no_decoder_outlives_a_gate_that_is_killed(tmp_path: Path) -> None:
         assert len(processes) == 2
         assert all(is_running(pid) for pid in processes)
         gate.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(is_running(pid) for pid in processes):
         assert time.monotonic() < deadline
         time.sleep(0.005)
