@@ -17,7 +17,7 @@ COMMANDS = {
     "key": "create list revoke",
     "custodian": "keygen add list remove pin",
     "report": "list show open approve reject annotate hold unhold "
-    "file filed export retry reseal destroy purge xsd alarms",
+    "file filed export retry reseal destroy purge xsd alarms count",
     "audit": "verify checkpoint",
     "db": "upgrade check",
     "dev": "cybertip-double",

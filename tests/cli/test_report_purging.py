@@ -89,3 +89,31 @@ def test_with_the_workers_key_a_purge_believes_no_log_that_the_worker_would_not(
 @pytest.mark.parametrize("arguments", [("--on", "2027-01-01"), ("--dry-run", "--on", "soon")])
 def test_a_date_is_one_and_goes_with_a_dry_run_alone(own: Cordon, arguments: tuple[str, ...]) -> None:
     assert own("report", "purge", *arguments).code == 2
+
+
+def test_removed_reports_are_counted_with_those_that_are_there(own: Cordon, rejected: str) -> None:
+    """By year, kind and state, for the figures that a law may ask for; ids and contents are in none of it."""
+
+    def counted() -> dict[tuple[int, str, str], tuple[int, int]]:
+        told = own("report", "count", "--json").documents
+        return {
+            (each["year"], each["bank_kind"], each["state"]): (each["reports"], each["removed"])
+            for each in told
+        }
+
+    year = datetime.now(UTC).year
+    (kind,) = [
+        each["bank_kind"] for each in own("report", "list", "--json").documents if each["id"] == rejected
+    ]
+    before = counted()
+    there, gone = before[year, kind, "rejected"]
+    assert there - gone >= 1
+    assert own("report", "purge", *ADA, given=AT_ONCE).code == 0
+    after = counted()
+    assert after[year, kind, "rejected"] == (there, there)
+    assert {group: count for group, (count, _) in before.items()} == {
+        group: count for group, (count, _) in after.items()
+    }
+    shown = own("report", "count").out.decode()
+    assert shown.splitlines()[0].split() == ["year", "kind", "state", "reports", "of", "them", "removed"]
+    assert rejected not in shown

@@ -35,6 +35,7 @@ app.command("destroy")(destroying.destroy)
 app.command("purge")(purging.purge)
 app.command("xsd")(schema.xsd)
 app.command("alarms")(keeping.list_alarms)
+app.command("count")(keeping.count_reports)
 
 
 @app.callback()

@@ -114,7 +114,6 @@ the report may have expired unfiled, or be another's; a person finds out."""
 
 STATUSES: Final[Mapping[int, Meaning]] = {
     400: Meaning.PARK,
-    401: Meaning.STOP,
     403: Meaning.STOP,
     404: Meaning.STOP,
     405: Meaning.STOP,
@@ -124,7 +123,7 @@ STATUSES: Final[Mapping[int, Meaning]] = {
     425: Meaning.RETRY,
     429: Meaning.RETRY,
 }
-"""HTTP statuses that decide where no code can be read, or the code is no failure."""
+"""HTTP statuses that decide where no code can be read, or the code is no failure; 401 always does."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
 
