@@ -405,14 +405,6 @@ class NotifySettings(_Stage):
                 raise ValueError("write addresses as 'name@host'")
         return given
 
-    @field_validator("notify_smtp_user", "notify_smtp_password")
-    @classmethod
-    def _can_be_said_to_a_mail_server(cls, given: str | None) -> str | None:
-        # smtplib takes nothing else, and says so only when it logs in.
-        if given is not None and not given.isascii():
-            raise ValueError("ASCII alone: ask the mail server for a login without other letters")
-        return given
-
     @model_validator(mode="after")
     def _channels_are_whole(self) -> Self:
         if (self.notify_webhook_url is None) != (self.notify_webhook_secret is None):

@@ -13,20 +13,18 @@ ends on this machine.
 
 import asyncio
 import base64
-import contextlib
 import hmac
 import json
 import logging
 import re
-import smtplib
-import socket
 import ssl
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Final, Protocol
 
+import aiosmtplib
 import httpx
 
 from app import log
@@ -38,9 +36,6 @@ from app.store.database import Database
 from app.store.notices import ALARM_CLEARED, ALARM_RAISED, REPORT_CHANGED, Notice
 from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
 
 logger = logging.getLogger(__name__)
 
@@ -233,52 +228,6 @@ class Webhook:
             raise NotToldError(f"HTTP {status}")
 
 
-class _Talk(smtplib.SMTP):
-    """A talk with a mail server that can be ended from outside, at any point.
-
-    smtplib limits how long one read may take, and not the talk: a server that sends a byte now and then would
-    hold the worker up for good.
-
-    Attributes:
-        taken: the server took the message, whatever becomes of the talk.
-    """
-
-    taken = False
-    _over = False
-
-    def __init__(self, started: "list[_Talk]", host: str, port: int, **tls: Any) -> None:  # noqa: ANN401 - as smtplib
-        # Before it connects, and waits for a greeting.
-        started.append(self)
-        super().__init__(host, port, timeout=MAIL_SECONDS, **tls)
-
-    def send(self, s: "Buffer | str") -> None:
-        """As smtplib has it, but nothing once the talk is over."""
-        self._go_on()
-        super().send(s)
-
-    def getreply(self) -> tuple[int, bytes]:
-        """Likewise."""
-        self._go_on()
-        return super().getreply()
-
-    def _go_on(self) -> None:
-        if self._over:
-            raise smtplib.SMTPServerDisconnected("the talk is over")
-
-    def end(self) -> None:
-        """End it, from another thread: whatever it waits for fails."""
-        self._over = True
-        line = self.sock
-        if line is not None:
-            # Not the TLS socket's own, which would have what is sent at that moment go out in the clear.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(line, socket.SHUT_RDWR)
-
-
-class _TlsTalk(_Talk, smtplib.SMTP_SSL):
-    """The same with TLS from its first byte on."""
-
-
 class Email:
     """New reports and alarms to one address, all that is due in one plain message."""
 
@@ -301,32 +250,30 @@ class Email:
 
     async def tell(self, told: Sequence[Notice]) -> None:
         """Send one message; what comes after the server took it changes nothing."""
-        talks: list[_Talk] = []
+        settings = self._settings
+        # The talk as a whole is limited, which a server that sends a byte now and then cannot prolong.
+        server = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=settings.notify_smtp_port,
+            username=settings.notify_smtp_user,
+            password=settings.notify_smtp_password,
+            use_tls=settings.notify_smtp_tls == "implicit",
+            start_tls=settings.notify_smtp_tls == "starttls",
+            tls_context=self._trust,
+            timeout=None,
+        )
+        taken = False
         try:
             async with asyncio.timeout(MAIL_SECONDS):
-                await asyncio.to_thread(self._send, self._message(told), talks)
-        except (smtplib.SMTPException, ValueError, OSError) as error:
-            if not any(talk.taken for talk in talks):
+                await server.connect()
+                await server.send_message(self._message(told))
+                taken = True
+                await server.quit()
+        except (aiosmtplib.SMTPException, ValueError, OSError) as error:
+            if not taken:
                 raise NotToldError(_reason(error)) from None
         finally:
-            for talk in talks:
-                talk.end()
-
-    def _send(self, message: EmailMessage, talks: list[_Talk]) -> None:
-        settings = self._settings
-        port = settings.notify_smtp_port
-        talk = (
-            _TlsTalk(talks, self._host, port, context=self._trust)
-            if settings.notify_smtp_tls == "implicit"
-            else _Talk(talks, self._host, port)
-        )
-        with talk:
-            if settings.notify_smtp_tls == "starttls":
-                talk.starttls(context=self._trust)
-            if settings.notify_smtp_user is not None and settings.notify_smtp_password is not None:
-                talk.login(settings.notify_smtp_user, settings.notify_smtp_password)
-            talk.send_message(message)
-            talk.taken = True
+            server.close()
 
     def _message(self, told: Sequence[Notice]) -> EmailMessage:
         message = EmailMessage()
@@ -379,10 +326,10 @@ def _subject(events: Collection[str]) -> str:
 def _reason(error: Exception) -> str:
     """What went wrong, with the code of a server that refused: its words may be anything."""
     codes: list[int] = []
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        codes = [code for code, _ in error.recipients.values()]
-    elif isinstance(error, smtplib.SMTPResponseException):
-        codes = [error.smtp_code]
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        codes = [refused.code for refused in error.recipients]
+    elif isinstance(error, aiosmtplib.SMTPResponseException):
+        codes = [error.code]
     return " ".join([type(error).__name__, *map(str, codes)])
 
 
