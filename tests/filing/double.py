@@ -58,7 +58,7 @@ def running_double(*options: str) -> Iterator[Double]:
     try:
         url = process.stdout.readline().decode().strip()
         assert url.startswith("http://127.0.0.1:")
-        with httpx.Client(base_url=url.removesuffix("/ispws"), trust_env=False, timeout=10) as steering:
+        with httpx.Client(base_url=url.removesuffix("/ispws"), trust_env=False, timeout=60) as steering:
             yield Double(url, steering)
     finally:
         process.terminate()

@@ -230,7 +230,7 @@ def test_its_failures_come_with_the_http_status_that_it_is_told() -> None:
     """As the real one was recorded: 200 with a code that is no success."""
     with (
         running_double("--error-status", "200") as double,
-        httpx.Client(base_url=double.url, auth=("double", "double"), trust_env=False) as client,
+        httpx.Client(base_url=double.url, auth=("double", "double"), timeout=60, trust_env=False) as client,
     ):
         refused = client.post("finish", data={"id": "123"})
         assert (refused.status_code, code(refused)) == (200, 5001)
@@ -240,7 +240,7 @@ def test_its_failures_come_with_the_http_status_that_it_is_told() -> None:
 def test_with_a_schema_it_checks_by_that_too_and_hands_it_out(sender_id: str) -> None:
     with (
         running_double("--xsd", str(XSD)) as double,
-        httpx.Client(base_url=double.url, auth=("double", "double"), trust_env=False) as client,
+        httpx.Client(base_url=double.url, auth=("double", "double"), timeout=60, trust_env=False) as client,
     ):
         assert client.get("xsd").content == XSD.read_bytes()
         assert opened(client, sender_id)

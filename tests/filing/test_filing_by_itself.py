@@ -19,7 +19,7 @@ from demo.pictures import encoded, scene
 from tests.filing.double import Double
 from tests.filing.office import REPORTING
 from tests.filing.working import running_worker
-from tests.gates import RunningGate, prepare, running_gate, signals_of, wait_for
+from tests.gates import START_SECONDS, RunningGate, prepare, running_gate, signals_of, wait_for
 from tests.pins import pins_of
 
 WITHIN: Final = 6
@@ -92,9 +92,9 @@ def test_only_what_is_certain_is_filed_by_itself_and_all_else_waits_for_a_person
         found["the very bytes"] = _handed_in(gate, BYTES)
         assert _state(gate, waiting["flooded"]) == "parked"
         with running_worker(store, **settings, filing_identity=str(key)) as process:
-            wait_for(lambda: {_state(gate, found[name]) for name in CERTAIN} == {"dry_run"}, 60)
+            wait_for(lambda: {_state(gate, found[name]) for name in CERTAIN} == {"dry_run"})
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(START_SECONDS) == 0
         for name, report_id in (found | waiting).items():
             told, state = double.tell(report_id), _state(gate, report_id)
             if name in CERTAIN:

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from tests import age_plugin
 from tests.age_plugin import Oddity, Plugin
 from tests.filing.double import Double
 from tests.filing.office import Office, open_office
-from tests.filing.test_worker import wait_until_left
+from tests.filing.test_worker import wait_until, wait_until_left
 from tests.filing.working import running_worker
+from tests.gates import START_SECONDS
 from tests.pins import add_custodian
 
 
@@ -53,6 +53,10 @@ async def _pinned(office: Office, plugin: Plugin, folder: Path) -> Identity:
 async def _standing(office: Office) -> list[tuple[AlarmKind, str]]:
     async with office.database.connect() as connection:
         return [(each.kind, each.subject) for each in await alarms.standing(connection)]
+
+
+async def _is_quiet(office: Office) -> bool:
+    return not await _standing(office)
 
 
 async def _receipt(office: Office, report_id: str) -> bytes:
@@ -149,9 +153,9 @@ async def test_a_real_worker_whose_custodians_plugin_is_gone_keeps_the_receipt_a
     pia.program.unlink()
     settings = {"cybertip": "double", "cybertip_double_url": double.url}
     with running_worker(store, **settings) as worker:
-        await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [report_id], 60)
+        await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [report_id])
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(START_SECONDS) == 0
     assert (await office.report(report_id)).state is State.DRY_RUN
     assert double.tell(report_id)["filed_exactly_once"]
     log = (store.state_dir / "worker.log").read_text()
@@ -160,9 +164,6 @@ async def test_a_real_worker_whose_custodians_plugin_is_gone_keeps_the_receipt_a
     verbatim = office.ada.decrypt(await _receipt(office, report_id))
     pia.become(Oddity.NONE)
     with running_worker(store, **settings):
-        deadline = time.monotonic() + 60
-        while await _standing(office):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await wait_until(lambda: _is_quiet(office))
     assert reader.decrypt(await _receipt(office, report_id)) == verbatim
     assert double.tell(report_id)["filed_exactly_once"]

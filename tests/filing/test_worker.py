@@ -5,7 +5,7 @@ import json
 import random
 import signal
 import subprocess
-import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from tests.filing.office import REPORTING, Office, document, open_office
 from tests.filing.working import running_worker
 from tests.gates import (
     CORDON,
+    START_SECONDS,
     RunningGate,
     environment,
     fill_bank,
@@ -39,12 +40,29 @@ from tests.gates import (
 from tests.pins import pins_of
 
 
-async def wait_until_left(office: Office, states: set[State], report_ids: list[str], seconds: float) -> None:
+async def wait_until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until another process brought something about."""
+    async with asyncio.timeout(START_SECONDS):
+        while not await holds():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.02)
+
+
+async def wait_until_left(office: Office, states: set[State], report_ids: list[str]) -> None:
     """Wait until no report is in any of the states."""
-    deadline = time.monotonic() + seconds
-    while {(await office.report(each)).state for each in report_ids} & states:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await wait_until(lambda: _is_left(office, states, report_ids))
+
+
+async def _is_left(office: Office, states: set[State], report_ids: list[str]) -> bool:
+    return not {(await office.report(each)).state for each in report_ids} & states
+
+
+async def wait_until_it_stands(database: Database, alarm: tuple[AlarmKind, str]) -> None:
+    """Wait until an alarm was raised."""
+
+    async def stands() -> bool:
+        return alarm in await standing(database)
+
+    await wait_until(stands)
 
 
 async def test_a_worker_that_is_killed_and_started_again_files_each_report_once(
@@ -67,9 +85,9 @@ async def test_a_worker_that_is_killed_and_started_again_files_each_report_once(
             await connection.exec_driver_sql("UPDATE filings SET lease = NULL, leased_until = NULL")
             await connection.exec_driver_sql("UPDATE filings SET next_attempt_at = first_attempt_at")
         with running_worker(store, **settings) as worker:
-            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, report_ids, 60)
+            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, report_ids)
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(30) == 0
+            assert worker.wait(START_SECONDS) == 0
         for report_id in report_ids:
             assert double.tell(report_id)["filed_exactly_once"]
             assert (await office.report(report_id)).state is State.DRY_RUN
@@ -93,20 +111,17 @@ async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_fil
             await connection.exec_driver_sql(f"UPDATE filings SET opened_at = '{never}'")  # noqa: S608 - ours
         good = await office.approved("b")
         with running_worker(store, cybertip="double", cybertip_double_url=double.url) as worker:
-            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [good], 60)
-            deadline = time.monotonic() + 20
-            while (AlarmKind.ROW_UNREADABLE, spoiled) not in await standing(database):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
+            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [good])
+            await wait_until_it_stands(database, (AlarmKind.ROW_UNREADABLE, spoiled))
             verified = await asyncio.to_thread(_run, store, "audit", "verify")
             assert verified.returncode == 1
             assert f"report {spoiled}: its row of the table filings holds what no" in verified.stderr
             assert (await office.report(spoiled)).state is State.APPROVED
             async with database.begin() as connection:
                 await connection.exec_driver_sql("UPDATE filings SET opened_at = NULL")
-            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [spoiled], 60)
+            await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [spoiled])
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(30) == 0
+            assert worker.wait(START_SECONDS) == 0
         assert double.tell(spoiled)["filed_exactly_once"]
         log = (store.state_dir / "worker.log").read_text()
         assert not [secret for secret in ("never", "294276", "canary") if secret in log + verified.stderr]
@@ -119,10 +134,11 @@ def _run(store: StoreSettings, *arguments: str) -> subprocess.CompletedProcess[s
 
 async def wait_until_one_is_done(office: Office, report_ids: list[str]) -> None:
     """Wait until the first report is done."""
-    deadline = time.monotonic() + 60
-    while not any([(await office.report(each)).state is State.DRY_RUN for each in report_ids]):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+
+    async def is_done() -> bool:
+        return any([(await office.report(each)).state is State.DRY_RUN for each in report_ids])
+
+    await wait_until(is_done)
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -135,11 +151,8 @@ async def test_a_worker_files_nothing_unless_it_is_told_where(
         async with database.begin() as connection:
             await connection.exec_driver_sql("UPDATE reports SET decided_at = '2026-01-01 00:00:00.000000'")
         with running_worker(store):
-            deadline = time.monotonic() + 40
             # That its time is not that of the log, as the test ages it, raises another, before or after.
-            while (AlarmKind.FILING_FAILING, report_id) not in await standing(database):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
+            await wait_until_it_stands(database, (AlarmKind.FILING_FAILING, report_id))
             shown = _run(store, "report", "show", report_id)
             assert "waits for: filing is off in the worker that runs; set CORDON_CYBERTIP" in shown.stdout
             assert f"report {report_id}: filing is off" in _run(store, "report", "list").stderr
@@ -178,9 +191,9 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
             )
         }
         with running_worker(store, **settings, filing_identity=str(key)) as process:
-            wait_for(lambda: {_shown(gate, found[name])["state"] for name in CERTAIN} == {"dry_run"}, 60)
+            wait_for(lambda: {_shown(gate, found[name])["state"] for name in CERTAIN} == {"dry_run"})
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(START_SECONDS) == 0
         for name, report_id in found.items():
             told = double.tell(report_id)
             state = _shown(gate, report_id)["state"]
@@ -236,12 +249,12 @@ def test_an_approval_that_is_taken_back_over_http_is_withdrawn_by_the_worker(
         assert _decided(gate, report_id, "approve", approval) == "approved"
         double.fault("finish", fault="unheard")
         with running_worker(store, **settings) as process:
-            wait_for(lambda: _is_put_off(_shown(gate, report_id)["filing"]), 60)
+            wait_for(lambda: _is_put_off(_shown(gate, report_id)["filing"]))
             rejection = deciding(Action.REJECT, report_id, digests, ada)
             assert _decided(gate, report_id, "reject", rejection) == "submitted"
-            wait_for(lambda: _shown(gate, report_id)["state"] == "retracted", 60)
+            wait_for(lambda: _shown(gate, report_id)["state"] == "retracted")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(START_SECONDS) == 0
         steps = [each["step"] for each in _shown(gate, report_id)["steps"]]
         assert steps == ["approved", "submitted", "finishing", "withdrawn", "retracted"]
     told = double.tell(report_id)

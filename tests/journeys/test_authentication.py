@@ -87,7 +87,7 @@ def test_without_a_token_everything_but_health_is_401(gate: RunningGate) -> None
         "/v1/nothing",
         "/livez/",
     ]
-    with httpx.Client(base_url=gate.url, trust_env=False) as anonymous:
+    with httpx.Client(base_url=gate.url, timeout=60, trust_env=False) as anonymous:
         for path in paths:
             for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"):
                 answer = anonymous.request(method, path)
@@ -102,7 +102,9 @@ def test_without_a_token_everything_but_health_is_401(gate: RunningGate) -> None
 )
 def test_a_wrong_token_is_401(gate: RunningGate, authorization: str) -> None:
     """However it is spelt."""
-    answer = httpx.get(f"{gate.url}/v1/status", headers={"Authorization": authorization}, trust_env=False)
+    answer = httpx.get(
+        f"{gate.url}/v1/status", headers={"Authorization": authorization}, timeout=60, trust_env=False
+    )
     assert answer.status_code == 401
     assert "Bearer" in answer.headers["www-authenticate"]
 
@@ -111,7 +113,7 @@ def test_the_token_may_be_a_basic_password(gate: RunningGate) -> None:
     """For hooks that know only a URL."""
     password = base64.b64encode(f"anyone:{gate.prepared.tokens['ops']}".encode()).decode()
     answer = httpx.get(
-        f"{gate.url}/v1/status", headers={"Authorization": f"Basic {password}"}, trust_env=False
+        f"{gate.url}/v1/status", headers={"Authorization": f"Basic {password}"}, timeout=60, trust_env=False
     )
     assert answer.status_code == 200
 
@@ -165,6 +167,7 @@ def test_a_revoked_token_is_dead_within_five_seconds(gate: RunningGate) -> None:
             f"{gate.url}/v1/ingest",
             content=HARMLESS,
             headers={"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"},
+            timeout=60,
             trust_env=False,
         ).status_code
 

@@ -3,8 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import httpx
-
 from app.custody.identity import generate
 from app.custody.roster import RosterFile
 from app.settings import StoreSettings
@@ -79,7 +77,7 @@ def test_a_named_file_that_is_not_there_takes_nothing_in_until_it_is(tmp_path: P
         ops = gate.client("ops")
 
         def failing() -> list[str]:
-            found: list[str] = httpx.get(f"{gate.url}/readyz", trust_env=False).json()["failing"]
+            found: list[str] = gate.public("/readyz").json()["failing"]
             return found
 
         assert "custodian" in failing()

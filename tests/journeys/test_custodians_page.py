@@ -160,7 +160,7 @@ class Journey:
         """What came of the one report at the double."""
         report_id = self._run("cordon report list --json").split('"')[3]
         told: dict[str, object] = httpx.get(
-            f"{self.double}/double/reports/{report_id}", trust_env=False
+            f"{self.double}/double/reports/{report_id}", timeout=60, trust_env=False
         ).json()
         return told
 
@@ -227,6 +227,6 @@ def _same(expected: str, line: str) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, trust_env=False).is_success
+        return httpx.get(url, timeout=60, trust_env=False).is_success
     except httpx.TransportError:
         return False

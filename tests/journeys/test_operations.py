@@ -36,8 +36,8 @@ def test_a_gate_without_a_bank_takes_nothing_in(store: StoreSettings, tmp_path: 
         def ingest() -> httpx.Response:
             return gate.client().post("/v1/ingest", content=HARMLESS, headers={"Content-Type": "image/jpeg"})
 
-        assert httpx.get(f"{gate.url}/livez", trust_env=False).status_code == 200
-        ready = httpx.get(f"{gate.url}/readyz", trust_env=False)
+        assert gate.public("/livez").status_code == 200
+        ready = gate.public("/readyz")
         assert (ready.status_code, ready.json()["failing"]) == (503, ["banks"])
         answer = ingest()
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
@@ -46,7 +46,7 @@ def test_a_gate_without_a_bank_takes_nothing_in(store: StoreSettings, tmp_path: 
         assert made.status_code == 201
         assert ingest().status_code == 503
         fill_bank(gate, "list", BANKED)
-        wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == 200)
+        wait_for(lambda: gate.public("/readyz").status_code == 200)
         assert ingest().json()["verdict"] == "clear"
         emptied = gate.client("bank").post(
             "/v1/banks/list/signals/remove", json={"signals": signals_of(BANKED)}
@@ -125,13 +125,13 @@ def test_a_gate_that_the_database_forgot_announces_itself_again(gate: RunningGat
     before = announced()
     asyncio.run(forget())
     wait_for(lambda: announced() == before)
-    wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == 200)
+    wait_for(lambda: gate.public("/readyz").status_code == 200)
 
 
 def test_metrics_count_without_telling(gate: RunningGate, host: MediaHost) -> None:
     """Prometheus text, with no label that holds a URL, a host, a key or a bank."""
     gate.client().post("/v1/ingest", json={"url": host.url("/edited.jpg")})
-    shown = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+    shown = gate.public("/metrics").text
     assert 'cordon_ingests_total{disposition="dropped",reason="",verdict="match"}' in shown
     for secret in ("127.0.0.1", "edited", "mock-list", gate.prepared.tokens["ingest"][:16]):
         assert secret not in shown
@@ -141,7 +141,7 @@ def test_metrics_tell_what_becomes_of_decoders(prepared: Prepared) -> None:
     """How many there are, what they take, and why each that went was ended."""
 
     def shown(gate: RunningGate) -> dict[str, float]:
-        text = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+        text = gate.public("/metrics").text
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 

@@ -40,7 +40,7 @@ class Site:
 
     def ready(self) -> httpx.Response:
         """What it says of itself."""
-        return httpx.get(f"{self.gate.url}/readyz", trust_env=False)
+        return self.gate.public("/readyz")
 
     @property
     def reports(self) -> int:

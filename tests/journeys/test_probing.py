@@ -88,7 +88,7 @@ def test_whoever_edits_a_match_until_it_slips_by_is_slowed_and_reported(store: S
             told = list(pool.map(lambda quality: verdicts(client, range(quality, quality + 1)), (70, 75, 80)))
         assert [len(each) for each in told] == [1, 1, 1]
         assert time.monotonic() - began >= 3 * SLOWED_SECONDS - 0.1
-        metrics = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+        metrics = gate.public("/metrics").text
         assert "\ncordon_probing_suspected_total 1.0\n" in metrics
         assert key_id not in metrics
         logged = [json.loads(line) for line in gate.log.read_text().splitlines()]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from app.settings import StoreSettings
@@ -48,7 +47,7 @@ def test_a_strict_gate_works_as_docker_runs_it(prepared_for_nobody: Prepared) ->
         controls = {each["control"]: each for each in gate.client("ops").get("/v1/status").json()["controls"]}
         assert all(each["in_force"] for each in controls.values() if each["required"])
         assert not controls["network_namespace"]["in_force"]
-        metrics = httpx.get(f"{gate.url}/metrics", trust_env=False).text
+        metrics = gate.public("/metrics").text
         assert 'cordon_control{control="seccomp"} 1.0' in metrics
         assert 'cordon_control{control="network_namespace"} 0.0' in metrics
         assert all(f'cordon_control{{control="{name}"}}' in metrics for name in controls)
@@ -69,4 +68,4 @@ def test_a_strict_gate_that_lacks_a_control_does_not_start(tmp_path: Path) -> No
     ):
         pass
     with running_gate(prepared, wrapper=wrapper) as gate:
-        assert httpx.get(f"{gate.url}/livez", trust_env=False).status_code == 200
+        assert gate.public("/livez").status_code == 200

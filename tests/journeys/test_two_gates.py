@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
-
 from app.settings import StoreSettings
 from tests.conftest import run_on_postgres
 from tests.gates import fill_bank, prepare, running_gate, wait_for
@@ -43,7 +41,7 @@ def test_five_hundred_mixed_ingests_get_their_verdicts(
     with running_gate(prepared) as one, running_gate(other) as two:
         fill_bank(one, "mock-list", BANKED)
         clients = [one.client(), two.client()]
-        wait_for(lambda: httpx.get(f"{two.url}/readyz", trust_env=False).status_code == 200)
+        wait_for(lambda: two.public("/readyz").status_code == 200)
 
         def ingest(item: tuple[str, bool, int]) -> tuple[str, str | None]:
             path, upload, number = item

@@ -130,7 +130,7 @@ class Site:
     def wait_until_the_worker_saw(self, entries: int) -> None:
         """Wait until it has read so much of the audit log."""
         seen = Path(f"{self.worker_key}.seen")
-        wait_for(lambda: seen.exists() and json.loads(seen.read_text())["seq"] >= entries, 60)
+        wait_for(lambda: seen.exists() and json.loads(seen.read_text())["seq"] >= entries)
 
     def keep_checkpoint(self) -> int:
         """Sign the log as ada, and keep the line where the office is; how many entries there are."""

@@ -50,7 +50,7 @@ def approves(at: Site, report_ids: list[str]) -> bool:
     answers = at.steal("approvals", at.gate.url, *report_ids)
     assert set(answers.values()) <= {200, 409, 422}
     # Each gets its turn: approved it is filed, otherwise parked.
-    wait_for(lambda: "approved" not in {at.state(each) for each in report_ids}, 60)
+    wait_for(lambda: "approved" not in {at.state(each) for each in report_ids})
     return 200 in answers.values() or any(at.is_filed(each) for each in report_ids)
 
 
@@ -74,7 +74,7 @@ def buries(at: Site, report_ids: list[str]) -> bool:
     """Whether a worker that starts now removes a report that the thief called rejected long ago."""
     at.steal("bury", *report_ids)
     with at.working():
-        wait_for(lambda: '"purged"' in at.log or altered(at) == set(report_ids), 60)
+        wait_for(lambda: '"purged"' in at.log or altered(at) == set(report_ids))
         return '"purged"' in at.log
 
 
@@ -87,7 +87,7 @@ def altered(at: Site) -> set[str]:
 def replays(at: Site, report_id: str) -> bool:
     """Whether an approval that was taken back is filed once it is put back."""
     at.steal("replay", report_id)
-    wait_for(lambda: at.is_filed(report_id) or '"nothing_is_filed"' in at.log, 60)
+    wait_for(lambda: at.is_filed(report_id) or '"nothing_is_filed"' in at.log)
     return at.is_filed(report_id)
 
 
@@ -115,7 +115,7 @@ def test_who_has_it_all_reads_forges_adds_buries_swaps_and_replays_nothing(
         with at.working():
             at.decide("approve", honest)
             filed = [honest, at.matched(CERTAIN)] if automatic else [honest]
-            wait_for(lambda: all(at.is_filed(each) for each in filed), 60)
+            wait_for(lambda: all(at.is_filed(each) for each in filed))
             assert not reads(at)
             assert at.key_is_out_of_reach
             assert not approves(at, waiting)
@@ -178,4 +178,4 @@ def test_where_nobody_remembers_the_log_it_can_be_written_anew(weakened: Site) -
     weakened.steal("replay", taken_back)
     assert not Path(f"{weakened.worker_key}.seen").exists()
     with weakened.working():
-        wait_for(lambda: weakened.is_filed(taken_back), 60)
+        wait_for(lambda: weakened.is_filed(taken_back))

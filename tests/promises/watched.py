@@ -116,7 +116,7 @@ def fill(gate: RunningGate, gallery: Gallery) -> None:
     bank.put("/v1/banks/known", json={"kind": "csam", "action": "report"}).raise_for_status()
     signals = [{"type": "pdq", "value": gallery.entry}]
     bank.post("/v1/banks/known/signals", json={"signals": signals}).raise_for_status()
-    wait_for(lambda: httpx.get(f"{gate.url}/readyz", trust_env=False).status_code == httpx.codes.OK)
+    wait_for(lambda: gate.public("/readyz").status_code == httpx.codes.OK)
 
 
 def surfaces_of(gate: RunningGate) -> dict[str, bytes]:
