@@ -24,7 +24,7 @@ from app.filing.cybertip.client import open_client
 from app.filing.cybertip.environment import check_reporter, endpoint
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import load
-from app.filing.filer import Desk, Outcome, file_next
+from app.filing.filer import Desk, Outcome, file_next, take_next
 from app.settings import Settings, SettingsError
 from app.store import alarms
 from app.store.alarms import AlarmKind
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS: Final = 600.0
 """How long the authority is left alone after it refused Cordon itself."""
+
+_MOST_IN_A_TURN: Final = 500
 
 
 @dataclass
@@ -113,7 +115,12 @@ class Filer:
         if self.by_itself is not None:
             await self.by_itself.turn()
         passed_over: set[str] = set()
-        while (outcome := await _file_next(desk, passed_over)) is not None:
+        taken: set[str] = set()
+        # Each report once: one that the database calls due again at once, whatever came of it, waits for the
+        # next turn.
+        while len(taken) < _MOST_IN_A_TURN and (next_one := await _take_next(desk, passed_over, taken)):
+            report_id, outcome = next_one
+            taken.add(report_id)
             if outcome is Outcome.STOPPED:
                 await self._refused(desk)
                 return
@@ -153,11 +160,11 @@ class Filer:
             await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
 
 
-async def _file_next(desk: Desk, passed_over: set[str]) -> Outcome | None:
-    """File the next report that can be read; the others before it are named in ``passed_over``."""
+async def _take_next(desk: Desk, passed_over: set[str], taken: set[str]) -> tuple[str, Outcome] | None:
+    """Take a turn at the next report that can be read; others before it are named in ``passed_over``."""
     while True:
         try:
-            return await file_next(desk, but_for=passed_over)
+            return await take_next(desk, but_for=passed_over | taken)
         except UnreadableReportError as error:
             passed_over.add(error.report_id)
 

@@ -5,7 +5,8 @@ A report is opened (``/submit``), and then filed (``/finish``), which cannot be 
 1. take the turn at a report that is due, under a lease with a fresh token;
 2. open what a custodian signed, and check that these are the bytes;
 3. ``/submit``; keep the authority's id before anything else;
-4. look at lease, state and approval for the last time, and write down that the next call is about to be made;
+4. look at lease, state and approval for the last time, and write down that the next call is about to be made,
+   in the log and in the worker's own memory of it;
 5. ``/finish``; keep the answer, verbatim, sealed to the custodians.
 
 Until 4 is written, whoever comes next begins with ``/submit`` again: an open report that nobody finishes
@@ -40,12 +41,12 @@ from app.filing.cybertip.schema import Schema, refusals
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.record.checkpoints import AuditBrokenError
 from app.store.record.witness import Witness
 from app.store.reports import decisions, endings, filing_log, filings, reports
 from app.store.reports.decisions import NotApprovedError, WithdrawnError
 from app.store.reports.filings import Step, Transaction, Turn
 from app.store.reports.report_states import State
-from app.store.rows import UnreadableRowError
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,15 @@ class _WithdrawnError(_HaltedError):
 async def file_next(
     desk: Desk, report_id: str | None = None, *, but_for: Collection[str] = ()
 ) -> Outcome | None:
-    """Take one turn at a report that is due; what came of it, or None if none is due.
+    """As ``take_next``; what came of it, or None if none is due."""
+    taken = await take_next(desk, report_id, but_for=but_for)
+    return taken[1] if taken is not None else None
+
+
+async def take_next(
+    desk: Desk, report_id: str | None = None, *, but_for: Collection[str] = ()
+) -> tuple[str, Outcome] | None:
+    """Take one turn at a report that is due; its id and what came of it, or None if none is due.
 
     Args:
         desk: what filing needs.
@@ -168,8 +177,10 @@ async def file_next(
     if turn is None:
         return None
     try:
-        return await _take(desk, turn)
-    except UnreadableRowError:
+        return turn.report_id, await _take(desk, turn)
+    except AuditBrokenError:
+        raise
+    except ConflictError:
         # Somebody changed it since the turn began, which runs out by itself.
         raise filings.UnreadableReportError(turn.report_id) from None
 
@@ -329,7 +340,20 @@ async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:
         await _check_still_approved(connection, desk, turn, document)
         await _check_never_attempted_otherwise(connection, desk, turn)
         await filings.record_attempt(connection, turn, _details(desk, str(turn.filing.authority_report_id)))
+    await _remember_attempt(desk, turn)
     return True
+
+
+async def _remember_attempt(desk: Desk, turn: Turn) -> None:
+    """Return only if the worker itself remembers that this report is about to be finished, and as what.
+
+    The log is where anybody who can write to the database takes out again what came of it, as a trigger does
+    in the very transaction: the report would be due as if nothing had been, and be filed again and again.
+    """
+    await desk.witness.follow(desk.database)
+    where = (desk.environment.value, str(turn.filing.authority_report_id))
+    if all(each.at_authority != where for each in desk.witness.attempts(turn.report_id)):
+        raise _HaltedError(Meaning.PARK, "tampered")
 
 
 async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn, document: _Document) -> None:
@@ -355,11 +379,16 @@ async def _check_opened_here(desk: Desk, turn: Turn) -> None:
 
 
 async def _check_never_attempted_otherwise(connection: Transaction, desk: Desk, turn: Turn) -> None:
-    """Return only if the log knows of no attempt for real under another id, whatever the row says."""
-    withdrawn = await endings.withdrawn(connection, turn.report_id, desk.pins.read())
-    attempted = await filing_log.attempted(connection, turn.report_id, withdrawn=withdrawn)
-    if attempted is not None:
-        environment, authority_report_id = attempted
+    """Return only if neither the log nor what was seen of it knows of an attempt for real by another id."""
+    roster, report_id = desk.pins.read(), turn.report_id
+    withdrawn = await endings.withdrawn(connection, report_id, roster)
+    try:
+        afresh = await decisions.afresh(connection, report_id, roster, dual_control=desk.dual_control)
+    except NotApprovedError:
+        raise _HaltedError(Meaning.PARK, "not_approved") from None
+    stands = await filing_log.attempted(connection, report_id, withdrawn=withdrawn, afresh=afresh)
+    seen = filing_log.attempted_as_seen(desk.witness.attempts(report_id), withdrawn=withdrawn, afresh=afresh)
+    for environment, authority_report_id in filter(None, (stands, seen)):
         if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
             raise _HaltedError(Meaning.PARK, "finish_unknown")
 

@@ -109,6 +109,7 @@ def attempt_not_written_down(patch: Patch) -> None:
 
     patch.setattr(filings, "attempt_finish", attempt)
     patch.setattr(filings, "record_attempt", nothing)
+    patch.setattr(filer, "_remember_attempt", nothing)
 
 
 def retracted_is_tried_again(patch: Patch) -> None:

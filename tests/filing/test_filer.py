@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, text, update
 
+from app.custody import decision
 from app.custody.decision import Action
 from app.custody.identity import generate
 from app.custody.roster import WorkerKeys
@@ -28,7 +29,7 @@ from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record import audit
-from app.store.reports import accepting, decisions, filing_orders, filings, reports
+from app.store.reports import accepting, decisions, filing_log, filing_orders, filings, reports
 from app.store.reports.filings import LEASE, Step, UnreadableReportError
 from app.store.reports.report_states import State
 from app.store.schema import decisions as decision_table
@@ -637,6 +638,41 @@ async def test_under_dual_control_two_must_say_that_it_is_filed_afresh_each_time
         assert states == [State.PARKED, State.PARKED, State.SUBMITTED]
     assert await file_next(office.desk) is Outcome.DRY_RUN
     assert office.double.calls["submit"] == 3
+
+
+async def test_under_dual_control_one_word_that_the_log_calls_the_second_begins_nothing_afresh(
+    office: Office,
+) -> None:
+    """Who hands it in writes the entry of it: the worker counts who signed."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", code=9999))
+    assert await file_next(office.desk) is Outcome.PARKED
+    await afresh(office, report_id)
+    async with office.database.connect() as connection:
+        for dual_control, counted in ((False, 1), (True, 0)):
+            found = await decisions.afresh(
+                connection, report_id, office.pins.read(), dual_control=dual_control
+            )
+            assert len(found) == counted
+
+
+async def test_a_note_is_not_taken_for_the_word_that_it_is_filed_afresh(office: Office) -> None:
+    """It has a custodian's good signature; what it was recorded as is written by who can write to the log."""
+    report_id = await office.approved()
+    office.double.plan.append(Planned("finish", code=9999))
+    assert await file_next(office.desk) is Outcome.PARKED
+    sealed = await seen(office.database, report_id, office.pins.read())
+    noted = deciding(Action.ANNOTATE, report_id, sealed, office.ada)
+    async with office.database.begin() as connection:
+        signed = decision.verify(noted, office.pins.read())
+        await accepting.record(connection, signed)
+        told = accepting.told_of(signed, "cli")
+        await audit.append(connection, filing_log.AFRESH_EVENT, report_id, told)
+        await filing_orders.begin_anew(connection, report_id, now=office.clock())
+    assert await file_next(office.desk) is Outcome.PARKED
+    assert (await office.report(report_id)).cause == "not_approved"
+    assert office.double.calls["submit"] == 1
+    assert any("as another than was signed" in each.what for each in await office.doubts(report_id))
 
 
 async def test_an_attempt_that_is_hidden_in_the_database_is_read_from_the_log(

@@ -45,6 +45,7 @@ class Entry:
     seq: int
     event: str
     subject: str
+    details: str = field(repr=False)
     digest: bytes = field(repr=False)
 
 
@@ -267,7 +268,7 @@ class _Walk:
             if self.seq in self.known:
                 self.vouched = self.seq
             if self.see is not None:
-                self.see(Entry(self.seq, entry["event"], entry["subject"], self.digest))
+                self.see(Entry(self.seq, entry["event"], entry["subject"], entry["details"], self.digest))
         return finding
 
     def _wrong_with(self, entry: Mapping[str, Any]) -> Finding | None:

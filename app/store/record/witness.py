@@ -3,7 +3,8 @@
 Whoever can write to the database can also write its log anew, to bring back an approval that was taken
 back, or to hide that a report was filed. The worker has read the log by then. It keeps the newest entry in
 a file of its own, whose digest covers all before it, and files nothing while the log does not follow on from
-that. Of each report it remembers what the log said, so that an old entry that is changed in place is noticed.
+that. Of each report it remembers what the log said, so that an old entry that is changed in place is noticed,
+and which attempts to finish it were told there: whether it may be filed is not asked of the database alone.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record import audit, checkpoints
 from app.store.record.audit import Entry, Head
+from app.store.reports import filing_log
+from app.store.reports.filing_log import Attempt
 
 SUBJECT: Final = "worker"
 """Of the alarm: it is about what the worker saw."""
@@ -60,6 +63,7 @@ class Witness:
         # How far this object has read, and of each subject how many entries, and a digest over theirs.
         self._walked: Head | None = None
         self._seen: dict[str, tuple[int, bytes]] = {}
+        self._attempts: dict[str, list[Attempt]] = {}
         self._alarm_may_stand = True
         self._turn = asyncio.Lock()
 
@@ -77,7 +81,7 @@ class Witness:
                 finding = await audit.since(connection, self._walked, known=known, see=self._see)
             if finding is not None:
                 # Once it is mended, all of it is read anew.
-                self._walked, self._seen, self._alarm_may_stand = None, {}, True
+                self._walked, self._seen, self._attempts, self._alarm_may_stand = None, {}, {}, True
                 await checkpoints.refuse(database, finding, subject=SUBJECT)
             if self._alarm_may_stand:
                 async with database.begin() as connection:
@@ -101,9 +105,16 @@ class Witness:
         if found != (count, digest):
             raise TakenBackError(report_id)
 
+    def attempts(self, report_id: str) -> tuple[Attempt, ...]:
+        """What was seen of attempts to finish a report, newest first."""
+        return tuple(reversed(self._attempts.get(report_id, [])))
+
     def _see(self, entry: Entry) -> None:
         self._walked = Head(entry.seq, entry.digest)
         self._seen[entry.subject] = _with(self._seen.get(entry.subject, _NOTHING), entry.digest)
+        if entry.event in filing_log.OF_ATTEMPTS:
+            seen = Attempt.of(entry.event, entry.details)
+            self._attempts.setdefault(entry.subject, []).append(seen)
 
 
 def _with(seen: tuple[int, bytes], digest: bytes) -> tuple[int, bytes]:

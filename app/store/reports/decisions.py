@@ -5,7 +5,7 @@ audit log, so that whoever can write to the database alone makes nothing approve
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import (
+    APPROVALS,
     Action,
     Decision,
     Signed,
@@ -68,12 +69,26 @@ _OVER_EVENTS: Final = (
 
 _HOLD_EVENTS: Final = (reports.HELD_EVENT, reports.UNHELD_EVENT)
 
-DECISION_EVENTS: Final = (
-    *(FIRST_APPROVAL_EVENT, FIRST_REJECTION_EVENT, FIRST_ORDER_EVENT, DESTROYED_EVENT),
-    *(ANNOTATED_EVENT, sealed.RESEALED_EVENT, filing_log.WITHDRAWN_EVENT, filing_log.AFRESH_EVENT),
-    *(_APPROVED_EVENT, _REJECTED_EVENT, f"report.{State.FILED_MANUALLY}", FIRST_AFRESH_EVENT),
-    *(FIRST_FILED_EVENT, *_HOLD_EVENTS),
-)
+_RECORDED_AS: Final[Mapping[str, frozenset[Action]]] = {
+    FIRST_APPROVAL_EVENT: frozenset({Action.APPROVE}),
+    _APPROVED_EVENT: APPROVALS,
+    FIRST_REJECTION_EVENT: frozenset({Action.REJECT}),
+    _REJECTED_EVENT: frozenset({Action.REJECT}),
+    filing_log.WITHDRAWN_EVENT: frozenset({Action.REJECT}),
+    FIRST_AFRESH_EVENT: frozenset({Action.AFRESH}),
+    filing_log.AFRESH_EVENT: frozenset({Action.AFRESH}),
+    FIRST_FILED_EVENT: frozenset({Action.FILED}),
+    f"report.{State.FILED_MANUALLY}": frozenset({Action.FILED}),
+    FIRST_ORDER_EVENT: frozenset({Action.DESTROY}),
+    DESTROYED_EVENT: frozenset({Action.DESTROY}),
+    ANNOTATED_EVENT: frozenset({Action.ANNOTATE}),
+    sealed.RESEALED_EVENT: frozenset({Action.RESEAL}),
+    reports.HELD_EVENT: frozenset({Action.HOLD}),
+    reports.UNHELD_EVENT: frozenset({Action.UNHOLD}),
+}
+"""Which decisions an entry can name: a note that somebody signed is no word that it may be filed afresh."""
+
+DECISION_EVENTS: Final = tuple(_RECORDED_AS)
 """Entries of these name the decision that somebody signed; those of holds do where anybody did."""
 
 Listed = tuple[tuple[datetime, str, str], ...]
@@ -154,6 +169,8 @@ async def _recorded(
             raise NotApprovedError(f"A stored decision does not hold: {error.detail}") from None
         if signed.sha256 != name or signed.decision.report_id != report_id:
             raise NotApprovedError("A stored decision is not the one that the audit log recorded.")
+        if signed.decision.action not in _RECORDED_AS[event]:
+            raise NotApprovedError("The audit log recorded a stored decision as another than was signed.")
         if not await custodians.counts(connection, roster, signed.signer, seq):
             raise NotApprovedError("A stored decision was signed by somebody who was pinned no more.")
         found.append((event, signed))
@@ -236,6 +253,31 @@ async def approval(
     if newest.xml is None or newest.xml_sha256 is None:  # never of a verified approval
         raise NotApprovedError("The approval holds no document.")
     return Approval(newest.xml_sha256, newest.xml, tuple(good))
+
+
+async def afresh(
+    connection: AsyncConnection, report_id: str, roster: Roster, *, dual_control: bool
+) -> frozenset[str]:
+    """SHA-256 of each decision by which a report may be opened anew, though somebody tried to finish it.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        roster: the pinned.
+        dual_control: whether two different custodians must have signed that.
+
+    Raises:
+        NotApprovedError: as ``every``.
+    """
+    found, first = set[str](), set[str]()
+    for event, signed in await _recorded(connection, report_id, roster):
+        if event == FIRST_AFRESH_EVENT:
+            first.add(signed.decision.custodian)
+        elif event == filing_log.AFRESH_EVENT:
+            if not dual_control or first - {signed.decision.custodian}:
+                found.add(signed.sha256)
+            first = set()
+    return frozenset(found)
 
 
 def _in_force(recorded: Sequence[tuple[str, Signed]]) -> list[Signed]:

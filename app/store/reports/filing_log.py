@@ -1,9 +1,9 @@
 """What the audit log says of a report's way to the authority: its steps, and attempts to finish it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +35,9 @@ _STEP_EVENTS: Final = (
     *(RETRIED_EVENT, FILED_TOO_EVENT, FINISHING_EVENT, AFRESH_EVENT, WITHDRAWN_EVENT),
 )
 
+
+OF_ATTEMPTS: Final = frozenset({FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT})
+"""Entries of attempts to finish a report, and of what ends one."""
 
 AtAuthority = tuple[str, str]
 """An environment, and an id that the authority gave there."""
@@ -106,7 +109,11 @@ async def taken_back(connection: AsyncConnection, report_ids: Collection[str]) -
 
 
 async def attempted(
-    connection: AsyncConnection, report_id: str, *, withdrawn: Collection[AtAuthority] = ()
+    connection: AsyncConnection,
+    report_id: str,
+    *,
+    withdrawn: Collection[AtAuthority] = (),
+    afresh: Collection[str] | None = None,
 ) -> AtAuthority | None:
     """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
 
@@ -117,9 +124,21 @@ async def attempted(
         report_id: the report's.
         withdrawn: what the authority withdrew of it, as the worker signed: anybody who can write to the
             database can write an entry that says so.
+        afresh: SHA-256 of each decision by which it may begin anew; None takes the log's word.
     """
-    for each in await _attempts(connection, report_id):
-        if each.event == AFRESH_EVENT:
+    newest_first = await _attempts(connection, report_id)
+    return attempted_as_seen(newest_first, withdrawn=withdrawn, afresh=afresh)
+
+
+def attempted_as_seen(
+    newest_first: Iterable["Attempt"],
+    *,
+    withdrawn: Collection[AtAuthority] = (),
+    afresh: Collection[str] | None = None,
+) -> AtAuthority | None:
+    """As ``attempted``, of the entries that somebody saw."""
+    for each in newest_first:
+        if each.event == AFRESH_EVENT and (afresh is None or each.decision_sha256 in afresh):
             return None
         if each.event == FINISHING_EVENT:
             return None if each.at_authority in withdrawn else each.at_authority or NOWHERE
@@ -158,28 +177,37 @@ def _logged(at: datetime, event: str, details: str) -> LoggedStep:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """An attempt to finish, or what ends one: withdrawn by the authority, or begun afresh.
 
     Attributes:
         at_authority: the environment and the authority's id; None if the entry does not tell them.
+        decision_sha256: of the decision that it names; None if it names none.
     """
 
     event: str
     at_authority: AtAuthority | None
+    decision_sha256: str | None
+
+    @classmethod
+    def of(cls, event: str, untrusted_details: object) -> Self:
+        """What an entry says of one."""
+        said = audit.said(untrusted_details)
+        named = said.get("decision_sha256")
+        return cls(event, _at_authority(said), named if isinstance(named, str) else None)
 
 
-async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[_Attempt, ...]:
+async def _attempts(connection: AsyncConnection, report_id: str) -> tuple[Attempt, ...]:
     """What the log has of attempts to finish a report, newest first."""
     rows = await connection.execute(
         select(audit_log.c.event, audit_log.c.details)
         .where(
             audit_log.c.subject == report_id,
-            audit_log.c.event.in_([FINISHING_EVENT, f"report.{State.RETRACTED}", AFRESH_EVENT]),
+            audit_log.c.event.in_(OF_ATTEMPTS),
         )
         .order_by(audit_log.c.seq.desc())
     )
-    return tuple(_Attempt(row.event, _at_authority(audit.said(row.details))) for row in rows)
+    return tuple(Attempt.of(row.event, row.details) for row in rows)
 
 
 def _at_authority(said: Mapping[str, Any]) -> AtAuthority | None:
