@@ -107,6 +107,7 @@ async def work(settings: Settings) -> int:
         open_filer(settings, database, witness) as filer,
     ):
         cut: set[str] = set()
+        refused: dict[str, str] = {}
         filing = asyncio.create_task(_file(filer, cut))
         until: set[asyncio.Future[Any]] = {ended, filing}
         chores = (
@@ -124,7 +125,7 @@ async def work(settings: Settings) -> int:
         for turn in itertools.count():
             for chore in chores:
                 if not ended.done():
-                    with _surviving(cut, "upkeep"):
+                    with _surviving(cut, refused, "upkeep"):
                         await chore.turn(turn)
             with contextlib.suppress(NotReadyError):
                 unread = {BANKS} if banks.unreadable else set()
@@ -147,22 +148,30 @@ async def work(settings: Settings) -> int:
 
 async def _file(filer: Filer, cut: set[str]) -> None:
     """File what is due, again and again."""
+    refused: dict[str, str] = {}
     while True:
-        with _surviving(cut, "filing"):
+        with _surviving(cut, refused, "filing"):
             await filer.turn()
         await asyncio.sleep(FILE_SECONDS)
 
 
 @contextlib.contextmanager
-def _surviving(cut: set[str], what: str) -> Iterator[None]:
-    """What the database cuts short is done again; if somebody made a row unreadable, it is remembered."""
+def _surviving(cut: set[str], refused: dict[str, str], what: str) -> Iterator[None]:
+    """What the database cuts short is done again; if somebody made a row unreadable, it is remembered.
+
+    What the database refuses is told once, until it takes something again: it may refuse one write alone.
+    """
     try:
         yield
-    except NotReadyError:
-        pass
+    except NotReadyError as error:
+        if refused.get(what) != str(error):
+            log.failure(logger, "turn_failed", error, code=error.code, of=what, detail=str(error))
+        refused[what] = str(error)
     except UnreadableRowError as error:
-        log.failure(logger, "turn_failed", error, code=error.code)
+        log.failure(logger, "turn_failed", error, code=error.code, of=what)
         cut.add(what)
+    else:
+        refused.pop(what, None)
 
 
 async def _tell_unreadable(database: Database, cut: set[str]) -> None:

@@ -101,6 +101,10 @@ async def purge(
     if witness is not None:
         await witness.follow(database)
     kept = {report_id: why async for report_id, why in _altered(database, roster)}
+    # Before anything is removed: what the database refuses then must not keep these from being told.
+    async with database.begin() as connection:
+        for report_id in sorted(kept):
+            await alarms.raise_alarm(connection, AlarmKind.REPORT_ALTERED, report_id)
     over = [each.report.id for each in await plan(database, settings) if each.is_over(now)]
     removed, unsigned = [], []
     for report_id in over:

@@ -168,12 +168,14 @@ class Database:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A durable write transaction: committed at the end of the block, rolled back if it raises.
 
+        Where a constraint can be hurt, the block deals with that. One that is hurt otherwise is
+        not of Cordon's making, as that of a trigger: the database does not take the write.
+
         On PostgreSQL each statement sees what others committed before it: whoever compares what is stored of
         a report with the log locks its row first (``app.store.reports.reports.lock``).
 
         Raises:
             NotReadyError: the database does not answer or cannot be written.
-            sqlalchemy.exc.IntegrityError: a constraint was hurt; functions of the store deal with it.
         """
         with _told_as_not_ready():
             async with self._transaction() as connection:
@@ -191,7 +193,7 @@ class Database:
         """
         deadline = time.monotonic() + RETRY_SECONDS
         pause = _FIRST_PAUSE_SECONDS
-        with _told_as_not_ready(conflicts=True):
+        with _told_as_not_ready():
             while True:
                 try:
                     async with self._transaction() as connection:
@@ -333,12 +335,10 @@ async def spans(
 
 
 @contextlib.contextmanager
-def _told_as_not_ready(*, conflicts: bool = False) -> Iterator[None]:
+def _told_as_not_ready() -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        if isinstance(error, IntegrityError) and not conflicts:
-            raise
         if isinstance(error, DBAPIError) and is_unreadable(error):
             raise UnreadableRowError from None
         raise NotReadyError(f"database ({describe(error)})") from None

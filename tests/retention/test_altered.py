@@ -47,6 +47,7 @@ from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as log
 from app.store.schema import decisions as documents
 from app.store.schema import reports as table
+from app.store.schema import tombstones
 from tests.chain import verify_chain
 from tests.deciding import approving, deciding, seen
 from tests.ended import bring_to, pin_worker, word_of
@@ -160,6 +161,30 @@ async def site(database: Database, store: StoreSettings) -> Site:
     built = Site(database, store)
     await built.open()
     return built
+
+
+async def test_a_tombstone_that_somebody_set_up_beforehand_holds_no_other_report_up(site: Site) -> None:
+    """Removing the report would meet it: the purge ended there, day after day, and called nobody."""
+    stopped, over = await site.report(State.FILED), await site.report(State.FILED, "b")
+    called_filed = await site.report(State.QUEUED, "c")
+    await site.write(called_filed, state=State.FILED.value)
+    async with site.database.begin() as connection:
+        await connection.execute(
+            insert(tombstones).values(
+                id=stopped, bank_kind="csam", state="filed", created_at=LONG_AGO, removed_at=LONG_AGO
+            )
+        )
+    assert await site.purge() == (over,)
+    async with site.database.connect() as connection:
+        stand = await alarms.standing(connection)
+        doubts = await inspection.at_large(
+            connection,
+            await inspection.stored(connection, None),
+            await removal_proofs.examine(connection, site.pins.read()),
+        )
+    altered = {each.subject for each in stand if each.kind is AlarmKind.REPORT_ALTERED}
+    assert altered == {stopped, called_filed}
+    assert [each.report_id for each in doubts] == [stopped]
 
 
 _ENDED_LONG_AGO: dict[str, object] = {"decided_at": LONG_AGO, "changed_at": LONG_AGO, "place_hash": None}

@@ -296,7 +296,7 @@ async def test_values_stand_in_no_log_and_no_error(
                 text("INSERT INTO no_such_table VALUES (:it)"), {"it": secret}
             )
         )
-    with pytest.raises(IntegrityError) as conflict:
+    with pytest.raises(NotReadyError, match="IntegrityError") as conflict:
         async with database.begin() as connection:
             await connection.execute(insert(secrets).values(name="x", value=None))
     await database.close()

@@ -19,6 +19,7 @@ from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
 from app.store.schema import filings as filing_table
 from app.store.schema import reports as table
+from app.store.schema import tombstones
 
 _EARLIER: Final = log.alias("earlier")
 _IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
@@ -100,6 +101,7 @@ async def at_large(
         *await missing(connection),
         *unproven(removed),
         *await put_back(connection),
+        *await buried_alive(connection),
         *await of_no_report(connection),
     )
 
@@ -122,6 +124,15 @@ async def put_back(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
     """Reports that the log says were removed, and that are there."""
     wanted = log.c.event.in_(decisions.REMOVED_EVENTS), log.c.subject.in_(_IDS)
     return await _told_by(connection, wanted, "it was removed, and is there")
+
+
+async def buried_alive(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
+    """Reports that are there, with a tombstone."""
+    both = select(tombstones.c.id).where(tombstones.c.id.in_(_IDS))
+    return tuple(
+        Discrepancy(each, None, "a tombstone of it stands, and it is there")
+        for each in await _ids(connection, both)
+    )
 
 
 async def of_no_report(connection: AsyncConnection) -> tuple[Discrepancy, ...]:

@@ -70,11 +70,14 @@ async def remove(
 
     Raises:
         NotFoundError: there is no such report.
-        ConflictError: it is on hold, which stands over everything.
+        ConflictError: it is on hold, which stands over everything; or a tombstone of it stands already.
     """
     await reports.lock(connection, report_id)
     report = await reports.get(connection, report_id)
     _check_not_on_hold(report)
+    there = await connection.execute(select(tombstones.c.id).where(tombstones.c.id == report_id))
+    if there.first() is not None:
+        raise ConflictError("A tombstone of it stands already: somebody changed the database.")
     digests = list(sealed.digests(await sealed.files(connection, report_id)).values())
     await connection.execute(
         insert(tombstones).values(
