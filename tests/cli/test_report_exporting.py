@@ -101,6 +101,10 @@ def test_what_is_missing_is_told_and_stands_in_the_document(own: Cordon, site: C
     assert (ran.code, "missing: who uploaded it" in ran.err) == (0, True)
     assert "CORDON_REPORTER_EMAIL" in ran.err
     assert "Provenance not known: nobody added it" in (own.home / "a.xml").read_text()
+    assert "would refuse" not in ran.err
+    long = {"CORDON_REPORTER_FIRST_NAME": "Augusta " * 13}
+    ran = own("report", "export", report_id, *ADA, "--format", "xml", "--out", "b.xml", given=long)
+    assert (ran.code, "would refuse it: the reporter's first name, CORDON_REPORTER_" in ran.err) == (0, True)
 
 
 def test_whoever_files_by_hand_says_all_that_an_approval_can_without_a_worker(

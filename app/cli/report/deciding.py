@@ -85,7 +85,11 @@ def approve(
     _show(opened)
     _check_can_be_filed(opened)
     xml, words = _second(opened, held, said) or _first(opened, said)
-    _check_would_be_taken(xml)
+    wrong = list(saying.refused(xml))
+    for each in wrong:
+        say(each)
+    if wrong:
+        raise UsageError("nothing was approved: the worker would park it; mend that first")
     emit("\nwhat is filed, to the letter")
     emit(xml.decode())
     if not yes and not confirmed("Approve this for filing"):
@@ -204,20 +208,6 @@ def _first(opened: Opened, said: "Said") -> tuple[bytes, Mapping[str, Any]]:
         now=datetime.now(UTC),
     )
     return unguessable(xml), dataclasses.asdict(said)
-
-
-def _check_would_be_taken(xml: bytes) -> None:
-    """Return only if the authority has no reason to refuse it: the worker would park what it must refuse."""
-    from app.cli.state import read_settings
-    from app.filing.cybertip.reading import read
-    from app.filing.cybertip.schema import load, refusals
-
-    named = read_settings().filing.cybertip_xsd
-    wrong = refusals(read(xml), datetime.now(UTC), load(named) if named is not None else None)
-    for each in wrong:
-        say(f"NCMEC would refuse it: {each}")
-    if wrong:
-        raise UsageError("nothing was approved: the worker would park it; mend that first")
 
 
 def _second(opened: Opened, identity: "Identity", said: "Said") -> tuple[bytes, Mapping[str, Any]] | None:

@@ -132,6 +132,8 @@ def _written(opened: Opened, identity: "Identity", written_as: Format, here: Map
         return _xarf(opened, said, xarf.BASELINE if baseline else said.classification)
     xml = _approved(opened, identity, anew=bool(here)) or _built(opened, said)
     if written_as is Format.XML:
+        for words in saying.refused(xml):
+            say(words)
         return xml
     from app.filing.cybertip.reading import read
     from app.filing.manual.form import page

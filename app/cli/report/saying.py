@@ -6,6 +6,7 @@ given as ``-`` is asked for, so that no word about a case need stand in a comman
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,6 +122,18 @@ def missing(opened: Opened, added: Mapping[str, str] | None = None) -> Iterator[
     from app.report.provenance import gaps
 
     yield from sorted({gap.words for document in opened.documents for gap in gaps(document, added)})
+
+
+def refused(xml: bytes) -> Iterator[str]:
+    """What NCMEC would refuse of a document, by its rules, and by its schema where this machine has it."""
+    from app.cli.state import read_settings
+    from app.filing.cybertip.reading import read
+    from app.filing.cybertip.schema import load, refusals
+
+    named = read_settings().filing.cybertip_xsd
+    schema = load(named) if named is not None else None
+    for each in refusals(read(xml), datetime.now(UTC), schema):
+        yield f"NCMEC would refuse it: {each}"
 
 
 def _incident_type(given: str) -> str:
