@@ -128,8 +128,7 @@ async def work(settings: Settings) -> int:
                     with _surviving(cut, refused, "upkeep"):
                         await chore.turn(turn)
             with contextlib.suppress(NotReadyError):
-                unread = {BANKS} if banks.unreadable else set()
-                await _tell_unreadable(database, cut | filer.passed_over | unread)
+                await _tell_unreadable(database, partial(_unreadable, cut, filer, banks))
                 await watch_index(database, banks)
             cut.clear()
             await asyncio.wait(until, timeout=TIDY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -174,10 +173,15 @@ def _surviving(cut: set[str], refused: dict[str, str], what: str) -> Iterator[No
         refused.pop(what, None)
 
 
-async def _tell_unreadable(database: Database, cut: set[str]) -> None:
-    """Call a person for what rows that cannot be read cut short since the last time, or kept from filing."""
+def _unreadable(cut: set[str], filer: Filer, banks: CurrentBanks) -> set[str]:
+    """What rows that cannot be read cut short since the last time, or keep from filing or from the banks."""
+    return cut | filer.passed_over | ({BANKS} if banks.unreadable else set())
+
+
+async def _tell_unreadable(database: Database, unreadable: Callable[[], set[str]]) -> None:
+    """Call a person for it, as it is when it can be written: filing may call for a report in the meantime."""
     async with database.begin() as connection:
-        await alarms_in_store.match_to(connection, AlarmKind.ROW_UNREADABLE, cut)
+        await alarms_in_store.match_to(connection, AlarmKind.ROW_UNREADABLE, unreadable())
 
 
 async def watch_index(database: Database, banks: CurrentBanks) -> None:

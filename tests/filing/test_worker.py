@@ -1,25 +1,33 @@
 """The worker as it runs: a process that files with a double that is another, and is killed meanwhile."""
 
 import asyncio
+import contextlib
 import json
 import random
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from PIL import ImageOps
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import worker
+from app.banks.current import CurrentBanks
 from app.custody.decision import Action
 from app.custody.identity import generate, write_identity
 from app.custody.roster import Pinned, Roster, WorkerKeys
 from app.filing.cybertip_double.application import Fault, Planned
+from app.filing.desk import Filer
 from app.filing.filer import Outcome, file_next
 from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
+from app.store.banks.bank_reader import BankReader
 from app.store.database import Database
 from app.store.reports.report_states import State
 from demo.pictures import encoded, scene
@@ -76,18 +84,18 @@ async def test_a_worker_that_is_killed_and_started_again_files_each_report_once(
         settings = {"cybertip": "double", "cybertip_double_url": double.url}
         double.fault("finish", fault="unanswered")
         double.fault("submit", fault="html_502")
-        with running_worker(store, **settings) as worker:
+        with running_worker(store, **settings) as process:
             await wait_until_one_is_done(office, report_ids)
             await asyncio.sleep(drawn.random() / 5)
-            worker.send_signal(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
         async with database.begin() as connection:
             # The leases of the dead, and the pauses, as if they had run out.
             await connection.exec_driver_sql("UPDATE filings SET lease = NULL, leased_until = NULL")
             await connection.exec_driver_sql("UPDATE filings SET next_attempt_at = first_attempt_at")
-        with running_worker(store, **settings) as worker:
+        with running_worker(store, **settings) as process:
             await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, report_ids)
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(START_SECONDS) == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START_SECONDS) == 0
         for report_id in report_ids:
             assert double.tell(report_id)["filed_exactly_once"]
             assert (await office.report(report_id)).state is State.DRY_RUN
@@ -110,7 +118,7 @@ async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_fil
             await connection.exec_driver_sql("UPDATE filings SET next_attempt_at = first_attempt_at")
             await connection.exec_driver_sql(f"UPDATE filings SET opened_at = '{never}'")  # noqa: S608 - ours
         good = await office.approved("b")
-        with running_worker(store, cybertip="double", cybertip_double_url=double.url) as worker:
+        with running_worker(store, cybertip="double", cybertip_double_url=double.url) as process:
             await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [good])
             await wait_until_it_stands(database, (AlarmKind.ROW_UNREADABLE, spoiled))
             verified = await asyncio.to_thread(_run, store, "audit", "verify")
@@ -120,11 +128,32 @@ async def test_a_report_whose_row_cannot_be_read_is_named_and_the_others_are_fil
             async with database.begin() as connection:
                 await connection.exec_driver_sql("UPDATE filings SET opened_at = NULL")
             await wait_until_left(office, {State.APPROVED, State.SUBMITTED}, [spoiled])
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(START_SECONDS) == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START_SECONDS) == 0
         assert double.tell(spoiled)["filed_exactly_once"]
         log = (store.state_dir / "worker.log").read_text()
         assert not [secret for secret in ("never", "294276", "canary") if secret in log + verified.stderr]
+
+
+async def test_an_alarm_that_filing_raises_before_upkeep_can_write_stands(
+    database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a connection is made to PostgreSQL: it would be cleared, and raised anew a minute later."""
+    other = Database.open(store)
+    filer, banks = Filer(other, None, timedelta(days=1)), CurrentBanks(BankReader(other), store.state_dir)
+    begin = database.begin
+
+    @contextlib.asynccontextmanager
+    async def begin_later() -> AsyncIterator[AsyncConnection]:
+        await filer._tell(frozenset({"R1"}))
+        async with begin() as connection:
+            yield connection
+
+    with monkeypatch.context() as busy:
+        busy.setattr(database, "begin", begin_later)
+        await worker._tell_unreadable(database, partial(worker._unreadable, set(), filer, banks))
+    await other.close()
+    assert await standing(database) == [(AlarmKind.ROW_UNREADABLE, "R1")]
 
 
 def _run(store: StoreSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -175,11 +204,11 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
         "cybertip_double_url": double.url,
         **REPORTING,
     }
-    worker, key = generate(), store.state_dir.parent / "own.key"
+    own, key = generate(), store.state_dir.parent / "own.key"
     with running_gate(prepared, **settings) as gate:
         pins = pins_of(store)
-        pins.write(replace(pins.read(), worker=WorkerKeys.of(worker)))
-        write_identity(worker, key)
+        pins.write(replace(pins.read(), worker=WorkerKeys.of(own)))
+        write_identity(own, key)
         fill_bank(gate, "list", BANKED)
         found = {
             name: _report(gate, picture, **said)
@@ -217,7 +246,7 @@ def test_what_a_gate_seals_to_the_worker_is_filed_once_with_nobody_looking(
             check=True,
         ).stdout
         assert "action: approve_automatically" in shown
-        assert f"signer: {WorkerKeys.of(worker).fingerprint}" in shown
+        assert f"signer: {WorkerKeys.of(own).fingerprint}" in shown
         adas = store.state_dir.parent / "ada.key"
         write_identity(prepared.custodians[0], adas)
         opened = subprocess.run(
@@ -236,16 +265,16 @@ def test_an_approval_that_is_taken_back_over_http_is_withdrawn_by_the_worker(
 ) -> None:
     """A real gate, worker and double: open there, and never finished."""
     prepared = asyncio.run(prepare(store))
-    ada, worker, key = prepared.custodians[0], generate(), store.state_dir.parent / "own.key"
-    write_identity(worker, key)
+    ada, own, key = prepared.custodians[0], generate(), store.state_dir.parent / "own.key"
+    write_identity(own, key)
     settings = {"cybertip": "double", "cybertip_double_url": double.url, "filing_identity": str(key)}
     with running_gate(prepared) as gate:
         pins = pins_of(store)
-        pins.write(replace(pins.read(), worker=WorkerKeys.of(worker)))
+        pins.write(replace(pins.read(), worker=WorkerKeys.of(own)))
         fill_bank(gate, "list", BANKED)
         report_id = _report(gate, BANKED, account_id="7")
         digests = (_shown(gate, report_id)["sealed_sha256"],)
-        approval = approving(report_id, digests, ada, xml=document(report_id), xml_to=(worker.public_key,))
+        approval = approving(report_id, digests, ada, xml=document(report_id), xml_to=(own.public_key,))
         assert _decided(gate, report_id, "approve", approval) == "approved"
         double.fault("finish", fault="unheard")
         with running_worker(store, **settings) as process:
