@@ -55,6 +55,9 @@ class Metrics:
         self._dropped_unreported = self._counter(
             "matches_unreported", "Matches dropped by banks that only block."
         )
+        self._observed = self._counter(
+            "matches_observed", "Media that a bank which only observes matched, whatever the others said."
+        )
         self.probing = self._counter("probing_suspected", "Keys that came under suspicion of probing.")
         self.ready = self._gauge("ready", "1 if a match would be caught and stored now.")
         self.generation = self._gauge("index_generation", "Generation of the banks in force.")
@@ -92,6 +95,7 @@ class Metrics:
             receipt.verdict.value, receipt.disposition.value, receipt.reason.value if receipt.reason else ""
         ).inc()
         self._bytes.inc(receipt.size)
+        self._observed.inc(receipt.observed)
         if receipt.report is not None:
             self._reports.labels("joined" if receipt.report.joined else "new").inc()
         elif receipt.matched_banks:

@@ -154,7 +154,7 @@ class Receipt:
 
     ``signals`` is None unless the verdict is clear and they were asked for. ``released`` is the medium
     itself, whole and scanned, if its release was asked for and the verdict is clear; whoever gets it wipes
-    it.
+    it. ``observed`` is whether a bank that only observes matched it, whatever the others said.
     """
 
     id: str
@@ -167,6 +167,7 @@ class Receipt:
     matched_banks: tuple[str, ...]
     report: ReportReference | None
     provenance: Provenance
+    observed: bool
     released: QuarantinedMedia | None = None
 
 
@@ -279,6 +280,7 @@ async def _conclude(
             matched_banks=_matched_banks(decision),
             report=report,
             provenance=arrived.provenance,
+            observed=any(match.action is BankAction.OBSERVE for match in decision.matches),
             released=media if released else None,
         )
     finally:

@@ -5,6 +5,7 @@ import json
 import resource
 from pathlib import Path
 
+import httpx
 from sqlalchemy import select
 
 from app.settings import StoreSettings
@@ -34,7 +35,7 @@ async def recorded(store: StoreSettings) -> list[tuple[str, dict[str, object]]]:
 
 
 def test_a_blocked_match_is_recorded_by_ids_alone(store: StoreSettings) -> None:
-    """Which ingest, which key, which banks; what is observed leaves nothing."""
+    """Which ingest, which key, which banks; what is observed is counted, and leaves nothing else."""
     prepared = asyncio.run(prepare(store))
     with running_gate(prepared) as gate:
         fill_bank(gate, "unwanted", BANKED, kind="other", action="block")
@@ -48,6 +49,8 @@ def test_a_blocked_match_is_recorded_by_ids_alone(store: StoreSettings) -> None:
         assert subject == answers[0]["id"]
         assert details["banks"] == ["unwanted"]
         assert set(details) == {"banks", "by"}
+        metrics = httpx.get(f"{gate.url}/metrics", trust_env=False).text.splitlines()
+        assert {"cordon_matches_unreported_total 1.0", "cordon_matches_observed_total 1.0"} <= set(metrics)
 
 
 def test_what_cannot_be_recorded_is_not_answered_as_a_match_and_not_released(tmp_path: Path) -> None:
