@@ -81,6 +81,8 @@ class Filer:
     async def watch(self) -> None:
         """Say what is overdue; also while a turn is under way, which many slow answers make long.
 
+        That another authority refused Cordon is over: none but this worker's is asked any more.
+
         Raises:
             NotReadyError: the database failed.
         """
@@ -88,6 +90,10 @@ class Filer:
         async with self.database.begin() as connection:
             late = await filings.overdue(connection, now - self.alarm_after)
             await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
+            mine = self.desk.environment.value if self.desk is not None else None
+            for environment in await alarms.subjects_of(connection, AlarmKind.FILING_REFUSED):
+                if environment != mine:
+                    await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, environment)
 
     async def file_one(self, desk: Desk, report_id: str) -> Outcome | None:
         """File one report now, as ``file_next``; the authority that takes it refuses Cordon no more."""

@@ -139,17 +139,29 @@ def test_an_open_report_can_be_withdrawn_and_then_not_be_finished(
 def test_an_open_report_expires_after_a_day_by_the_clock_of_the_double(
     client: httpx.Client, double: Double, sender_id: str
 ) -> None:
-    """And an hour after its last upload if that is later."""
-    report_id, other = opened(client, sender_id), opened(client, str(ULID()))
-    almost = timedelta(hours=23, minutes=30).total_seconds()
-    double.advance(almost)
+    """And an hour after its last upload if that is later; each to the minute."""
+    report_id = opened(client, sender_id)
+    in_time, uploaded, too_late = (opened(client, str(ULID())) for _ in range(3))
+    moved = 0.0
+
+    def wait(span: timedelta) -> None:
+        nonlocal moved
+        double.advance(span.total_seconds())
+        moved += span.total_seconds()
+
     try:
-        client.post("upload", files={"id": (None, other), "file": ("name", b"drawn")})
-        double.advance(timedelta(minutes=45).total_seconds())
+        wait(timedelta(hours=23, minutes=59))
+        assert code(client.post("finish", data={"id": in_time})) == 0
+        for each in (uploaded, too_late):
+            client.post("upload", files={"id": (None, each), "file": ("name", b"drawn")})
+        wait(timedelta(minutes=2))
         assert code(client.post("finish", data={"id": report_id})) == 5001
-        assert code(client.post("finish", data={"id": other})) == 0
+        wait(timedelta(minutes=57))
+        assert code(client.post("finish", data={"id": uploaded})) == 0
+        wait(timedelta(minutes=3))
+        assert code(client.post("finish", data={"id": too_late})) == 5001
     finally:
-        double.advance(-almost - timedelta(minutes=45).total_seconds())
+        double.advance(-moved)
     assert double.tell(sender_id)["expired"] == 1
 
 

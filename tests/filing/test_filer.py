@@ -789,6 +789,30 @@ async def test_where_the_authority_refuses_cordon_it_is_left_alone_under_an_alar
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_that_an_authority_refused_is_over_once_another_or_none_is_asked(office: Office) -> None:
+    """As where an operator goes on from the test host to the real one: nobody would ever end that alarm."""
+
+    async def refusing() -> tuple[str, ...]:
+        async with office.database.connect() as connection:
+            return await alarms.subjects_of(connection, AlarmKind.FILING_REFUSED)
+
+    for after in (Environment.PRODUCTION, None):
+        await office.approved(str(after))
+        office.double.plan.append(Planned("submit", code=2000, status=401))
+        office.environment = Environment.TEST
+        filer = Filer(office.database, office.desk, timedelta(hours=72))
+        await filer.turn()
+        await filer.watch()
+        assert await refusing() == ("test",)
+        if after is not None:
+            office.environment = after
+        desk = office.desk if after is not None else None
+        await Filer(office.database, desk, timedelta(hours=72)).watch()
+        assert await refusing() == ()
+        office.clock.ahead += timedelta(hours=2)
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 async def test_an_authority_that_has_too_many_requests_is_left_alone_for_as_long_as_it_says(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
