@@ -5,6 +5,7 @@
 """
 
 import base64
+import contextlib
 import os
 import sys
 import time
@@ -58,6 +59,16 @@ class Plugin:
         path.write_text(f"#   Recipient: {self.recipient}\n{self.identity}\n", encoding="ascii")
         path.chmod(0o600)
         return path
+
+    @property
+    def running(self) -> list[str]:
+        """Processes of its program."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.fsencode(self.program) in (process / "cmdline").read_bytes().split(b"\0"):
+                    found.append(process.name)
+        return found
 
     def become(self, oddity: Oddity) -> None:
         """Do this from the next run on."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +31,9 @@ class Site:
     gate: RunningGate
     pia: Plugin
 
-    def take(self, medium: bytes, timeout: float = 60) -> httpx.Response:
+    def take(self, medium: bytes) -> httpx.Response:
         """What it answers to a medium."""
-        return self.gate.client().post(
-            "/v1/ingest", content=medium, headers={"Content-Type": "image/jpeg"}, timeout=timeout
-        )
+        return self.gate.client().post("/v1/ingest", content=medium, headers={"Content-Type": "image/jpeg"})
 
     def ready(self) -> httpx.Response:
         """What it says of itself."""
@@ -113,15 +110,14 @@ def test_a_plugin_that_hangs_holds_up_its_own_match_alone_and_not_for_ever(site:
     waiting = [threading.Thread(target=lambda: answers.append(_alone(site, EDITED))) for _ in range(6)]
     for each in waiting:
         each.start()
-    time.sleep(1)
-    harmless = [site.take(HARMLESS, timeout=8).json()["verdict"] for _ in range(3)]
-    bank = site.gate.client("bank").put(
-        "/v1/banks/other", json={"kind": "test", "action": "block"}, timeout=8
-    )
+    # On a busy machine the first may be given up before the last began.
+    wait_for(lambda: len(site.pia.running) == 6 or not all(each.is_alive() for each in waiting))
+    bank = site.gate.client("bank").put("/v1/banks/other", json={"kind": "test", "action": "block"})
+    harmless = site.take(HARMLESS).json()["verdict"]
     held_up = [each for each in waiting if each.is_alive()]
     for each in waiting:
         each.join(60)
-    assert (harmless, bank.status_code) == (["clear"] * 3, 201)
+    assert (harmless, bank.status_code) == ("clear", 201)
     assert held_up
     assert [(each.status_code, each.json()["code"]) for each in answers] == [(503, "report_not_stored")] * 6
     assert b"age-plugin-pia did not seal within 10 seconds" in site.gate.log.read_bytes()
