@@ -125,6 +125,18 @@ def test_without_a_code_the_status_decides(untrusted: bytes) -> None:
             assert cause(answer) == f"authority_http_{status}"
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        *((None, 0), ("", 0), ("soon", 0), ("-1", 0), ("1.5", 0), ("1e9", 0), ("٣", 0), ("9" * 10, 0)),
+        *(("Fri, 27 Nov 2026 12:00:00 GMT", 0), ("0", 0), (" 7 ", 7), ("86400", 86_400), ("86401", 86_400)),
+    ],
+)
+def test_the_time_to_wait_is_believed_up_to_a_day(said: str | None, seconds: int) -> None:
+    """In seconds alone; whoever asks for a year would keep a report from being filed."""
+    assert heard(503, request_id=None, retry_after=said).retry_after == seconds
+
+
 def test_whatever_bytes_come_nothing_is_raised_and_nothing_else_is_a_success() -> None:
     """Bits turned, bytes lost and put in between, other encodings: three thousand answers from one seed."""
     drawn = random.Random(7)

@@ -221,6 +221,24 @@ async def test_a_webhook_is_signed_as_its_receiver_checks_with_the_standard_libr
     assert await _left(database) == 0
 
 
+async def test_receivers_are_written_after_a_page_that_shows_what_comes(database: Database) -> None:
+    """docs/custody.md has each event to the letter, but for its time."""
+    page = (Path(__file__).parents[2] / "docs/custody.md").read_text()
+    shown = [json.loads(line) for line in page.splitlines() if line.startswith('{"type": ')]
+    with _hook() as hook:
+        for event, state in (
+            (REPORT_CHANGED, "queued"),
+            (ALARM_RAISED, "report_waiting"),
+            (ALARM_CLEARED, "report_waiting"),
+        ):
+            await _post(database, event, state)
+        await notify.tell(database, _webhook(hook.url))
+    sent = [json.loads(body) for _, _, body in hook.requests]
+    for each in (*shown, *sent):
+        assert each.pop("timestamp").endswith("Z")
+    assert sent == shown
+
+
 async def test_what_a_receiver_does_not_take_comes_again_under_the_same_id(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
