@@ -2,6 +2,9 @@
 
 An alarm names a kind and the id of what it is about, and nothing more. Those that time alone raises are found
 anew at each turn of the worker (``app.filing.alarms``); the others are raised by whoever sees the cause.
+
+What calls somebody stands in the database: whoever can write there takes it out again, or has a trigger that
+never lets it in. So each process also says in its own log, once, of what it sees the cause.
 """
 
 import logging
@@ -10,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy import Engine, RowMapping, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -93,6 +97,9 @@ ADVICE: Final = {
 """What to do about each kind, for people."""
 
 
+_SAID: Final[WeakKeyDictionary[Engine, set[tuple[AlarmKind, str]]]] = WeakKeyDictionary()
+"""What each database's alarms were said of in this process's log."""
+
 _STANDS: Final = alarms.c.cleared_at.is_(None) & alarms.c.kind.in_([kind.value for kind in AlarmKind])
 
 
@@ -125,14 +132,29 @@ async def raise_alarm(connection: AsyncConnection, kind: AlarmKind, subject: str
         .returning(alarms.c.id)
     )
     if raised.scalar_one_or_none() is None:
+        _say_once(connection, kind, subject)
         return False
     await notices.post(connection, notices.ALARM_RAISED, subject, kind.value)
     log.event(logger, logging.WARNING, "alarm_raised", kind=kind.value, subject=subject)
+    _said(connection).add((kind, subject))
     return True
+
+
+def _say_once(connection: AsyncConnection, kind: AlarmKind, subject: str) -> None:
+    """Say in the log that an alarm stands which this process did not raise, or of which no row was made."""
+    if (kind, subject) not in _said(connection):
+        log.event(logger, logging.WARNING, "alarm_stands", kind=kind.value, subject=subject)
+        _said(connection).add((kind, subject))
+
+
+def _said(connection: AsyncConnection) -> set[tuple[AlarmKind, str]]:
+    """Of what this process said in its log that it stands."""
+    return _SAID.setdefault(connection.sync_engine, set())
 
 
 async def clear_alarm(connection: AsyncConnection, kind: AlarmKind, subject: str) -> bool:
     """End an alarm whose cause is gone; whether it stood. Within ``Database.begin``."""
+    _said(connection).discard((kind, subject))
     cleared = await connection.execute(
         update(alarms)
         .where(alarms.c.kind == kind.value, alarms.c.subject == subject, alarms.c.cleared_at.is_(None))
@@ -159,9 +181,12 @@ async def match_to(connection: AsyncConnection, kind: AlarmKind, subjects: Colle
         _subject,
     )
     standing = set(stood)
+    for subject in sorted(set(subjects) & standing):
+        _say_once(connection, kind, subject)
     for subject in sorted(set(subjects) - standing):
         await raise_alarm(connection, kind, subject)
-    for subject in sorted(standing - set(subjects)):
+    said = {about for of, about in _said(connection) if of is kind}
+    for subject in sorted((standing | said) - set(subjects)):
         await clear_alarm(connection, kind, subject)
 
 

@@ -878,3 +878,17 @@ async def test_what_is_not_filed_72_hours_after_its_approval_raises_an_alarm(off
     assert (await office.report(report_id)).state is State.DRY_RUN
     async with office.database.connect() as connection:
         assert await alarms.standing(connection) == ()
+
+
+async def test_a_report_that_is_made_to_look_young_again_and_again_is_overdue_all_the_same(
+    office: Office,
+) -> None:
+    """Whoever keeps it from being filed writes the time of its approval anew; in the log that is seen."""
+    report_id = await office.approved()
+    office.clock.ahead += timedelta(hours=73)
+    young = {"decided_at": office.clock(), "changed_at": office.clock()}
+    async with office.database.begin() as connection:
+        await connection.execute(update(report_table).where(report_table.c.id == report_id).values(young))
+    await Filer(office.database, office.desk, timedelta(hours=72)).watch()
+    async with office.database.connect() as connection:
+        assert await alarms.subjects_of(connection, AlarmKind.FILING_FAILING) == (report_id,)

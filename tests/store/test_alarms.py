@@ -1,9 +1,11 @@
 """Alarms: one for each cause, however often it is seen; kept until it is gone; each told by a notice."""
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select, update
+import pytest
+from sqlalchemy import insert, select, text, update
 
 from app.filing import alarms as watching
 from app.report.outbox import SealedOutbox
@@ -12,6 +14,7 @@ from app.store import alarms
 from app.store.alarms import ADVICE, AlarmKind
 from app.store.database import Database
 from app.store.reports.shelf import ReportShelf
+from app.store.schema import alarms as table
 from app.store.schema import notices, reports
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
@@ -49,6 +52,41 @@ async def test_an_alarm_is_raised_once_cleared_once_and_raised_anew(database: Da
     async with database.connect() as connection:
         counted = await alarms.count_standing(connection)
     assert counted == {**dict.fromkeys(AlarmKind, 0), AlarmKind.REPORT_PARKED: 1}
+
+
+async def _never_store(database: Database) -> None:
+    """Have the database take no alarm in."""
+    action = "BEGIN SELECT RAISE(IGNORE); END"
+    async with database.begin() as connection:
+        if not database.is_sqlite:
+            action = "FOR EACH ROW EXECUTE FUNCTION quiet()"
+            await connection.execute(
+                text(
+                    "CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
+                )
+            )
+        await connection.execute(text(f"CREATE TRIGGER quiet BEFORE INSERT ON alarms {action}"))
+
+
+@pytest.mark.parametrize("how", ["taken in never", "there before"])
+async def test_an_alarm_that_the_database_keeps_back_is_in_the_log_of_who_sees_its_cause(
+    database: Database, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Once, for as long as the cause is seen; and anew when it comes back."""
+    caplog.set_level(logging.INFO)
+    if how == "there before":
+        async with database.begin() as connection:
+            at = datetime.now(UTC)
+            row = {"kind": "report_parked", "subject": "R1", "raised_at": at}
+            await connection.execute(insert(table).values(row))
+    else:
+        await _never_store(database)
+    for subjects in (["R1"], ["R1"], ["R1", "R2"], [], ["R2"]):
+        async with database.begin() as connection:
+            await alarms.match_to(connection, AlarmKind.REPORT_PARKED, subjects)
+    said = [(each.msg, each.cordon_fields["subject"]) for each in caplog.records]  # type: ignore[attr-defined]
+    told = [subject for event, subject in said if event in {"alarm_raised", "alarm_stands"}]
+    assert told == ["R1", "R2", "R2"]
 
 
 async def test_an_alarm_goes_with_a_transaction_that_fails(database: Database) -> None:

@@ -45,6 +45,9 @@ RECEIPT_SEALED_EVENT: Final = "report.receipt_sealed"
 TO_FILE: Final = (State.APPROVED, State.SUBMITTED)
 """The states of reports that are on their way to the authority."""
 
+_DECIDED_EVENTS: Final = (f"report.{State.APPROVED}", filing_log.AFRESH_EVENT, filing_log.WITHDRAWN_EVENT)
+"""What a person decides of a report that is on its way; each names a signed decision, which is checked."""
+
 _OPENED_LOCK: Final = 0x436F72646F6E03
 
 _MOST_ATTEMPTS: Final = 2**31 - 1
@@ -480,12 +483,20 @@ async def replace_receipt(connection: AsyncConnection, report_id: str, kept: byt
 
 
 async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:
-    """Ids of the reports that were approved before some moment and are on their way still."""
+    """Ids of the reports that were approved before some moment and are on their way still.
+
+    When that was, the log says where it does: a row is easily made to look young again and again.
+    """
+    decided = (
+        select(func.max(audit_log.c.at))
+        .where(audit_log.c.subject == report_table.c.id, audit_log.c.event.in_(_DECIDED_EVENTS))
+        .scalar_subquery()
+    )
     rows = await connection.execute(
         select(report_table.c.id).where(
             report_table.c.state.in_([state.value for state in TO_FILE]),
             reports.named(connection),
-            func.coalesce(report_table.c.decided_at, report_table.c.changed_at) < since,
+            func.coalesce(decided, report_table.c.decided_at, report_table.c.changed_at) < since,
         )
     )
     return frozenset(rows.scalars())
