@@ -248,8 +248,13 @@ def test_a_report_filed_by_hand_is_so_for_good_and_only_custodians_read_its_refe
     assert b"123456789" in own("report", "open", report_id, *GRACE).out
     stored = b"".join(each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
     assert b"123456789" not in stored
-    rejected = own("report", "reject", report_id, *GRACE, "--reason", "no", YES)
-    assert (rejected.code, _state(own, report_id)) == (1, "filed_manually")
+    # Nobody reads all of it, and is asked, for a decision that changes nothing.
+    for action in (("reject", "--reason", "no"), ("approve",), ("filed", "--reference", "another")):
+        ran = own("report", action[0], report_id, *GRACE, *action[1:])
+        assert (ran.code, ran.out, "is filed_manually already" in ran.err) == (1, b"", True)
+    assert _state(own, report_id) == "filed_manually"
+    unsaid = own("report", "filed", report_id, *GRACE, "--reference", " ", YES)
+    assert (unsaid.code, "--reference is empty" in unsaid.err) == (2, True)
 
 
 def test_two_must_say_that_it_was_filed_by_hand_where_that_is_set(own: Cordon, report_id: str) -> None:

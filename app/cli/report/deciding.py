@@ -15,7 +15,7 @@ from app.cli.asking import confirmed, in_words
 from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
-from app.cli.report.opening import Opened, open_to_decide, read_key, signer_of, words_of
+from app.cli.report.opening import Opened, check_is_open, open_to_decide, read_key, signer_of, words_of
 from app.cli.report.reading import ReportId, readable
 from app.cli.report.waiting import way_waits_for
 from app.cli.report.writing import write_new
@@ -82,6 +82,7 @@ def approve(
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     opened = open_to_decide(report_id, held, at)
+    check_is_open(opened)
     _show(opened)
     _check_can_be_filed(opened)
     xml, words = _second(opened, held, said) or _first(opened, said)
@@ -132,6 +133,7 @@ def reject(
     at = server_of(server, token_file, ca_file)
     held = read_key(identity)
     opened = open_to_decide(report_id, held, at)
+    check_is_open(opened)
     _show(opened)
     matched = {match["entry_id"] for document in opened.documents for match in document["matches"]}
     if not matched.issuperset(entries):
@@ -189,7 +191,7 @@ def worded(text: str, option: str) -> str:
     """A text that says something; asked for, where ``-`` was given."""
     text = in_words(text, option)
     if not text.strip():
-        raise UsageError(f"{option} says something in words")
+        raise UsageError(f"{option} is empty; write what there is to say, or '-' to be asked")
     return text
 
 

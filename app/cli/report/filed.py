@@ -7,7 +7,7 @@ import typer
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, emit, printable, say
 from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, first_word, hand_in, worded
-from app.cli.report.opening import open_to_decide, read_key, words_of
+from app.cli.report.opening import check_is_open, open_to_decide, read_key, words_of
 from app.cli.report.reading import ReportId, readable
 
 
@@ -34,6 +34,7 @@ def filed(
     words = {"reference": worded(reference, "--reference")}
     held = read_key(identity)
     opened = open_to_decide(report_id, held)
+    check_is_open(opened)
     found = first_word(opened, held, Action.FILED)
     if found is not None:
         first, decision = found

@@ -74,6 +74,19 @@ def open_to_decide(report_id: str, identity: "Identity", server: Server | None =
     return opened
 
 
+def check_is_open(opened: Opened) -> None:
+    """Say before anybody reads and is asked that no word can move this report any more.
+
+    Raises:
+        FailedError: it is filed.
+    """
+    from app.store.reports.report_states import TRANSITIONS
+
+    state = opened.report.state
+    if not TRANSITIONS[state]:
+        raise FailedError(f"the report is {state.value} already; nothing changes that")
+
+
 def signer_of(opened: Opened, identity: "Identity") -> "Pinned":
     """Who decides with this identity.
 
