@@ -57,6 +57,25 @@ async def test_what_was_seen_is_remembered_by_who_comes_next(database: Database,
     assert path.read_bytes() != before
 
 
+async def test_what_another_process_with_the_same_file_saw_is_not_forgotten(
+    database: Database, tmp_path: Path
+) -> None:
+    """One filed, and what came of it was taken out of the log before the other looked."""
+    one, other = Witness(tmp_path / "seen"), Witness(tmp_path / "seen")
+    await happen(database, "A")
+    await one.follow(database)
+    await other.follow(database)
+    await happen(database, "B", "C")
+    await one.follow(database)
+    async with database.begin() as connection:
+        await connection.execute(delete(log).where(log.c.seq > 1))
+    with pytest.raises(AuditBrokenError, match="2 to 3 were cut off"):
+        await other.follow(database)
+    await happen(database, "X", "Y", "Z")
+    with pytest.raises(AuditBrokenError):
+        await other.follow(database)
+
+
 async def test_an_entry_that_is_changed_in_place_is_noticed_of_its_subject_alone(database: Database) -> None:
     """Although the chain after it still holds. What is new is no change."""
     witness = Witness()

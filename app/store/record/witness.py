@@ -72,10 +72,11 @@ class Witness:
 
         Raises:
             AuditBrokenError: it does not follow on from what was seen; an alarm is raised too.
-            InvalidRequestError: the file cannot be written.
+            InvalidRequestError: the file cannot be read or written.
             NotReadyError: the database does not answer.
         """
         async with self._turn:
+            self._learn()
             async with database.connect() as connection:
                 known = [self._head] if self._head is not None else []
                 finding = await audit.since(connection, self._walked, known=known, see=self._see)
@@ -87,7 +88,7 @@ class Witness:
                 async with database.begin() as connection:
                     await alarms.clear_alarm(connection, AlarmKind.AUDIT_BROKEN, SUBJECT)
                 self._alarm_may_stand = False
-            if self._walked != self._head and self._walked is not None:
+            if self._walked is not None and (self._head is None or self._walked.seq > self._head.seq):
                 if self._path is not None:
                     _write(self._path, self._walked)
                 self._head = self._walked
@@ -104,6 +105,12 @@ class Witness:
             found = _with(found, each)
         if found != (count, digest):
             raise TakenBackError(report_id)
+
+    def _learn(self) -> None:
+        """Take in what another process with the same file read: what it did must not be done again."""
+        theirs = _read(self._path) if self._path is not None else None
+        if theirs is not None and (self._head is None or theirs.seq > self._head.seq):
+            self._head = theirs
 
     def attempts(self, report_id: str) -> tuple[Attempt, ...]:
         """What was seen of attempts to finish a report, newest first."""
