@@ -83,10 +83,16 @@ def verify(
                 "compared_reports": len(stored.ids),
                 "reports_not_vouched": list(stored.beyond),
                 "removed_before_signing": looked.removed.before,
+                "of_others": list(looked.of_others),
             }
         )
     if looked.bad:
         say(f"warning: {looked.bad} checkpoints of the database are signed by nobody who is or was pinned")
+    for name in looked.of_others:
+        say(
+            f"warning: {printable(name)}: no Cordon makes it, and by it the database can change what is "
+            "written, and what it tells"
+        )
     for each in differ:
         say(printable(each.told()))
     if looked.removed.before:
@@ -163,6 +169,7 @@ class _Looked:
     differ: "tuple[Discrepancy, ...]"
     stored: "Stored"
     removed: "Removals"
+    of_others: tuple[str, ...]
 
 
 async def _verify(kept: list[bytes]) -> _Looked:
@@ -181,11 +188,12 @@ async def _verify(kept: list[bytes]) -> _Looked:
         broken_at = examined.finding.first if examined.finding is not None else None
         there = await inspection.stored(connection, broken_at)
         removed = await removal_proofs.examine(connection, roster)
+        of_others = await inspection.of_others(connection)
         found = list(await inspection.at_large(connection, there, removed))
         for report_id in counted(there.ids, "comparing reports"):
             found += await inspection.of_report(connection, report_id, roster)
     newest = max(known, key=lambda each: each.seq, default=None)
-    return _Looked(examined, newest, bad, tuple(found), there, removed)
+    return _Looked(examined, newest, bad, tuple(found), there, removed, of_others)
 
 
 async def _checkpoint(identity: "Identity") -> "Checkpoint":

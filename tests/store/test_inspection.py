@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 
 from app.custody.decision import Action
 from app.custody.identity import Identity, fingerprint
@@ -211,3 +211,31 @@ async def test_a_vanished_report_is_named_and_so_is_one_that_was_put_back(shelf:
     back = await shelf.found()
     assert {each.report_id for each in back} == {shelf.untouched}
     assert "it was removed, and is there" in [each.what for each in back]
+
+
+async def test_what_somebody_has_the_database_do_at_the_tables_is_named(database: Database) -> None:
+    """A trigger, a view in the place of a table; on PostgreSQL a rule and row security too."""
+    async with database.begin() as connection:
+        assert await inspection.of_others(connection) == ()
+        action = "BEGIN SELECT RAISE(IGNORE); END"
+        if not database.is_sqlite:
+            action = "FOR EACH ROW EXECUTE FUNCTION quiet()"
+            await connection.execute(
+                text(
+                    "CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
+                )
+            )
+            await connection.execute(text("CREATE RULE hush AS ON DELETE TO alarms DO INSTEAD NOTHING"))
+            await connection.execute(text("ALTER TABLE reports ENABLE ROW LEVEL SECURITY"))
+        await connection.execute(text(f"CREATE TRIGGER quiet BEFORE INSERT ON alarms {action}"))
+        await connection.execute(text("ALTER TABLE notices RENAME TO others"))
+        await connection.execute(text("CREATE VIEW notices AS SELECT * FROM others"))
+    async with database.connect() as connection:
+        found = await inspection.of_others(connection)
+    if database.is_sqlite:
+        assert found == ("trigger quiet", "view notices")
+    else:
+        assert found == (
+            *("row security of reports", "rule hush of alarms", "trigger quiet of alarms"),
+            "view notices",
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, exists, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.roster import Roster
@@ -18,8 +18,8 @@ from app.store.reports.report_states import ENDED
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
 from app.store.schema import filings as filing_table
+from app.store.schema import metadata, tombstones
 from app.store.schema import reports as table
-from app.store.schema import tombstones
 
 _EARLIER: Final = log.alias("earlier")
 _IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
@@ -104,6 +104,36 @@ async def at_large(
         *await buried_alive(connection),
         *await of_no_report(connection),
     )
+
+
+async def of_others(connection: AsyncConnection) -> tuple[str, ...]:
+    """Triggers, rules, views and row security at Cordon's tables, which no Cordon makes, in words.
+
+    By them the database changes what is written as it is written, or answers each who asks otherwise.
+    """
+    if connection.dialect.name == "sqlite":
+        wanted = text(
+            "SELECT type || ' ' || name AS what FROM sqlite_schema "
+            "WHERE type = 'trigger' OR (type = 'view' AND name IN :tables) ORDER BY what"
+        )
+    else:
+        # By their full names: who owns a schema can put others of the same name before them.
+        wanted = text(
+            "SELECT 'trigger ' || t.tgname || ' of ' || c.relname AS what FROM pg_catalog.pg_trigger t "
+            "JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid "
+            "WHERE NOT t.tgisinternal AND c.relname IN :tables "
+            "UNION ALL SELECT 'rule ' || r.rulename || ' of ' || c.relname FROM pg_catalog.pg_rewrite r "
+            "JOIN pg_catalog.pg_class c ON c.oid = r.ev_class "
+            "WHERE c.relkind = 'r' AND c.relname IN :tables "
+            "UNION ALL SELECT 'row security of ' || c.relname FROM pg_catalog.pg_class c "
+            "WHERE c.relrowsecurity AND c.relname IN :tables "
+            "UNION ALL SELECT 'view ' || c.relname FROM pg_catalog.pg_class c "
+            "WHERE c.relkind IN ('v', 'm', 'f') AND c.relname IN :tables ORDER BY what"
+        )
+    rows = await connection.execute(
+        wanted.bindparams(bindparam("tables", expanding=True)), {"tables": sorted(metadata.tables)}
+    )
+    return tuple(rows.scalars())
 
 
 async def missing(connection: AsyncConnection) -> tuple[Discrepancy, ...]:
