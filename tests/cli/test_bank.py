@@ -359,6 +359,7 @@ async def test_whoever_waits_hears_each_minute_that_the_index_cannot_be_built(
     for each in ("_SAID_AFTER_SECONDS", "_SAID_AGAIN_SECONDS"):
         monkeypatch.setattr(importing, each, 0)
     monkeypatch.setattr(importing, "SMALL_CHANGE_SECONDS", 1)
+    monkeypatch.setattr("app.banks.importing._LOOK_AGAIN_SECONDS", 0.01)
     async with open_current(StoreSettings(state_dir=tmp_path / "state")) as database:
         async with database.begin() as connection:
             await alarms.raise_alarm(connection, alarms.AlarmKind.INDEX_NOT_BUILT, "banks")

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.hostile import media
 from tests.hostile.attack import attacked_gate, check_unharmed, send
 from tests.hostile.conftest import BANKED, HARMLESS
-from tests.hostile.watch import Pulse, Residence, resident_bytes_of_all
+from tests.hostile.watch import Pulse, Residence, bare_server, resident_bytes_of_all
 
 MEBIBYTE = 2**20
 MOST_RESIDENT_BYTES = 1536 * MEBIBYTE
@@ -36,20 +36,24 @@ def _bombs() -> list[bytes]:
 
 
 def test_four_bombs_at_once_neither_fill_the_memory_nor_stop_the_pulse(tmp_path: Path) -> None:
-    """The whole service stays under 1.5 GiB resident, and tells within a second that it lives."""
-    with attacked_gate(tmp_path, BANKED, decoders=2) as gate:
+    """The whole service stays under 1.5 GiB resident, and tells within a second that it lives.
+
+    Beyond what the machine, where other tests run too, keeps anybody waiting meanwhile.
+    """
+    with attacked_gate(tmp_path, BANKED, decoders=2) as gate, bare_server() as bare:
         bombs, client = _bombs(), gate.client()
         before = resident_bytes_of_all(gate.process.pid)
         with (
             Residence(gate.process.pid) as residence,
             Pulse(gate.port) as pulse,
+            Pulse(bare) as machine,
             ThreadPoolExecutor(len(bombs)) as pool,
         ):
             told = {outcome.told for outcome in pool.map(lambda bomb: send(client, bomb), bombs)}
         assert told <= {"clear", "low_quality", "decode_timeout"}
         assert residence.most_bytes < MOST_RESIDENT_BYTES
         assert pulse.mistakes == []
-        assert max(pulse.seconds) < LONGEST_PULSE_SECONDS
+        assert max(pulse.seconds) < LONGEST_PULSE_SECONDS + max(machine.seconds)
         assert residence.most_bytes - before > 500 * MEBIBYTE, "the bombs did not go off"
         assert send(gate.client(), HARMLESS).told == "clear"
         assert send(gate.client(), BANKED).told == "match"

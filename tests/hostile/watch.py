@@ -2,11 +2,13 @@
 
 import http.client
 import os
+import subprocess
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -102,8 +104,37 @@ class Residence(_Repeated):
         self.looks += 1
 
 
+_BARE = """
+import http.server
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def bare_server() -> Iterator[int]:
+    """The port of a process that does nothing but answer: what that takes is the machine's doing."""
+    with subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
 class Pulse(_Repeated):
-    """Asks a gate whether it lives, on a new connection each time.
+    """Asks a gate, or a bare server, whether it lives, on a new connection each time.
 
     Attributes:
         seconds: how long each answer took; one that never came counts as the longest wait.
