@@ -73,7 +73,8 @@ class AlarmKind(StrEnum):
 ADVICE: Final = {
     AlarmKind.REPORT_WAITING: "open it and decide: 'cordon report approve' or 'reject'; of another kind "
     "than csam it cannot be approved: 'cordon report export', then 'filed' or 'reject'",
-    AlarmKind.REPORT_PARKED: "read its cause with 'cordon report show', mend it, then 'cordon report retry'",
+    AlarmKind.REPORT_PARKED: "'cordon report show' has the cause, and 'Causes of parked' in "
+    "docs/filing.md what to do",
     AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
     AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
     AlarmKind.RECEIPT_NOT_SEALED: "mend the plugin that the worker's log names, or remove its custodian",

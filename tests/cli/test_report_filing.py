@@ -178,6 +178,8 @@ async def test_a_rejection_that_nobody_carries_out_says_so_and_what_to_do(
         double.fault("finish", code=9999)
         assert (await report("file", report_id)).code == 1
         assert (await office.report(report_id)).state == "parked"
+        waits_for = (await report("show", report_id, "--json")).document["waits_for"]
+        assert "'Causes of parked' in docs/filing.md has what to do about authority_unknown_code" in waits_for
         rejected = await report("reject", report_id, "--identity", str(ada), "--reason", "a logo", "--yes")
         assert (rejected.code, (await office.report(report_id)).state) == (0, "submitted")
         listed = await report("list")

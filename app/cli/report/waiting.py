@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from app.cli.console import printable
+from app.media import PARKED_WITH_ITS_ENTRY
+
 _UNASKED: Final = (
     "rejected, and the authority may have it: {2}, or ask now: "
     "'cordon report file {0}'. Who has no access to its API any more asks it otherwise: 'cordon report filed "
@@ -15,6 +18,12 @@ _FILING_OFF: Final = "filing is off in the worker that runs; set CORDON_CYBERTIP
 _REFUSED: Final = (
     "the authority refuses Cordon itself (alarm filing_refused, {0}): the worker sends no report before its "
     "/status is answered well, which it asks every ten minutes; check CORDON_CYBERTIP_USER and its password"
+)
+
+_PARKED: Final = "a person: 'Causes of parked' in docs/filing.md has what to do about {}"
+_PARKED_WITH_ITS_ENTRY: Final = (
+    "somebody to decide on the bank entry that matches very many media (alarm bank_entry_parked); "
+    "docs/banks.md has the commands"
 )
 
 _SECOND: Final = "one custodian {0}, and a second one must: '{1}'"
@@ -46,8 +55,10 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
     worker has nobody who asks. Where one of two custodians decided, the state tells nothing of it.
     """
     from app.store.reports import first_words
+    from app.store.reports.report_states import State
 
-    way = await way_waits_for(connection, found)
+    parked = {each.id: _of_parked(each.cause) for each in found if each.state is State.PARKED}
+    way = parked | await way_waits_for(connection, found)
     said = await first_words.standing(connection, [each.id for each in found])
     waiting = {report_id: [words] for report_id, words in way.items()}
     for report_id, actions in said.items():
@@ -81,6 +92,12 @@ async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") ->
         else _UNFILED.format(each, nobody.format("files it"))
         for each in on_their_way
     }
+
+
+def _of_parked(untrusted_cause: str | None) -> str:
+    if untrusted_cause == PARKED_WITH_ITS_ENTRY:
+        return _PARKED_WITH_ITS_ENTRY
+    return _PARKED.format(printable(untrusted_cause or "no cause that is told"))
 
 
 def _when(last_word_at: datetime) -> str:
