@@ -1,7 +1,7 @@
 """The double: what NCMEC documents of its service, over HTTP as any client would speak it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,6 +79,7 @@ def test_answers_have_a_request_id_and_a_charset_that_is_not_theirs(client: http
     """Both have been seen: whoever decodes by the header reads wrong words."""
     answer = client.get("status")
     assert answer.headers["Request-ID"]
+    assert "balancer" in answer.cookies
     assert answer.headers["Content-Type"] == "application/xml;charset=ISO-8859-1"
     assert answer.content.startswith(b"<?xml version='1.0' encoding='UTF-8'")
     assert "\u2013" in (etree.fromstring(answer.content).findtext("responseDescription") or "")
@@ -194,7 +195,8 @@ def test_documents_are_checked_as_the_server_is_documented_to(
 
 
 def test_calls_with_the_wrong_type_id_or_method_are_refused(client: httpx.Client, sender_id: str) -> None:
-    assert code(client.post("submit", content=document(sender_id))) == 4000
+    refused = client.post("submit", content=document(sender_id))
+    assert (refused.status_code, code(refused)) == (400, 4000)
     assert code(client.post("finish", data={})) == 4000
     assert code(client.post("finish", data={"id": "123"})) == 5001
     assert code(client.post("retract", data={"id": "123"})) == 5001
@@ -223,6 +225,84 @@ def test_a_connection_breaks_before_or_after_the_work(
     with pytest.raises(httpx.TransportError):
         client.post("finish", data={"id": report_id})
     assert double.tell(sender_id)["finished"] == finished
+
+
+def _parses(body: bytes) -> bool:
+    try:
+        etree.fromstring(body)
+    except etree.XMLSyntaxError:
+        return False
+    return True
+
+
+FAULTS: dict[str, tuple[int, dict[str, str], Callable[[bytes], bool]]] = {
+    "too_many": (429, {"retry-after": "7"}, lambda body: not body),
+    "html_502": (502, {"content-type": "text/html"}, lambda body: b"Bad Gateway" in body),
+    "empty_500": (500, {}, lambda body: not body),
+    "redirect": (302, {"location": "https://elsewhere.invalid/"}, lambda body: not body),
+    "huge": (200, {}, lambda body: len(body) > 4 * 1024 * 1024 and _parses(body)),
+    "doctype": (200, {}, lambda body: b"<!DOCTYPE" in body and b'SYSTEM "file:' in body and _parses(body)),
+    "deep": (200, {}, lambda body: body.startswith(100_000 * b"<a>")),
+    "truncated": (200, {}, lambda body: body.startswith(b"<?xml") and not _parses(body)),
+    "wrong_root": (200, {}, lambda body: etree.fromstring(body).tag == "someResponse"),
+    "no_report_id": (
+        200,
+        {},
+        lambda body: b"<responseCode>0<" in body and b"<reportId>" not in body and _parses(body),
+    ),
+    "encoded": (200, {"content-encoding": "gzip"}, _parses),
+    "html_200": (200, {"content-type": "text/html"}, lambda body: body.startswith(b"<html>")),
+    "empty_200": (200, {}, lambda body: not body),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("call", ["submit", "finish"])
+def test_each_fault_spoils_the_answer_as_its_name_says_and_the_work_is_done(
+    client: httpx.Client, double: Double, sender_id: str, call: str, fault: str
+) -> None:
+    """But for 429, which is answered in the place of doing anything. The next call goes well."""
+    status, headers, holds = FAULTS[fault]
+    given: dict[str, Any] = (
+        {"data": {"id": opened(client, sender_id)}}
+        if call == "finish"
+        else {"content": document(sender_id), "headers": XML}
+    )
+    double.fault(call, fault=fault)
+    with client.stream("POST", call, **given) as answer:
+        body = b"".join(answer.iter_raw())
+    assert answer.status_code == status
+    assert {name: answer.headers[name] for name in headers} == headers
+    assert holds(body)
+    assert answer.headers["Request-ID"]
+    done = 0 if fault == "too_many" else 1
+    assert double.tell(sender_id)["opened" if call == "submit" else "finished"] == done
+    assert code(client.post(call, **given)) == (0 if call == "submit" or not done else 5102)
+
+
+def test_what_is_said_of_a_file_keeps_its_report_open_for_an_hour_too(
+    client: httpx.Client, double: Double
+) -> None:
+    """As its upload does, and no shorter than a day from its opening."""
+    early, described = (opened(client, str(ULID())) for _ in range(2))
+    details = "<fileDetails><reportId>{}</reportId><fileId>{}</fileId></fileDetails>".format
+    files = {}
+    for each in (early, described):
+        upload = client.post("upload", files={"id": (None, each), "file": ("name", b"drawn")})
+        files[each] = etree.fromstring(upload.content).findtext("fileId") or ""
+    assert len(files[early]) == 32
+    hours = 23.5
+    double.advance(hours * 3600)
+    try:
+        told = client.post("fileinfo", content=details(described, files[described]), headers=XML)
+        assert code(told) == 0
+        # It was uploaded to a day ago, less half an hour.
+        assert code(client.post("finish", data={"id": early})) == 0
+        double.advance(3000)
+        hours += 3000 / 3600
+        assert code(client.post("finish", data={"id": described})) == 0
+    finally:
+        double.advance(-hours * 3600)
 
 
 def test_a_fault_that_is_not_known_is_refused(double: Double) -> None:
