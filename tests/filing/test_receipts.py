@@ -18,6 +18,7 @@ from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.reports import filings as filings_in_store
 from app.store.reports.report_states import State
 from app.store.schema import filings
 from tests import age_plugin
@@ -140,6 +141,34 @@ async def test_a_receipt_that_somebody_put_in_its_place_is_not_sealed_anew(
     await _seal_waiting(office)
     assert await _receipt(office, report_id) == forged
     assert await _standing(office) == [(AlarmKind.RECEIPT_NOT_SEALED, report_id)]
+
+
+async def test_what_is_kept_of_the_authoritys_word_is_held_against_the_log(office: Office) -> None:
+    """Another report's receipt, one that anybody can seal, none, and another id are each named."""
+    first, second = await office.approved(), await office.approved()
+    assert [await file_next(office.desk) for _ in range(2)] == 2 * [Outcome.DRY_RUN]
+    waits = await office.queued()
+    assert [await office.doubts(each) for each in (first, second, waits)] == [(), (), ()]
+    forged = encrypt(b"<reportDoneResponse/>", [office.worker.public_key])
+    changed = "The receipt is not the one that the audit log tells of: somebody changed it."
+    unsigned = "the authority's id beside it, or where that is, is none that a worker signed"
+    other = await office.filing(second)
+    for values, what in (
+        ({"receipt": other.receipt}, changed),
+        ({"receipt": forged}, changed),
+        ({"receipt": None}, "the authority's receipt is gone"),
+        ({"authority_report_id": other.authority_report_id}, unsigned),
+        ({"environment": "production"}, unsigned),
+    ):
+        async with office.database.begin() as connection:
+            kept = await filings_in_store.get(connection, first)
+            await connection.execute(update(filings).where(filings.c.report_id == first).values(values))
+        assert [each.what for each in await office.doubts(first)] == [what]
+        assert kept is not None
+        async with office.database.begin() as connection:
+            as_it_was = {name: getattr(kept, name) for name in values}
+            await connection.execute(update(filings).where(filings.c.report_id == first).values(as_it_was))
+    assert not await office.doubts(first)
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

@@ -5,6 +5,7 @@ auditor reads takes each kind of garbage in turn, which is rolled back afterward
 """
 
 import contextlib
+import hashlib
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator
@@ -17,8 +18,10 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.custody import ending
 from app.custody.decision import Action
-from app.custody.identity import Identity
+from app.custody.ending import Ending
+from app.custody.identity import Identity, fingerprint
 from app.custody.roster import Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
 from app.filing.cybertip.environment import Environment
@@ -36,6 +39,7 @@ from app.store.record.audit import Head
 from app.store.reports import (
     accepting,
     decisions,
+    endings,
     filing_log,
     filings,
     inspection,
@@ -48,6 +52,7 @@ from app.store.reports.shelf import ReportShelf
 from app.store.rows import readable
 from app.store.schema import metadata
 from tests.deciding import deciding, seen
+from tests.ended import pin_worker
 from tests.filing.office import open_office
 from tests.pins import add_custodian, pins_of
 from tests.stubs import stub
@@ -158,8 +163,14 @@ async def archive(database: Database, store: StoreSettings) -> Archive:
         await accepting.take(
             connection, signed, pins.read(), report_id=report_id, actions=(Action.ANNOTATE,), by="cli"
         )
+    worker = pin_worker(pins)
+    said = Ending(report_id, "submitted", "test", "4711", _NOW, fingerprint(worker.public_key))
+    receipt = {"receipt_sha256": hashlib.sha256(b"a receipt").hexdigest()}
     async with database.begin() as connection:
         await connection.execute(insert(metadata.tables["filings"]).values(**BEGUN, report_id=report_id))
+        given = {endings.MEMBER: ending.sign(said, worker)}
+        await audit.append(connection, filing_log.GIVEN_ID_EVENT, report_id, given)
+        await audit.append(connection, filing_log.FILED_TOO_EVENT, report_id, receipt)
     await checkpoints.take(database, ada, pins.read())
     await free_of_constraints(database)
     return Archive(database, pins, ada, report_id)

@@ -19,6 +19,7 @@ from app.cli.report.writing import write_new
 
 if TYPE_CHECKING:
     from app.custody.identity import Identity
+    from app.custody.roster import Roster
     from app.filing.cybertip.document import Said
 
 
@@ -205,7 +206,7 @@ def _xarf(opened: Opened, said: "Said", classification: str | None) -> bytes:
             "XARF needs a class, which nobody guesses: --classification with one of "
             f"{', '.join(xarf.CLASSIFICATIONS)}"
         )
-    called = asyncio.run(_called(opened.report.id))
+    called = asyncio.run(_called(opened.report.id, opened.roster))
     return xarf.report(
         opened.documents[0],
         saying.reporter(),
@@ -237,10 +238,12 @@ async def _sealed(report_id: str) -> tuple[bytes, int]:
         return sealed, len(await reports.list_sightings(connection, report_id))
 
 
-async def _called(report_id: str) -> str | None:
-    """What the CyberTipline calls the report, if it was filed there for real."""
+async def _called(report_id: str, roster: "Roster") -> str | None:
+    """What the CyberTipline calls the report, if it was filed there for real and the worker signed that."""
     from app.cli.state import open_state
-    from app.store.reports import reports
+    from app.filing.cybertip.environment import Environment
+    from app.store.reports import endings
 
     async with open_state() as database, database.connect() as connection:
-        return await reports.authority_report_id(connection, report_id, environment="production")
+        filed = dict(sorted(await endings.filed(connection, report_id, roster)))
+    return filed.get(Environment.PRODUCTION.value)

@@ -334,11 +334,14 @@ def _decided(opened: Opened, identity: "Identity") -> Iterator[str]:
 async def _receipt(report_id: str, identity: "Identity") -> list[str]:
     """The authority's last word on the report, to the letter, if it is sealed to this custodian."""
     from app.cli.state import open_state
-    from app.errors import InvalidRequestError
-    from app.store.reports import reports
+    from app.errors import ConflictError, InvalidRequestError
+    from app.store.reports import filings
 
     async with open_state() as database, database.connect() as connection:
-        sealed = await reports.receipt(connection, report_id)
+        try:
+            sealed = await filings.receipt_as_recorded(connection, report_id)
+        except ConflictError as error:
+            return [f"not shown: {error}"]
     if sealed is None:
         return []
     try:

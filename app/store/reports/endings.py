@@ -100,6 +100,19 @@ async def withdrawn(connection: AsyncConnection, report_id: str, roster: Roster)
     return await _signed_for(connection, report_id, roster, f"report.{State.RETRACTED}", State.RETRACTED)
 
 
+async def filed(connection: AsyncConnection, report_id: str, roster: Roster) -> frozenset[AtAuthority]:
+    """Where the authority took a report for good, and under which ids, as the worker signed it."""
+    return await _signed_for(connection, report_id, roster, f"report.{State.FILED}", State.FILED)
+
+
+async def named(connection: AsyncConnection, report_id: str, roster: Roster) -> frozenset[AtAuthority]:
+    """Where the authority knew a report, and under which ids, as far as the worker signed anything of it."""
+    found = set(await given(connection, report_id, roster))
+    for event, state in _BY_THE_WORKER.items():
+        found |= await _signed_for(connection, report_id, roster, event, state)
+    return frozenset(found)
+
+
 async def _signed_for(
     connection: AsyncConnection, report_id: str, roster: Roster, event: str, state: State
 ) -> frozenset[AtAuthority]:

@@ -448,24 +448,27 @@ async def receipt_as_recorded(connection: AsyncConnection, report_id: str) -> by
     """The authority's receipt, sealed; None if there is none.
 
     Raises:
-        ConflictError: it is not the one that the audit log tells of.
+        ConflictError: it is not one that the audit log tells of.
     """
     receipt = await reports.receipt(connection, report_id)
     if receipt is None:
         return None
     if not isinstance(receipt, bytes):
         raise UnreadableRowError
-    entries = await connection.execute(
-        select(audit_log.c.details).where(
-            audit_log.c.subject == report_id,
-            audit_log.c.event.in_([*_RECEIPT_EVENTS, RECEIPT_SEALED_EVENT]),
-        )
-    )
     # Not the newest alone: what was filed too, beside what is kept, has an entry and no place.
-    recorded = {audit.said(details).get("receipt_sha256") for details in entries.scalars()}
+    recorded = await receipts_recorded(connection, report_id, *_RECEIPT_EVENTS, RECEIPT_SEALED_EVENT)
     if _digest(receipt) not in recorded:
         raise ConflictError("The receipt is not the one that the audit log tells of: somebody changed it.")
     return receipt
+
+
+async def receipts_recorded(connection: AsyncConnection, report_id: str, *events: str) -> frozenset[object]:
+    """The SHA-256 of each sealed receipt that the audit log tells of with these events."""
+    entries = await connection.execute(
+        select(audit_log.c.details).where(audit_log.c.subject == report_id, audit_log.c.event.in_(events))
+    )
+    told = (audit.said(details).get("receipt_sha256") for details in entries.scalars())
+    return frozenset(each for each in told if isinstance(each, str))
 
 
 async def replace_receipt(connection: AsyncConnection, report_id: str, kept: bytes, anew: bytes) -> None:
@@ -494,9 +497,7 @@ async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str
         select(report_table.c.id).where(
             report_table.c.state.in_([state.value for state in TO_FILE]),
             reports.named(connection),
-            or_(
-                func.coalesce(decided, report_table.c.changed_at) < since, report_table.c.decided_at < since
-            ),
+            or_(func.coalesce(decided, report_table.c.changed_at) < since, report_table.c.decided_at < since),
         )
     )
     return frozenset(rows.scalars())

@@ -14,7 +14,7 @@ from app.custody.roster import Roster
 from app.errors import ConflictError, NotFoundError
 from app.store.reports import decisions, endings, filings, removal_proofs, reports, sealed
 from app.store.reports.recorded import recorded
-from app.store.reports.report_states import ENDED
+from app.store.reports.report_states import ENDED, State
 from app.store.rows import UnreadableRowError, as_it_stands, as_text, readable
 from app.store.schema import audit as log
 from app.store.schema import filings as filing_table
@@ -24,6 +24,7 @@ from app.store.schema import reports as table
 _EARLIER: Final = log.alias("earlier")
 _IDS: Final = select(table.c.id).where(table.c.id.is_not(None))
 _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
+_WITH_RECEIPT: Final = (State.FILED, State.DRY_RUN)
 _COMPARED_EVENTS: Final = (*sealed.RECORDING_EVENTS, *decisions.DECISION_EVENTS, *decisions.REMOVED_EVENTS)
 
 
@@ -223,13 +224,28 @@ async def _of_decisions(connection: AsyncConnection, report_id: str, roster: Ros
     return ()
 
 
-async def _of_filing(connection: AsyncConnection, report_id: str, _roster: Roster) -> _Found:
+async def _of_filing(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:
+    """Whether its way to the authority can be read, with an id that was signed and the recorded receipt."""
     try:
         with readable():
-            await filings.get(connection, report_id)
+            filing = await filings.get(connection, report_id)
+            receipt = await filings.receipt_as_recorded(connection, report_id)
     except UnreadableRowError:
         return (Discrepancy(report_id, None, "its row of the table filings holds what no Cordon wrote"),)
-    return ()
+    found = []
+    if filing is not None and filing.authority_report_id is not None:
+        at_authority = filing.environment, filing.authority_report_id
+        if at_authority not in await endings.named(connection, report_id, roster):
+            found.append("the authority's id beside it, or where that is, is none that a worker signed")
+    state = (await reports.get(connection, report_id)).state
+    # What went to the double may be filed for real since, and its receipt was given up for that.
+    if (
+        receipt is None
+        and state in _WITH_RECEIPT
+        and await filings.receipts_recorded(connection, report_id, f"report.{state}")
+    ):
+        found.append("the authority's receipt is gone")
+    return tuple(Discrepancy(report_id, None, what) for what in found)
 
 
 async def _of_rows(connection: AsyncConnection, report_id: str, roster: Roster) -> _Found:

@@ -328,13 +328,9 @@ async def set_hold(
     return report
 
 
-async def authority_report_id(
-    connection: AsyncConnection, report_id: str, *, environment: str | None = None
-) -> str | None:
-    """What the authority calls a report; None if it does not know it, or only in another environment."""
+async def authority_report_id(connection: AsyncConnection, report_id: str) -> str | None:
+    """What the authority calls a report, as its row has it; None if it does not know it."""
     wanted = select(filings.c.authority_report_id).where(filings.c.report_id == report_id)
-    if environment is not None:
-        wanted = wanted.where(filings.c.environment == environment)
     called: str | None = (await connection.execute(wanted)).scalar_one_or_none()
     return called
 
