@@ -8,6 +8,7 @@ away cannot cancel a report (promise 4).
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -234,12 +235,11 @@ async def ingest(
         expected_bytes=expected_bytes,
         digests=DIGEST_TYPES if tell_signals else banks.digest_types,
     )
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(media.wipe)
         arrived = await arrive(media)
         media.finish()
-    except BaseException:
-        media.wipe()
-        raise
+        undo.pop_all()
     concluding = asyncio.create_task(
         _conclude(gate, submission, media, arrived, release=release, tell_signals=tell_signals)
     )

@@ -214,13 +214,11 @@ class KeyRing:
         """
         if not self._used:
             return
-        used, self._used = self._used, {}
-        try:
-            async with self._database.begin() as connection:
-                await touch(connection, used)
-        except BaseException:
-            self._used = used | self._used
-            raise
+        stored = dict(self._used)
+        async with self._database.begin() as connection:
+            await touch(connection, stored)
+        # Used again meanwhile, it waits for the next call.
+        self._used = {key_id: at for key_id, at in self._used.items() if stored.get(key_id) != at}
 
     async def _read(self, asked_at: float) -> None:
         """Read all keys, unless somebody did since ``asked_at``, or tried to.

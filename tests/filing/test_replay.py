@@ -5,12 +5,16 @@ Each theft is played on an office whose worker follows the log, by somebody who 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select, update
 
+from app.errors import InvalidRequestError
+from app.filing.cybertip.answers import Answer
+from app.filing.cybertip.client import CyberTipline
 from app.filing.filer import Desk, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
@@ -237,3 +241,31 @@ async def test_an_approval_moved_to_another_report_is_not_filed(
 async def _of(database: Database, table: Any) -> Rows:
     async with database.connect() as connection:
         return [dict(row) for row in (await connection.execute(select(table))).mappings()]
+
+
+async def test_an_attempt_that_cannot_be_remembered_is_not_made_and_is_made_once_when_it_can(
+    database: Database, store: StoreSettings, memory: Path
+) -> None:
+    """The worker's disk fails between the two calls, when the log says that the second is about to come."""
+
+    class Failing(CyberTipline):
+        async def submit(self, document: bytes) -> Answer:
+            memory.unlink()
+            memory.mkdir()
+            return await super().submit(document)
+
+    async with open_office(database, store) as office:
+        report_id = await office.approved()
+        desk = worker_of(office, memory)
+        with pytest.raises(InvalidRequestError, match="memory"):
+            await file_next(replace(desk, authority=Failing(office.authority._http)))
+        assert (office.double.calls["submit"], office.double.calls["finish"]) == (1, 0)
+        assert (await office.report(report_id)).state is State.SUBMITTED
+        office.clock.ahead += timedelta(minutes=10)
+        with pytest.raises(InvalidRequestError, match="memory"):
+            await file_next(desk)
+        assert office.double.calls["finish"] == 0
+        memory.rmdir()
+        assert await file_next(desk) is Outcome.DRY_RUN
+        assert office.double.calls["submit"] == 1
+        assert office.double.tell(report_id)["filed_exactly_once"]

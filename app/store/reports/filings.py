@@ -486,7 +486,7 @@ async def replace_receipt(connection: AsyncConnection, report_id: str, kept: byt
 async def overdue(connection: AsyncConnection, since: datetime) -> frozenset[str]:
     """Ids of the reports that were approved before some moment and are on their way still.
 
-    When that was, the log says where it does: a row is easily made to look young again and again.
+    Either its row or the log says when that was: a row is easily made to look young again and again.
     """
     decided = (
         select(func.max(audit_log.c.at))
