@@ -24,8 +24,11 @@ CUSTODIANS_LIFE_SECONDS: Final = 1.0
 CUSTODIANS_AHEAD_SECONDS: Final = CUSTODIANS_LIFE_SECONDS / 2
 """How often a gate reads it, so that no medium waits for it: at full load that takes a while."""
 
+SEALING_AT_ONCE: Final = 4
+"""How many reports are sealed by programs of plugins at a time; the others wait for their turn."""
+
 # Threads of their own: programs of plugins that hang must not take those that decide about other media.
-_SEALING: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealing")
+_SEALING: Final = ThreadPoolExecutor(max_workers=SEALING_AT_ONCE, thread_name_prefix="sealing")
 
 Seal = Callable[[str, Sequence[str], str | None], Awaitable[bytes]]
 """Seals the stub under a report's id to the custodians' public keys, and to the worker's if it is named."""
