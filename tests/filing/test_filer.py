@@ -272,6 +272,20 @@ async def test_only_a_report_that_was_never_finished_begins_anew_after_a_day(off
     assert (told["opened"], told["filed_exactly_once"]) == (2, True)
 
 
+async def test_more_reports_are_passed_over_than_a_statement_has_parameters(office: Office) -> None:
+    """A round gives each report one turn, and there may be very many of them, or of rows of somebody else."""
+    report_ids = {await office.approved(), await office.approved()}
+    others = {f"{at:026}" for at in range(70_000)}
+    async with office.database.begin() as connection:
+        for _ in report_ids:
+            turn = await filings.claim(
+                connection, environment="double", now=office.clock(), but_for=others - report_ids
+            )
+            assert turn is not None
+            others.add(turn.report_id)
+    assert report_ids < others
+
+
 async def opened_and_died(office: Office, report_id: str) -> None:
     """A worker that is killed between its two calls."""
     async with office.database.begin() as connection:

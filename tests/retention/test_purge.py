@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 from app.custody.decision import Action
 from app.custody.identity import Identity, generate
@@ -23,7 +23,7 @@ from app.store.reports import removal, reports, sealed
 from app.store.reports.report_states import State
 from app.store.reports.shelf import ReportShelf
 from app.store.schema import audit as audit_log
-from app.store.schema import decisions, filings, sightings
+from app.store.schema import decisions, filings, sightings, tombstones
 from app.store.schema import reports as table
 from tests.chain import verify_chain
 from tests.deciding import deciding, seen
@@ -334,3 +334,13 @@ async def test_nothing_is_destroyed_on_hold_in_filing_or_without_a_pinned_custod
 async def _standing(database: Database) -> list[tuple[AlarmKind, str]]:
     async with database.connect() as connection:
         return [(alarm.kind, alarm.subject) for alarm in await alarms.standing(connection)]
+
+
+async def test_more_that_was_removed_at_once_than_a_statement_has_parameters_is_noted_as_erased(
+    database: Database,
+) -> None:
+    left = {"bank_kind": "csam", "state": State.FILED, "created_at": NOW, "removed_at": LATER}
+    async with database.begin() as connection:
+        await connection.execute(insert(tombstones), [{"id": f"{at:026}", **left} for at in range(33_000)])
+    assert await purge.erase(database)
+    assert await removal.unerased(database) == ()

@@ -16,7 +16,20 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text, true, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -168,7 +181,7 @@ async def claim(
             reports.named(connection),
             or_(filings.c.report_id.is_(None), _due(now)),
             report_table.c.id == report_id if report_id is not None else true(),
-            report_table.c.id.not_in(but_for),
+            report_table.c.id.not_in(_each_of(connection, but_for)),
         )
         .order_by(func.coalesce(filings.c.next_attempt_at, report_table.c.decided_at), report_table.c.id)
         .limit(1)
@@ -182,6 +195,14 @@ async def claim(
             return await _take_turn(connection, due, environment, now)
     except UnreadableRowError:
         raise UnreadableReportError(due) from None
+
+
+def _each_of(connection: AsyncConnection, ids: Collection[str]) -> Select[tuple[str]]:
+    """Ids as one parameter, however many they are: a statement takes some 32,000 parameters at most."""
+    listed = literal(sorted(ids), JSON)
+    if connection.dialect.name == "sqlite":
+        return select(func.json_each(listed).table_valued("value").c.value)
+    return select(func.json_array_elements_text(listed).column_valued())
 
 
 async def _take_turn(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.custody.decision import Action, verify
@@ -195,6 +195,10 @@ async def unerased(database: Database, *, removed_before: datetime | None = None
 async def erased(database: Database, ids: Sequence[str]) -> None:
     """Note that nothing of these is left in the database's files."""
     async with database.begin() as connection:
+        # One by one: more than a statement's parameters may have been removed at once.
         await connection.execute(
-            update(tombstones).where(tombstones.c.id.in_(ids)).values(erased_at=datetime.now(UTC))
+            update(tombstones)
+            .where(tombstones.c.id == bindparam("removed_id"))
+            .values(erased_at=datetime.now(UTC)),
+            [{"removed_id": report_id} for report_id in ids],
         )
