@@ -388,7 +388,7 @@ async def _check_never_attempted_otherwise(connection: Transaction, desk: Desk, 
         raise _HaltedError(Meaning.PARK, "not_approved") from None
     stands = await filing_log.attempted(connection, report_id, withdrawn=withdrawn, afresh=afresh)
     seen = filing_log.attempted_as_seen(desk.witness.attempts(report_id), withdrawn=withdrawn, afresh=afresh)
-    for environment, authority_report_id in filter(None, (stands, seen)):
+    for environment, authority_report_id in (*stands, *seen):
         if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
             raise _HaltedError(Meaning.PARK, "finish_unknown")
 

@@ -11,12 +11,15 @@ import pytest
 from sqlalchemy import text
 
 from app.filing.cybertip.environment import Environment
+from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.desk import Filer
-from app.filing.filer import Outcome, file_next
+from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
+from app.store.record import audit
 from app.store.record.checkpoints import AuditBrokenError
 from app.store.record.witness import Witness
+from app.store.reports.filing_log import FINISHING_EVENT
 from app.store.reports.report_states import State
 from tests.filing.office import open_office
 
@@ -80,6 +83,32 @@ async def test_a_report_that_is_due_again_though_it_was_tried_is_parked(
         await trigger(database, "report.filed", does=_NOT_FILED + _FORGET)
         desk = office.desk
         await file_next(desk)
+        assert await file_next(desk) is Outcome.PARKED
+        assert (await office.report(report_id)).cause == "finish_unknown"
+        assert office.double.tell(report_id)["filed_exactly_once"]
+
+
+@pytest.mark.parametrize("planted", ["of the double", "withdrawn before"])
+async def test_an_attempt_that_somebody_wrote_hides_none_before_it(
+    database: Database, store: StoreSettings, planted: str
+) -> None:
+    """It would be the newest, and one that keeps nothing from being filed: the report was filed twice."""
+    async with open_office(database, store, environment=Environment.PRODUCTION) as office:
+        report_id = await office.approved()
+        details = {"environment": "double", "authority_report_id": "1"}
+        if planted == "withdrawn before":
+            office.double.plan.append(Planned("finish", Fault.UNHEARD))
+            await file_next(office.desk)
+            await office.reject(report_id)
+            assert await file_next(office.desk) is Outcome.RETRACTED
+            details = dict(await office.events(report_id))[FINISHING_EVENT]
+            await office.approve(report_id)
+            office.clock.ahead += LONGEST_PAUSE * 2
+        await trigger(database, "report.filed", does=_NOT_FILED + _FORGET)
+        desk = office.desk
+        assert await file_next(desk) is Outcome.FILED
+        async with database.begin() as connection:
+            await audit.append(connection, FINISHING_EVENT, report_id, details)
         assert await file_next(desk) is Outcome.PARKED
         assert (await office.report(report_id)).cause == "finish_unknown"
         assert office.double.tell(report_id)["filed_exactly_once"]

@@ -1,6 +1,6 @@
 """What the audit log says of a report's way to the authority: its steps, and attempts to finish it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
@@ -114,10 +114,10 @@ async def attempted(
     *,
     withdrawn: Collection[AtAuthority] = (),
     afresh: Collection[str] | None = None,
-) -> AtAuthority | None:
-    """Where, and under which id, finishing was attempted as the log has it; None if it may begin anew.
+) -> tuple[AtAuthority, ...]:
+    """Where, and under which ids, finishing was attempted as the log has it; none if it may begin anew.
 
-    It may if it never was attempted, or the authority withdrew it, or a custodian signed that it may.
+    It may if it never was attempted, or the authority withdrew each, or a custodian signed that it may.
 
     Args:
         connection: to read with.
@@ -131,18 +131,27 @@ async def attempted(
 
 
 def attempted_as_seen(
-    newest_first: Iterable["Attempt"],
+    newest_first: Sequence["Attempt"],
     *,
     withdrawn: Collection[AtAuthority] = (),
     afresh: Collection[str] | None = None,
-) -> AtAuthority | None:
-    """As ``attempted``, of the entries that somebody saw."""
-    for each in newest_first:
-        if each.event == AFRESH_EVENT and (afresh is None or each.decision_sha256 in afresh):
-            return None
+) -> tuple[AtAuthority, ...]:
+    """As ``attempted``, of the entries that somebody saw.
+
+    All of them, not the newest alone: anybody who can write to the database can append one of the double. And
+    a word that it may begin anew ends what was attempted before it was first recorded, and nothing later.
+    """
+    found: list[AtAuthority] = []
+    counted = set[str]()
+    for each in reversed(newest_first):
         if each.event == FINISHING_EVENT:
-            return None if each.at_authority in withdrawn else each.at_authority or NOWHERE
-    return None
+            found.append(each.at_authority or NOWHERE)
+        elif each.event == AFRESH_EVENT and (
+            afresh is None or (each.decision_sha256 in afresh and each.decision_sha256 not in counted)
+        ):
+            found = []
+            counted.add(each.decision_sha256 or "")
+    return tuple(each for each in found if each not in withdrawn)
 
 
 async def attempted_before_afresh(

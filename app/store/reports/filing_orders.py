@@ -50,7 +50,7 @@ async def withdraw(connection: AsyncConnection, report_id: str, *, now: datetime
     except UnreadableRowError:
         filing, is_open, tried = None, True, False
     if filing is None:
-        tried = await filing_log.attempted(connection, report_id) is not None
+        tried = bool(await filing_log.attempted(connection, report_id))
     earlier = (await filing_log.taken_back(connection, [report_id])).get(report_id)
     if state is State.SUBMITTED:
         on_its_way = (is_open or tried) and (earlier is None or earlier > now - ASKED_WITHIN)
@@ -129,7 +129,7 @@ async def check_may_begin_anew(connection: AsyncConnection, report_id: str) -> f
     state, filing = await _tried(connection, report_id)
     if state is not State.PARKED:
         raise ConflictError(f"The report is {state.value}: the worker goes on with it by itself.")
-    if filing.finish_attempted_at is None and await filing_log.attempted(connection, report_id) is None:
+    if filing.finish_attempted_at is None and not await filing_log.attempted(connection, report_id):
         raise ConflictError(
             f"Nobody tried to finish this report: 'cordon report retry {report_id}' begins it anew."
         )
