@@ -71,7 +71,7 @@ def cordon(
     The first steps, in order:
 
         cordon custodian keygen --out ada.key
-        cordon custodian add ada age1...
+        cordon custodian add ada age1... --signing-key ed25519:...
         cordon bank create hashlist --kind csam --action report
         cordon bank import hashlist hashes.csv
         cordon key create --name scraper --scope ingest
@@ -88,12 +88,12 @@ def cordon(
 
 
 def command_tree() -> TyperGroup:
-    """All commands, with the examples in their help kept as they were written."""
+    """All commands, with their help as it was written: examples by the line, first sentences whole."""
     root = typer.main.get_command(app)
     if not isinstance(root, TyperGroup):
         message = "the root of all commands is a group"
         raise TypeError(message)
-    _keep_examples(root)
+    _keep_as_written(root)
     root.commands = {name: root.commands[name] for name in _ORDER}
     return root
 
@@ -113,8 +113,12 @@ def main() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _keep_examples(command: TyperCommand | TyperGroup) -> None:
-    """Indent the examples in the help of a command and of those below it, and keep their lines."""
+def _keep_as_written(command: TyperCommand | TyperGroup) -> None:
+    """Indent the examples in the help of a command and of those below it, and keep their lines.
+
+    Their first sentences, which the list of a group shows, are wrapped there and not cut short.
+    """
+    command.short_help = command.get_short_help_str(limit=_HELP_COLUMNS * 3)
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(
         "\b\n" + textwrap.indent(textwrap.dedent(text), "    ")
@@ -125,7 +129,7 @@ def _keep_examples(command: TyperCommand | TyperGroup) -> None:
     if isinstance(command, TyperGroup):
         for below in command.commands.values():
             if isinstance(below, TyperCommand | TyperGroup):
-                _keep_examples(below)
+                _keep_as_written(below)
 
 
 def _first(error: Exception) -> Exception:

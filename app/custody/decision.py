@@ -140,7 +140,8 @@ def verify(untrusted: bytes, roster: Roster, *, of_then_too: bool = False) -> Si
         signature, signed = envelope.open_text(untrusted)
     except ValueError:
         raise SignatureRequiredError(
-            "Send a custodian's signed decision, as 'cordon report approve --out FILE' writes it."
+            "Send a custodian's signed decision, as 'cordon report' writes it with --out FILE: approve, "
+            "reject, annotate, hold, unhold, filed, destroy or retry --afresh."
         ) from None
     try:
         decision = envelope.read(signed, _decision)

@@ -81,15 +81,15 @@ class LoadedBanks:
         )
 
     def lacking(self, names: frozenset[str] | None) -> str | None:
-        """Why these banks, or all, cannot decide: for operators. None if they can."""
+        """Why these banks, or all, cannot decide, and what mends that: for operators. None if they can."""
         unknown = sorted(names - self.banks.keys()) if names is not None else []
         if unknown:
-            return f"there is no bank {unknown[0]!r}"
+            return f"there is no bank {unknown[0]!r}, which the profile names: make it, or name others there"
         deciding = self._deciding(names)
         if not deciding:
-            return "no bank counts: none has had its first import"
+            return "no bank counts: none has had its first import ('cordon bank import')"
         emptied = [bank.name for bank in deciding if not self.held(bank)]
-        return f"bank {emptied[0]!r} was emptied" if emptied else None
+        return f"bank {emptied[0]!r} was emptied: fill it, or delete it" if emptied else None
 
     def consult(self, signals: Signals, names: frozenset[str] | None) -> tuple[Consulted, tuple[Match, ...]]:
         """Ask the named banks, or all, about a medium. Blocking computation, for so many seconds at most.

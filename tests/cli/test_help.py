@@ -45,6 +45,19 @@ def test_every_level_of_help_shows_an_example_and_explains_each_option(path: str
     assert all(option.help for option in command.params if not getattr(option, "hidden", False))
 
 
+@pytest.mark.parametrize("group", [path.split() for path in COMMANDS], ids=str)
+def test_the_list_of_a_group_says_of_each_command_what_it_does_to_the_end(
+    cordon: Cordon, group: list[str]
+) -> None:
+    """A sentence is wrapped at the terminal's edge, and not cut there."""
+    shown = " ".join(cordon(*group, "--help").out.decode().split())
+    below = dict(walk(command_tree()))[" ".join(group)].commands
+    for name, command in below.items():
+        summary = " ".join(command.help.split()).split(". ")[0].rstrip(".")
+        assert f" {name} {summary.removesuffix('.')}" in shown
+    assert "..." not in shown.partition(" Commands: ")[2]
+
+
 def test_help_needs_nothing_heavy() -> None:
     """No database, no arrays, no web framework is loaded to tell how a command is used."""
     script = (

@@ -267,7 +267,9 @@ def test_missing_provenance_is_named_and_can_be_added_or_explained() -> None:
     thin = opened(url=None)
     (gap,) = gaps(thin)
     assert gap.any_of == ("account_id", "profile_url", "uploader_ip", "source_url")
-    with pytest.raises(InvalidRequestError, match="account_id"):
+    with pytest.raises(
+        InvalidRequestError, match=r"'--add account_id=VALUE', or .* '--provenance-unknown REASON'"
+    ):
         built(thin)
     added = Said(provenance={"uploader_ip": "203.0.113.5"})
     assert gaps(thin, added.provenance) == ()

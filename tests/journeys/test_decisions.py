@@ -61,6 +61,7 @@ def test_a_signed_document_decides(gate: RunningGate, prepared: Prepared, report
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
     unsigned = post(gate, report_id, "afresh", b"{}")
     assert (unsigned.status_code, unsigned.json()["code"]) == (422, "signature_required")
+    assert "retry --afresh" in unsigned.json()["detail"]
     untried = post(gate, report_id, "afresh", deciding(Action.AFRESH, report_id, before, ada))
     assert (untried.status_code, untried.json()["code"]) == (409, "conflict")
 

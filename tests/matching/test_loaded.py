@@ -288,7 +288,7 @@ def test_a_medium_without_renderings_is_asked_about_by_its_digests() -> None:
         (loaded([bank(1, "a", first_generation=None)]), None, "no bank counts"),
         (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), {"b"}, "there is no bank 'b'"),
         (loaded([bank(1, "a")], [held(SignalType.MD5, 1, MD5)]), {"a", "b"}, "there is no bank 'b'"),
-        (loaded([bank(1, "a")]), None, "bank 'a' was emptied"),
+        (loaded([bank(1, "a")]), None, "bank 'a' was emptied: fill it, or delete it"),
         (loaded([bank(1, "a"), bank(2, "b")], [held(SignalType.MD5, 1, MD5)]), None, "bank 'b' was emptied"),
         (loaded([bank(1, "a", first_generation=5)], pending=5), None, "no bank counts"),
         (

@@ -106,9 +106,9 @@ def build(
     first = stubs[0]
     missing = [gap for stub in stubs for gap in gaps(stub, said.provenance)]
     if missing and said.provenance_unknown is None:
-        keys = " or ".join(missing[0].any_of)
         raise InvalidRequestError(
-            f"The report does not tell {missing[0].words}. Add it ({keys}), or say why it is not known."
+            f"The report does not tell {missing[0].words}. Add it, as '--add {missing[0].any_of[0]}=VALUE', "
+            "or say why it is not known: '--provenance-unknown REASON'."
         )
     told = [told_of(stub, said.provenance) for stub in stubs]
     report = etree.Element("report")

@@ -63,7 +63,6 @@ class Filed:
     state: State = State.OPEN
     uploaded_at: datetime | None = None
     files: list[str] = field(default_factory=list)
-    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class Service:
         report = self._open(report_id)
         if isinstance(report, Reply):
             return report
-        report.state, report.finished_at = State.FINISHED, self.now
+        report.state = State.FINISHED
         return Reply(OK, report_id=report.id, files=tuple(report.files), done=True)
 
     def retract(self, report_id: str | None) -> Reply:
