@@ -198,6 +198,23 @@ def test_of_a_picture_of_little_quality_the_reference_is_asked_sooner() -> None:
     assert sooner
 
 
+@pytest.mark.usefixtures("each_engine")
+@pytest.mark.parametrize("seed", [365, 628, 1628])
+def test_where_rounding_decides_the_quality_alone_the_reference_is_asked(seed: int) -> None:
+    """Between areas whose greys are 51 apart each step counts 20, or 19 where it comes out a trifle less."""
+    chance = np.random.default_rng(seed)
+    cells, side = chance.integers(2, 9), chance.integers(20, 90)
+    greys = 51 * chance.integers(0, 6, (cells, cells))
+    rgb = np.kron(greys, np.ones((side, side), np.int64)).astype(np.uint8)[:, :, np.newaxis].repeat(3, axis=2)
+    downsampler = pdq.Downsampler(*rgb.shape[:2])
+    downsampler.add(rgb)
+    spectrum = pdq.analyse(downsampler.finish(), *rgb.shape[:2])
+    hash_and_quality = pdq_of(Image.fromarray(rgb))
+    assert spectrum.bits == hash_and_quality[0], "its bits are in no doubt"
+    assert not spectrum.certain
+    assert pdq.canonical(rgb) == hash_and_quality
+
+
 def test_a_camera_picture_is_hashed_without_asking_the_reference() -> None:
     certain = 0
     for seed in range(20):

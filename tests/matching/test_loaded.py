@@ -623,6 +623,41 @@ def test_a_bank_in_which_all_is_near_is_told_exactly_and_in_bounded_memory() -> 
     assert peak < 16 * hits, "less than two numbers for each of them would take"
 
 
+@pytest.mark.parametrize(("each", "all_told"), [(50, True), (51, False)])
+def test_matches_that_are_left_out_of_those_of_several_indexes_are_not_told_as_all(
+    each: int, *, all_told: bool
+) -> None:
+    """Each index told all of its own; what no suppression bank cancels may be among what is left out."""
+    banks = loaded(
+        [bank(1, "a")],
+        [held(SignalType.PDQ, 1, *[flip(PDQ[0], 9)] * each)],
+        [held(SignalType.PDQ, 1, *[flip(PDQ[0], 9)] * each, first_id=each + 1)],
+    )
+    consulted, found = banks.consult(medium(seen()), None)
+    assert consulted.all_told is all_told
+    assert len(found) in {2 * each, MATCHES_KEPT + 1}
+
+
+def test_suppression_entries_that_are_left_out_leave_all_matches_told() -> None:
+    """One that is not looked at cancels nothing, and keeps nothing from being cancelled by the others."""
+    entry = flip(PDQ[0], 20)
+    near = [nearer_by(3, entry, bytes(PDQ[0]))] * (20 * MATCHES_KEPT)
+    banks = loaded(
+        [bank(1, "a"), bank(2, "harmless", **HARMLESS)],
+        [held(SignalType.PDQ, 1, entry), held(SignalType.PDQ, 2, *near, first_id=2)],
+    )
+    consulted, (match,) = banks.consult(medium(seen()), None)
+    assert consulted.all_told
+    assert match.suppressors
+
+
+def test_of_very_many_entries_at_one_distance_as_many_are_told_as_of_others() -> None:
+    banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, *[flip(PDQ[0], 9)] * (20 * MATCHES_KEPT))])
+    consulted, found = banks.consult(medium(seen()), None)
+    assert not consulted.all_told
+    assert MATCHES_KEPT <= len(found) <= MATCHES_KEPT + 1
+
+
 def test_a_medium_is_looked_up_for_so_long_and_is_not_clear_if_that_was_too_short() -> None:
     """What was found until then is told; nothing that it leaves open is cancelled."""
     banks = loaded([bank(1, "a")], [held(SignalType.PDQ, 1, bytes(PDQ[0]))])
