@@ -8,15 +8,16 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from app import log
 from app.custody.identity import Identity, generate, read_identity, write_identity
 from app.custody.roster import RosterFile, WorkerKeys
-from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.errors import ConflictError, NotFoundError, NotReadyError
 from app.filing import receipts
 from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.answers import Call, Meaning, meaning
@@ -24,13 +25,13 @@ from app.filing.cybertip.client import open_client
 from app.filing.cybertip.environment import check_reporter, endpoint
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import load
-from app.filing.filer import Desk, Outcome, file_next, take_next
+from app.filing.filer import Desk, NotPinnedError, Outcome, file_next, take_next
 from app.settings import Settings, SettingsError
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record.checkpoints import AuditBrokenError
-from app.store.record.witness import Witness
+from app.store.record.witness import MemoryUnusableError, Witness
 from app.store.reports import filings
 from app.store.reports.filings import UnreadableReportError
 
@@ -40,6 +41,18 @@ ASK_AGAIN_SECONDS: Final = 600.0
 """How long the authority is left alone after it refused Cordon itself."""
 
 _MOST_IN_A_TURN: Final = 500
+
+
+class Lacking(StrEnum):
+    """What a worker needs before it files anything, and only a person can mend."""
+
+    MEMORY = "memory"
+    KEY = "key"
+    CUSTODIANS = "custodians"
+
+
+class _PinsUnreadableError(Exception):
+    """The file of the pinned cannot be read, or is none."""
 
 
 @dataclass
@@ -53,7 +66,7 @@ class Filer:
         passed_over: ids of reports that the last whole turn could not file: a row of theirs holds what no
             Cordon wrote.
         refused_until: by the monotonic clock; None while the authority takes reports.
-        pinned: whether the worker's key was the pinned one when it was looked at last.
+        blocked: of why nothing is filed, what the log said last; None while it goes on.
     """
 
     database: Database
@@ -62,21 +75,37 @@ class Filer:
     by_itself: AutomaticApproval | None = None
     passed_over: frozenset[str] = frozenset()
     refused_until: float | None = None
-    pinned: bool = True
+    blocked: str | None = None
+    _lacked: set[str] = field(default_factory=set)
+    _goes_on: bool = False
 
     async def turn(self) -> None:
-        """File all that is due, and say what is overdue.
+        """File all that is due, and say what is overdue, and what keeps it from filing anything.
 
         Raises:
-            NotReadyError: the database failed, or the file of the pinned is none.
+            NotReadyError: the database failed, or the file of the pinned became none in the meantime.
         """
         await self.watch()
-        if self.desk is None or self.desk.authority.asks_to_wait or not await self._may_ask(self.desk):
+        if self.desk is None:
+            await self._go_on()
+            return
+        if self.desk.authority.asks_to_wait or not await self._may_ask(self.desk):
             return
         try:
             await self._file(self.desk)
-        except (AuditBrokenError, InvalidRequestError) as error:
-            log.failure(logger, "nothing_is_filed", error, code=error.code)
+        except AuditBrokenError as error:
+            # Its own alarm stands already.
+            self._say_that_nothing_is_filed(str(error))
+        except MemoryUnusableError as error:
+            await self._block(Lacking.MEMORY, str(error))
+        except NotPinnedError:
+            if Lacking.KEY.value not in self._lacked:
+                _warn_that_not_pinned(self.desk.identity)
+            await self._block(Lacking.KEY, "the worker's key is not the pinned one")
+        except _PinsUnreadableError as error:
+            await self._block(Lacking.CUSTODIANS, str(error))
+        else:
+            await self._go_on()
 
     async def watch(self) -> None:
         """Say what is overdue; also while a turn is under way, which many slow answers make long.
@@ -113,11 +142,7 @@ class Filer:
 
     async def _file(self, desk: Desk) -> None:
         await desk.witness.follow(desk.database)
-        was_pinned, self.pinned = self.pinned, desk.is_pinned(desk.pins.read_if_there())
-        if not self.pinned:
-            if was_pinned:
-                _warn_that_not_pinned(desk.identity)
-            return
+        _check_pinned(desk)
         if self.by_itself is not None:
             await self.by_itself.turn()
         passed_over: set[str] = set()
@@ -135,6 +160,33 @@ class Filer:
             if desk.authority.asks_to_wait:
                 return
         await self._tell(frozenset(passed_over))
+
+    async def _block(self, lacking: Lacking, reason: str) -> None:
+        """Call a person: nothing is filed before somebody mends it, and no report would say so."""
+        self._say_that_nothing_is_filed(reason)
+        self._lacked.add(lacking.value)
+        async with self.database.begin() as connection:
+            await alarms.raise_alarm(connection, AlarmKind.WORKER_BLOCKED, lacking.value)
+
+    def _say_that_nothing_is_filed(self, reason: str) -> None:
+        """Say it in the log, once until it is another reason."""
+        if self.blocked != reason:
+            log.event(logger, logging.ERROR, "nothing_is_filed", detail=reason)
+        self.blocked = reason
+
+    async def _go_on(self) -> None:
+        """End the alarms that this worker raised; at first, also those that one before it left standing.
+
+        Another worker beside it ends its own.
+        """
+        self.blocked = None
+        if self._goes_on and not self._lacked:
+            return
+        async with self.database.begin() as connection:
+            for lacked in await alarms.subjects_of(connection, AlarmKind.WORKER_BLOCKED):
+                if lacked in self._lacked or not self._goes_on:
+                    await alarms.clear_alarm(connection, AlarmKind.WORKER_BLOCKED, lacked)
+        self._lacked, self._goes_on = set(), True
 
     async def _tell(self, passed_over: frozenset[str]) -> None:
         """Call a person for each report that was passed over; the worker ends the alarms of the others."""
@@ -164,6 +216,21 @@ class Filer:
     async def _taken(self, desk: Desk) -> None:
         async with self.database.begin() as connection:
             await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
+
+
+def _check_pinned(desk: Desk) -> None:
+    """Return only if what the worker signs counts.
+
+    Raises:
+        NotPinnedError: its key is not the pinned one.
+        _PinsUnreadableError: nobody can tell.
+    """
+    try:
+        roster = desk.pins.read_if_there()
+    except NotReadyError as error:
+        raise _PinsUnreadableError(str(error)) from None
+    if not desk.is_pinned(roster):
+        raise NotPinnedError
 
 
 async def _take_next(desk: Desk, passed_over: set[str], taken: set[str]) -> tuple[str, Outcome] | None:

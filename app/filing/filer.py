@@ -112,6 +112,16 @@ class _Document:
     sha256: str
 
 
+class NotPinnedError(InvalidRequestError):
+    """The worker's key is not the pinned one: nothing would prove what it says of reports."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The worker's key is not the pinned one: nothing proves what it signs of the reports that it "
+            "files. Start a worker with that key, or pin this one's with 'cordon custodian pin'."
+        )
+
+
 class _HaltedError(Exception):
     """The turn cannot go on; ``halt`` says what follows, ``cause`` why if a person is needed."""
 
@@ -157,15 +167,13 @@ async def take_next(
     Raises:
         UnreadableReportError: the report that is due longest has a row that holds what no Cordon wrote.
         AuditBrokenError: the audit log does not follow on from what was seen of it; nothing is filed by it.
-        InvalidRequestError: what was seen of it cannot be remembered, or the worker is not the pinned one.
+        MemoryUnusableError: what was seen of it cannot be remembered.
+        NotPinnedError: the worker is not the pinned one.
         NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
     """
     await desk.witness.follow(desk.database)
     if not desk.is_pinned(desk.pins.read()):
-        raise InvalidRequestError(
-            "The worker's key is not the pinned one: nothing proves what it signs of the reports that it "
-            "files. Start a worker with that key, or pin this one's with 'cordon custodian pin'."
-        )
+        raise NotPinnedError
     async with desk.database.begin() as connection:
         turn = await filings.claim(
             connection,

@@ -41,6 +41,9 @@ class AlarmKind(StrEnum):
     """It was approved 72 hours ago and is not filed."""
     FILING_REFUSED = "filing_refused"
     """The authority takes no report from this Cordon at all; the subject is the environment."""
+    WORKER_BLOCKED = "worker_blocked"
+    """A worker files nothing before somebody mends what it works with; the subject is what that is: its
+    ``memory``, its ``key``, or the file of the ``custodians``."""
     RECEIPT_NOT_SEALED = "receipt_not_sealed"
     """It is filed, and the authority's receipt is not sealed to every custodian yet."""
     RETENTION_NEAR = "retention_near"
@@ -77,6 +80,9 @@ ADVICE: Final = {
     "docs/filing.md what to do",
     AlarmKind.FILING_FAILING: "look at 'cordon report show', the worker's log and the authority's status",
     AlarmKind.FILING_REFUSED: "check CORDON_CYBERTIP_USER and its password, and ask the authority",
+    AlarmKind.WORKER_BLOCKED: "the worker's log has why (nothing_is_filed). 'memory': the file of "
+    "CORDON_FILING_MEMORY needs room, and a worker that may write it; 'key': pin the worker's, or start one "
+    "with the pinned; 'custodians': mend the file of CORDON_CUSTODIANS",
     AlarmKind.RECEIPT_NOT_SEALED: "mend the plugin that the worker's log names, or remove its custodian",
     AlarmKind.RETENTION_NEAR: "decide it now, or ask a lawyer and put it on hold",
     AlarmKind.CUSTODIAN_UNPROVEN: "find out who added it: 'cordon custodian list'",

@@ -219,3 +219,26 @@ async def test_a_report_that_waits_because_the_host_refuses_cordon_itself_says_s
         assert (await ran(cordon, first, double)).code == 0
     await processes.heartbeat(office.database, process, 0)
     assert (await asyncio.to_thread(cordon, "report", "list")).err == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "words"),
+    [
+        (AlarmKind.WORKER_BLOCKED, "memory", "before somebody mends its memory (alarm worker_blocked)"),
+        (AlarmKind.AUDIT_BROKEN, "worker", "(alarm audit_broken)"),
+    ],
+)
+async def test_a_report_that_waits_because_the_worker_files_nothing_says_so(
+    cordon: Cordon, office: Office, kind: AlarmKind, subject: str, words: str
+) -> None:
+    """By show and list, and 'report alarms' has the way out."""
+    report_id = await office.approved("a")
+    await processes.register(office.database, processes.WORKER)
+    async with office.database.begin() as connection:
+        await alarms.raise_alarm(connection, kind, subject)
+    listed = await asyncio.to_thread(cordon, "report", "list")
+    assert words in listed.err
+    shown = await asyncio.to_thread(cordon, "report", "show", report_id, "--json")
+    assert words in shown.document["waits_for"]
+    told = await asyncio.to_thread(cordon, "report", "alarms")
+    assert (kind.value in told.out.decode(), alarms.ADVICE[kind][:40] in told.out.decode()) == (True, True)

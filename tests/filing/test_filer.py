@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record import audit
+from app.store.record.witness import Witness
 from app.store.reports import accepting, decisions, filing_log, filing_orders, filings, reports
 from app.store.reports.filings import LEASE, Step, UnreadableReportError
 from app.store.reports.report_states import State
@@ -824,6 +826,80 @@ async def test_that_an_authority_refused_is_over_once_another_or_none_is_asked(o
         await Filer(office.database, desk, timedelta(hours=72)).watch()
         assert await refusing() == ()
         office.clock.ahead += timedelta(hours=2)
+
+
+def remove_memory(_: Office, memory: Path) -> None:
+    """As a disk that is full or read-only."""
+    memory.parent.rmdir()
+
+
+def pin_another(office: Office, _: Path) -> None:
+    """As an operator who pinned a new worker, and left the old one running."""
+    replace_worker(office)
+
+
+def spoil_pins(office: Office, _: Path) -> None:
+    """As an editor that saved half of it."""
+    office.pins.path.write_text("[worker")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "lacking", "words"),
+    [
+        (remove_memory, "memory", "No such file or directory"),
+        (pin_another, "key", "cordon custodian pin"),
+        (spoil_pins, "custodians", "not TOML"),
+    ],
+)
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_a_worker_that_cannot_file_says_so_until_somebody_mended_what_it_lacks(
+    office: Office,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    break_it: Callable[[Office, Path], None],
+    lacking: str,
+    words: str,
+) -> None:
+    """By an alarm at once, and in its log once: nobody waits three days for a report that nobody sends."""
+    memory = tmp_path / "memory" / "seen"
+    memory.parent.mkdir()
+    report_id, pinned = await office.approved(), office.pins.path.read_bytes()
+
+    def worker() -> Filer:
+        return Filer(office.database, replace(office.desk, witness=Witness(memory)), timedelta(hours=72))
+
+    async def blocked() -> tuple[str, ...]:
+        async with office.database.connect() as connection:
+            return await alarms.subjects_of(connection, AlarmKind.WORKER_BLOCKED)
+
+    def said() -> list[str]:
+        return [
+            str(getattr(each, "cordon_fields", ""))
+            for each in caplog.records
+            if each.message in {"nothing_is_filed", "worker_key_not_pinned"}
+        ]
+
+    break_it(office, memory)
+    filer, beside = worker(), Filer(office.database, None, timedelta(hours=72))
+    await beside.turn()
+    for _ in range(3):
+        await filer.turn()
+        await beside.turn()
+        assert await blocked() == (lacking,)
+    assert words in said()[0]
+    assert len(said()) <= 2
+    assert office.double.calls["submit"] == 0
+    # Mended, it goes on; so does one that is started in its place.
+    memory.parent.mkdir(exist_ok=True)
+    office.pins.path.write_bytes(pinned)
+    await worker().turn()
+    assert await blocked() == ()
+    assert (await office.report(report_id)).state is State.DRY_RUN
+    async with office.database.begin() as connection:
+        await alarms.raise_alarm(connection, AlarmKind.WORKER_BLOCKED, lacking)
+    await filer.turn()
+    assert await blocked() == ()
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

@@ -20,6 +20,15 @@ _REFUSED: Final = (
     "/status is answered well, which it asks every ten minutes; check CORDON_CYBERTIP_USER and its password"
 )
 
+_BLOCKED: Final = (
+    "a worker that files nothing before somebody mends its {0} (alarm worker_blocked): 'cordon report "
+    "alarms' has what to do"
+)
+_LOG_BROKEN: Final = (
+    "the audit log, which does not follow on from what the worker saw of it (alarm audit_broken): nothing is "
+    "filed before somebody found out why; 'cordon report alarms' has what to do"
+)
+
 _PARKED: Final = "a person: 'Causes of parked' in docs/filing.md has what to do about {}"
 _PARKED_WITH_ITS_ENTRY: Final = (
     "somebody to decide on the bank entry that matches very many media (alarm bank_entry_parked); "
@@ -69,7 +78,7 @@ async def waits_for(connection: "Transaction", found: "Sequence[Report]") -> dic
 
 async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") -> dict[str, str]:
     """What reports on their way to the authority wait for."""
-    from app.store import alarms, processes
+    from app.store import processes
     from app.store.reports import filing_log, filing_orders, filings
 
     on_their_way = [each.id for each in found if each.state in filings.TO_FILE]
@@ -79,9 +88,8 @@ async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") ->
     roles = {each.role for each in await processes.live(connection)}
     if processes.WORKER in roles:
         told = dict.fromkeys(taken_back, "rejected: the worker asks the authority for it back")
-        if refusing := await alarms.subjects_of(connection, alarms.AlarmKind.FILING_REFUSED):
-            refused = _REFUSED.format(", ".join(refusing))
-            told |= {each: f"{told[each]}; {refused}" if each in told else refused for each in on_their_way}
+        for stopped in await _stops_all(connection):
+            told |= {each: f"{told[each]}; {stopped}" if each in told else stopped for each in on_their_way}
         return told
     nobody = _FILING_OFF if processes.UPKEEP in roles else _NO_WORKER
     return {
@@ -92,6 +100,21 @@ async def way_waits_for(connection: "Transaction", found: "Sequence[Report]") ->
         else _UNFILED.format(each, nobody.format("files it"))
         for each in on_their_way
     }
+
+
+async def _stops_all(connection: "Transaction") -> list[str]:
+    """Of what keeps the worker from filing anything, as the alarms tell it."""
+    from app.store import alarms
+    from app.store.record import witness
+
+    stops = []
+    if refusing := await alarms.subjects_of(connection, alarms.AlarmKind.FILING_REFUSED):
+        stops.append(_REFUSED.format(", ".join(refusing)))
+    if lacking := await alarms.subjects_of(connection, alarms.AlarmKind.WORKER_BLOCKED):
+        stops.append(_BLOCKED.format(", ".join(lacking)))
+    if witness.SUBJECT in await alarms.subjects_of(connection, alarms.AlarmKind.AUDIT_BROKEN):
+        stops.append(_LOG_BROKEN)
+    return stops
 
 
 def _of_parked(untrusted_cause: str | None) -> str:

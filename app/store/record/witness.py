@@ -35,6 +35,10 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _NOTHING: Final = (0, bytes(32))
 
 
+class MemoryUnusableError(InvalidRequestError):
+    """The worker's memory cannot be read or written: what it does could not be remembered."""
+
+
 class TakenBackError(ConflictError):
     """What the log says of a report is not what was seen there before."""
 
@@ -56,7 +60,7 @@ class Witness:
                 as this object lives.
 
         Raises:
-            InvalidRequestError: others may write the file, or it is none of ours.
+            MemoryUnusableError: others may write the file, or it is none of ours.
         """
         self._path = path
         self._head = _read(path) if path is not None else None
@@ -72,7 +76,7 @@ class Witness:
 
         Raises:
             AuditBrokenError: it does not follow on from what was seen; an alarm is raised too.
-            InvalidRequestError: the file cannot be read or written.
+            MemoryUnusableError: the file cannot be read or written.
             NotReadyError: the database does not answer.
         """
         async with self._turn:
@@ -136,14 +140,14 @@ def _read(path: Path) -> Head | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidRequestError(f"The worker's memory {path} cannot be read: {error.strerror}.") from None
+        raise MemoryUnusableError(f"The worker's memory {path} cannot be read: {error.strerror}.") from None
     if mode & _OTHERS_WRITE:
-        raise InvalidRequestError(f"Others may write the worker's memory {path}; run 'chmod 600 {path}'.")
+        raise MemoryUnusableError(f"Others may write the worker's memory {path}; run 'chmod 600 {path}'.")
     try:
         said = json.loads(untrusted)
         head = Head(int(said["seq"]), bytes.fromhex(said["digest"]))
     except (LookupError, ValueError, TypeError):
-        raise InvalidRequestError(
+        raise MemoryUnusableError(
             f"{path} is no memory of a worker. Run 'cordon audit verify --checkpoint' with a copy that you "
             "kept, and remove it if all is well."
         ) from None
@@ -156,7 +160,7 @@ def _write(path: Path, head: Head) -> None:
     try:
         files.replace(path, content.encode("ascii"))
     except OSError as error:
-        raise InvalidRequestError(
+        raise MemoryUnusableError(
             f"The worker's memory {path} cannot be written: {error.strerror}. Name a file in "
             "CORDON_FILING_MEMORY that the worker alone can write."
         ) from None
