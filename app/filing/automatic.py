@@ -155,7 +155,8 @@ class AutomaticApproval:
             try:
                 await self.desk.witness.check(connection, report_id)
                 files = await sealed.authentic(connection, report_id, roster)
-                decided = await decisions.every(connection, report_id, roster)
+                seen = self.desk.witness.seen(report_id)
+                decided = await decisions.every(connection, report_id, roster, seen=seen)
             except ConflictError:
                 raise _LeftError("tampered") from None
             if decided:

@@ -41,6 +41,7 @@ from app.filing.cybertip.schema import Schema, refusals
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
+from app.store.record.audit import TakenBackError
 from app.store.record.checkpoints import AuditBrokenError
 from app.store.record.witness import Witness
 from app.store.reports import decisions, endings, filing_log, filings, reports
@@ -306,6 +307,7 @@ async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decision
             roster,
             dual_control=desk.dual_control,
             automatic=desk.automatic,
+            seen=desk.witness.seen(turn.report_id),
         )
     except WithdrawnError:
         raise _WithdrawnError(Meaning.PARK, "not_approved") from None
@@ -391,9 +393,15 @@ async def _check_never_attempted_otherwise(connection: Transaction, desk: Desk, 
     roster, report_id = desk.pins.read(), turn.report_id
     withdrawn = await endings.withdrawn(connection, report_id, roster)
     try:
-        afresh = await decisions.afresh(connection, report_id, roster, dual_control=desk.dual_control)
+        afresh = await decisions.afresh(
+            *(connection, report_id, roster),
+            dual_control=desk.dual_control,
+            seen=desk.witness.seen(report_id),
+        )
     except NotApprovedError:
         raise _HaltedError(Meaning.PARK, "not_approved") from None
+    except TakenBackError:
+        raise _HaltedError(Meaning.PARK, "tampered") from None
     stands = await filing_log.attempted(connection, report_id, withdrawn=withdrawn, afresh=afresh)
     seen = filing_log.attempted_as_seen(desk.witness.attempts(report_id), withdrawn=withdrawn, afresh=afresh)
     for environment, authority_report_id in (*stands, *seen):

@@ -228,10 +228,11 @@ class _Remover:
                 return False
             if not Planned(found, due(found, self.settings)).is_over(self.now):
                 return False
+            seen = self.witness.seen(report_id) if self.witness is not None else ()
             if self.witness is not None:
                 await self.witness.check(connection, report_id)
-            decisions.check_not_held(await decisions.every(connection, report_id, self.roster))
-            proven = await endings.check(connection, report_id, found.state, self.roster)
+            decisions.check_not_held(await decisions.every(connection, report_id, self.roster, seen=seen))
+            proven = await endings.check(connection, report_id, found.state, self.roster, seen=seen)
             ends = due(proven.no_earlier(found), self.settings)
             if ends.at is None or ends.at > self.now:
                 return False

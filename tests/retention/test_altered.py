@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 
 from app.custody import ending
 from app.custody.decision import Action
@@ -466,6 +466,32 @@ async def test_a_worker_that_saw_the_log_removes_nothing_once_it_was_cut_off(sit
         )
     async with site.database.connect() as connection:
         assert [each.kind for each in await alarms.standing(connection)] == [AlarmKind.AUDIT_BROKEN]
+    assert await site.purge() == (report_id,)
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+async def test_a_worker_removes_nothing_by_what_a_view_hides_of_what_it_saw(site: Site) -> None:
+    """The log as a whole is shown as it is, and not where it is asked how the report ended."""
+    report_id = await site.report(State.REJECTED)
+    async with site.database.connect() as connection:
+        before = await reports.get(connection, report_id)
+    witness = Witness()
+    await site.decide(report_id, Action.APPROVE)
+    await witness.follow(site.database)
+    await site.write(report_id, state="rejected", changed_at=before.changed_at, decided_at=before.decided_at)
+    shown = "event <> 'report.approved' OR current_query() NOT LIKE '%event IN%'"
+    async with site.database.begin() as connection:
+        for statement in (
+            "ALTER TABLE audit RENAME TO true_audit",
+            f"CREATE VIEW audit AS SELECT * FROM true_audit WHERE {shown}",  # noqa: S608 - no value in it
+            "ALTER TABLE decisions RENAME TO true_decisions",
+            "CREATE VIEW decisions AS SELECT * FROM true_decisions WHERE action <> 'approve'",
+        ):
+            await connection.execute(text(statement))
+    removed = await purge.purge(
+        *(site.database, US, site.pins.read(), LATER), by="worker", identity=site.worker, witness=witness
+    )
+    assert removed == ()
     assert await site.purge() == (report_id,)
 
 

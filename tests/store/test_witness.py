@@ -9,9 +9,9 @@ from sqlalchemy import delete, insert, select, update
 from app.errors import InvalidRequestError
 from app.store import alarms
 from app.store.database import Database
-from app.store.record.audit import append
+from app.store.record.audit import TakenBackError, append
 from app.store.record.checkpoints import AuditBrokenError
-from app.store.record.witness import SUBJECT, TakenBackError, Witness
+from app.store.record.witness import SUBJECT, Witness
 from app.store.schema import audit as log
 
 

@@ -7,15 +7,15 @@ cannot show is that its newest entries were cut off, or that all of it was writt
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import Row, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import NotReadyError
+from app.errors import ConflictError, NotReadyError
 from app.store.rows import UnreadableRowError, readable
 from app.store.schema import audit
 
@@ -28,6 +28,20 @@ _LAST_SEQ: Final = 2**63 - 1
 _NOT_OURS: Final = "made into what no Cordon writes"
 
 Details = Mapping[str, str | int | list[str]]
+
+
+Seen = Sequence[tuple[str, bytes]]
+"""Entries of a subject that somebody saw, oldest first: the event of each, and the SHA-256 of its details."""
+
+
+class TakenBackError(ConflictError):
+    """What the log says of a report is not what was seen there before."""
+
+    def __init__(self, report_id: str) -> None:
+        super().__init__(
+            f"Report {report_id}: the audit log does not say of it what it said before. Somebody changed the "
+            "database."
+        )
 
 
 @dataclass(frozen=True)
@@ -234,6 +248,36 @@ async def since(
             first = min(newest.seq + 1, last.seq)
             return Finding(first, last.seq, "cut off the end, or written anew")
     return (await examine(connection, known, after=last, see=see)).finding
+
+
+async def told_of(
+    connection: AsyncConnection, subject: str, events: Collection[str], seen: Seen = ()
+) -> Sequence[Row[Any, Any, Any]]:
+    """Number, event and details of the entries of a subject, of some events, oldest first.
+
+    Args:
+        connection: to read with.
+        subject: id of what they are about.
+        events: which.
+        seen: all entries of these events, and maybe of others, that somebody saw of the subject. A database
+            whose tables are views can answer each question otherwise, so that what one was told proves
+            nothing of what another is.
+
+    Raises:
+        TakenBackError: those that were seen are not the first of them.
+    """
+    wanted = select(audit.c.seq, audit.c.event, audit.c.details)
+    wanted = wanted.where(audit.c.subject == subject, audit.c.event.in_(events)).order_by(audit.c.seq)
+    found = (await connection.execute(wanted)).all()
+    known = [each for each in seen if each[0] in events]
+    if [(each.event, details_digest(each.details)) for each in found[: len(known)]] != known:
+        raise TakenBackError(subject)
+    return found
+
+
+def details_digest(untrusted_details: object) -> bytes:
+    """SHA-256 of what an entry says; SQLite keeps anything there."""
+    return hashlib.sha256(str(untrusted_details).encode("utf-8", "surrogatepass")).digest()
 
 
 async def digests_of(connection: AsyncConnection, subject: str) -> tuple[bytes, ...]:

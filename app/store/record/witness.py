@@ -18,13 +18,13 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import files
-from app.errors import ConflictError, InvalidRequestError
+from app.errors import InvalidRequestError
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
 from app.store.record import audit, checkpoints
-from app.store.record.audit import Entry, Head
-from app.store.reports import filing_log
+from app.store.record.audit import Entry, Head, Seen, TakenBackError
+from app.store.reports import endings, filing_log
 from app.store.reports.filing_log import Attempt
 
 SUBJECT: Final = "worker"
@@ -37,16 +37,6 @@ _NOTHING: Final = (0, bytes(32))
 
 class MemoryUnusableError(InvalidRequestError):
     """The worker's memory cannot be read or written: what it does could not be remembered."""
-
-
-class TakenBackError(ConflictError):
-    """What the log says of a report is not what was seen there before."""
-
-    def __init__(self, report_id: str) -> None:
-        super().__init__(
-            f"Report {report_id}: the audit log does not say of it what it said before. Somebody changed the "
-            "database."
-        )
 
 
 class Witness:
@@ -68,6 +58,7 @@ class Witness:
         self._walked: Head | None = None
         self._seen: dict[str, tuple[int, bytes]] = {}
         self._attempts: dict[str, list[Attempt]] = {}
+        self._decided: dict[str, list[tuple[str, bytes]]] = {}
         self._alarm_may_stand = True
         self._turn = asyncio.Lock()
 
@@ -86,7 +77,8 @@ class Witness:
                 finding = await audit.since(connection, self._walked, known=known, see=self._see)
             if finding is not None:
                 # Once it is mended, all of it is read anew.
-                self._walked, self._seen, self._attempts, self._alarm_may_stand = None, {}, {}, True
+                self._walked, self._alarm_may_stand = None, True
+                self._seen, self._attempts, self._decided = {}, {}, {}
                 await checkpoints.refuse(database, finding, subject=SUBJECT)
             if self._alarm_may_stand:
                 async with database.begin() as connection:
@@ -120,9 +112,16 @@ class Witness:
         """What was seen of attempts to finish a report, newest first."""
         return tuple(reversed(self._attempts.get(report_id, [])))
 
+    def seen(self, report_id: str) -> Seen:
+        """What was seen of how a report was decided and ended: what is read of that is held to it."""
+        return tuple(self._decided.get(report_id, ()))
+
     def _see(self, entry: Entry) -> None:
         self._walked = Head(entry.seq, entry.digest)
         self._seen[entry.subject] = _with(self._seen.get(entry.subject, _NOTHING), entry.digest)
+        if entry.event in endings.DECIDING_EVENTS:
+            told = entry.event, audit.details_digest(entry.details)
+            self._decided.setdefault(entry.subject, []).append(told)
         if entry.event in filing_log.OF_ATTEMPTS:
             seen = Attempt.of(entry.event, entry.details)
             self._attempts.setdefault(entry.subject, []).append(seen)

@@ -31,7 +31,6 @@ from app.store.record import audit
 from app.store.reports import filing_log, reports, sealed
 from app.store.reports.report_states import State
 from app.store.rows import UnreadableRowError, readable
-from app.store.schema import audit as audit_log
 from app.store.schema import decisions
 
 FIRST_APPROVAL_EVENT: Final = "report.first_approval"
@@ -61,7 +60,7 @@ _APPROVED_EVENT: Final = f"report.{State.APPROVED}"
 
 _REJECTED_EVENT: Final = f"report.{State.REJECTED}"
 
-_OVER_EVENTS: Final = (
+OVER_EVENTS: Final = (
     *(f"report.{State.FILED}", f"report.{State.FILED_MANUALLY}", filing_log.FILED_TOO_EVENT),
     *REMOVED_EVENTS,
 )
@@ -128,28 +127,33 @@ def check_not_held(signed: Sequence[Signed]) -> None:
         raise ConflictError("A custodian signed that it is on hold, and none signed that this ended.")
 
 
-async def every(connection: AsyncConnection, report_id: str, roster: Roster) -> tuple[Signed, ...]:
+async def every(
+    connection: AsyncConnection, report_id: str, roster: Roster, *, seen: audit.Seen = ()
+) -> tuple[Signed, ...]:
     """All decisions on a report, oldest first, as the audit log has them.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        roster: the pinned.
+        seen: what somebody saw of its entries.
 
     Raises:
         NotApprovedError: a document is missing, was added, or is not signed by who is pinned or was.
+        TakenBackError: the log does not say now what was seen.
     """
-    return tuple(signed for _, signed in await _recorded(connection, report_id, roster))
+    return tuple(signed for _, signed in await _recorded(connection, report_id, roster, seen))
 
 
 async def _recorded(
-    connection: AsyncConnection, report_id: str, roster: Roster
+    connection: AsyncConnection, report_id: str, roster: Roster, seen: audit.Seen = ()
 ) -> tuple[tuple[str, Signed], ...]:
     """All decisions as ``every`` gives them, each after the event that it was recorded as."""
     rows = await connection.execute(
         select(decisions.c.id, decisions.c.document).where(decisions.c.report_id == report_id)
     )
     documents = {row.id: row.document for row in rows}
-    recorded = await connection.execute(
-        select(audit_log.c.seq, audit_log.c.event, audit_log.c.details)
-        .where(audit_log.c.subject == report_id, audit_log.c.event.in_(DECISION_EVENTS))
-        .order_by(audit_log.c.seq)
-    )
+    recorded = await audit.told_of(connection, report_id, DECISION_EVENTS, seen)
     try:
         named = [
             (entry.seq, entry.event, str(told["decision_sha256"]))
@@ -202,6 +206,7 @@ async def approval(
     *,
     dual_control: bool,
     automatic: bool = False,
+    seen: audit.Seen = (),
 ) -> Approval:
     """What custodians approved for filing and nobody took back; the worker files this and nothing else.
 
@@ -211,21 +216,19 @@ async def approval(
         roster: the pinned.
         dual_control: whether two different custodians must have approved the very same XML.
         automatic: whether the worker's own approval counts too; under dual control it never does.
+        seen: what the worker saw of its entries.
 
     Raises:
         NotFoundError: there is no such report.
         WithdrawnError: a custodian rejected it after it was approved.
         NotApprovedError: too few approve, who did is pinned no more, or the database was changed.
-        ConflictError: the same, of a sealed file.
+        ConflictError: the same, of a sealed file, or of what was seen of its entries.
     """
     stood = await sealed.stood(connection, report_id, roster)
-    recorded = await _recorded(connection, report_id, roster)
+    recorded = await _recorded(connection, report_id, roster, seen)
     decided = _in_force(recorded)
     approved = standing(decided)
-    over = await connection.execute(
-        select(audit_log.c.seq).where(audit_log.c.subject == report_id, audit_log.c.event.in_(_OVER_EVENTS))
-    )
-    if over.first() is not None:
+    if await audit.told_of(connection, report_id, OVER_EVENTS, seen):
         raise NotApprovedError("The audit log says that this report was filed, or removed.")
     if (await reports.get(connection, report_id)).bank_kind is not BankKind.CSAM:
         # No other was ever approved: passing it over would leave an approved report unfiled, and unseen.
@@ -256,7 +259,12 @@ async def approval(
 
 
 async def afresh(
-    connection: AsyncConnection, report_id: str, roster: Roster, *, dual_control: bool
+    connection: AsyncConnection,
+    report_id: str,
+    roster: Roster,
+    *,
+    dual_control: bool,
+    seen: audit.Seen = (),
 ) -> frozenset[str]:
     """SHA-256 of each decision by which a report may be opened anew, though somebody tried to finish it.
 
@@ -265,12 +273,13 @@ async def afresh(
         report_id: the report's.
         roster: the pinned.
         dual_control: whether two different custodians must have signed that.
+        seen: what the worker saw of its entries.
 
     Raises:
-        NotApprovedError: as ``every``.
+        NotApprovedError, TakenBackError: as ``every``.
     """
     found, first = set[str](), set[str]()
-    for event, signed in await _recorded(connection, report_id, roster):
+    for event, signed in await _recorded(connection, report_id, roster, seen):
         if event == FIRST_AFRESH_EVENT:
             first.add(signed.decision.custodian)
         elif event == filing_log.AFRESH_EVENT:

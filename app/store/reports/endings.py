@@ -22,6 +22,7 @@ from app.custody.ending import Ending
 from app.custody.roster import Roster
 from app.errors import ConflictError, SignatureRequiredError
 from app.store import custodians
+from app.store.record import audit
 from app.store.reports import decisions, filing_log, sealed
 from app.store.reports.filing_log import AtAuthority
 from app.store.reports.recorded import later
@@ -40,6 +41,11 @@ _BY_CUSTODIANS: Final[Mapping[str, frozenset[Action]]] = {
 }
 _ENDED_BY_CUSTODIANS: Final = {f"report.{state}": state for state in (State.REJECTED, State.FILED_MANUALLY)}
 _BY_THE_WORKER: Final = {f"report.{state}": state for state in (State.FILED, State.RETRACTED, State.DRY_RUN)}
+
+DECIDING_EVENTS: Final = frozenset(
+    (*decisions.DECISION_EVENTS, *decisions.OVER_EVENTS, *_BY_CUSTODIANS, *_BY_THE_WORKER)
+)
+"""Entries by which it is told whether a report may be filed, and how it ended."""
 
 
 class UnprovenError(ConflictError):
@@ -72,15 +78,25 @@ class Proven:
         )
 
 
-async def check(connection: AsyncConnection, report_id: str, state: State, roster: Roster) -> Proven:
+async def check(
+    connection: AsyncConnection, report_id: str, state: State, roster: Roster, *, seen: audit.Seen = ()
+) -> Proven:
     """Return only if it is proven that a report ended in a state.
+
+    Args:
+        connection: to read with.
+        report_id: the report's.
+        state: in which.
+        roster: the pinned.
+        seen: what somebody saw of its entries.
 
     Raises:
         NotFoundError: there is no such report.
         UnprovenError: it is not.
+        TakenBackError: the log does not say now what was seen.
         ConflictError: its sealed files or the decisions on it are not those that the log recorded.
     """
-    proven = await _proven(connection, report_id, roster)
+    proven = await _proven(connection, report_id, roster, seen)
     if proven.state is not state:
         raise UnprovenError(state)
     return proven
@@ -133,19 +149,15 @@ async def _signed_for(
     return frozenset(found)
 
 
-async def _proven(connection: AsyncConnection, report_id: str, roster: Roster) -> Proven:
+async def _proven(connection: AsyncConnection, report_id: str, roster: Roster, seen: audit.Seen) -> Proven:
     stood = await sealed.stood(connection, report_id, roster)
     # Each of them is named by exactly one entry of the log.
     signed = {
         each.sha256: each.decision
-        for each in await decisions.every(connection, report_id, roster)
+        for each in await decisions.every(connection, report_id, roster, seen=seen)
         if each.decision.sealed_sha256 in stood
     }
-    entries = await connection.execute(
-        select(log.c.seq, log.c.event, log.c.details)
-        .where(log.c.subject == report_id, log.c.event.in_([*_BY_CUSTODIANS, *_BY_THE_WORKER]))
-        .order_by(log.c.seq)
-    )
+    entries = await audit.told_of(connection, report_id, [*_BY_CUSTODIANS, *_BY_THE_WORKER], seen)
     proven, counted = Proven(), set[str]()
     for entry in entries:
         try:
