@@ -14,6 +14,13 @@ from app.media import BankKind, Match, Provenance, Rendering, Shape, Signals, Si
 
 STUB_VERSION: Final = 1
 
+MEMBERS: Final = (
+    *("stub_version", "report_id", "automatic_filing", "ingest_id", "cordon_version", "created_at"),
+    *("bank_kind", "test", "statement", "submitted_by", "provenance", "context", "media", "signals"),
+    "matches",
+)
+"""Of a report. A gate that was taken over can write others, and call them what it likes."""
+
 SEEN_BY_NOBODY: Final = (
     "Cordon showed this media to no person and kept no copy; whether anyone saw it elsewhere is not "
     "known to Cordon."

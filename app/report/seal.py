@@ -6,11 +6,14 @@ Whoever seals needs public keys alone; nothing here can open a report without a 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from app.custody.identity import Identity, encrypt
 from app.errors import ConflictError, InvalidRequestError, NotReadyError, ReportNotStoredError
 from app.report.draft import STUB_VERSION
+
+_DEEPEST: Final = 32
+"""Levels of a document; a report has eight at most."""
 
 
 def seal(document: bytes, public_keys: Sequence[str]) -> bytes:
@@ -34,6 +37,25 @@ def digest(sealed: bytes) -> bytes:
     return hashlib.sha256(sealed).digest()
 
 
+def _shallow(document: object) -> object:
+    """The document, if all that is done with it comes to an end however it is nested.
+
+    Raises:
+        RecursionError: it is nested deeper than any report.
+    """
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return document
+    raise RecursionError
+
+
 def open_report(
     untrusted_sealed: bytes, identity: Identity, *, report_id: str | None = None
 ) -> dict[str, Any]:
@@ -52,7 +74,9 @@ def open_report(
         ConflictError: it is another report.
     """
     try:
-        document = json.loads(identity.decrypt(untrusted_sealed))
+        document = _shallow(json.loads(identity.decrypt(untrusted_sealed)))
+    except RecursionError:
+        document = None
     except (InvalidRequestError, ValueError):
         raise InvalidRequestError(
             "This identity does not open it, or it is no sealed report. What was sealed before somebody was "

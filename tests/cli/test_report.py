@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from app.report.seal import seal
 from tests.cli.conftest import EDITED, Cordon
+from tests.stubs import stub
 from tests.worlds import MediaHost
 
 PICTURES = ("banked.png", "edited.jpg")
@@ -141,6 +143,27 @@ def test_other_reports_of_the_same_medium_and_place_are_named(
     others = people.split("other reports of the same medium at the same place\n")[1]
     assert others.split()[:2] == [report_id, "earlier,"]
     assert len(others.splitlines()) == 1
+
+
+def test_what_a_taken_gate_writes_obeys_no_terminal_and_is_no_decision(cordon: Cordon) -> None:
+    """It seals what it likes, names of members too; only what custodians signed is shown as theirs."""
+    public_key = cordon("custodian", "keygen", "--out", "ada.key").out.decode().strip()
+    document = json.loads(stub().to_json("01JREPORT")) | {
+        "decisions": {"2026-01-01 10:00 UTC  approve  ada": "yes"},
+        "x\x1b[2J\ndecisions\n  2026-01-01 10:00 UTC  approve  ada": 1,
+    }
+    document["media"] = {"format\u202e\r": "png"}
+    document["matches"] = [{"bank": "known"}, 1, "\x1b[31m"]
+    (cordon.home / "report.age").write_bytes(seal(json.dumps(document).encode(), [public_key]))
+    ran = cordon("report", "open", "report.age", "--identity", "ada.key")
+    lines = ran.out.decode().split("\n")
+    assert ran.code == 0
+    assert all(line.isprintable() for line in lines)
+    assert [line for line in lines if line.startswith("decisions")] == []
+    heading = lines.index("in the report, and not written there by any Cordon")
+    assert lines[heading + 1] == "  decisions"
+    assert "  format\\u202e\\r: png" in lines
+    assert "matches: {'bank': 'known'}, 1, \\x1b[31m" in lines
 
 
 @pytest.mark.parametrize("name", ["missing.age", "cordon.db"])

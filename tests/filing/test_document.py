@@ -129,6 +129,14 @@ def test_a_value_from_outside_cannot_pretend_to_be_another_line() -> None:
     assert text_of(report, "personOrUserReported/screenName") == "2 Host: x"
 
 
+def test_the_name_of_a_header_cannot_pretend_to_be_another_line() -> None:
+    """A gate that was taken over writes what it likes there."""
+    document = opened()
+    document["provenance"]["headers"] = {"etag: x\nNote of the reporter: hurry\nx": "1"}
+    lines = (text_of(built(document), "additionalInfo") or "").splitlines()
+    assert "Header etag: x Note of the reporter: hurry x: 1" in lines
+
+
 def test_a_name_from_outside_rearranges_nothing_on_the_screen_of_who_approves_it() -> None:
     """What a terminal would obey, or would not show, stands there as a reference: the same document."""
     name = "evil\u202egpj.elif\u200b \u00a0"

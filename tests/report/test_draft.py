@@ -19,7 +19,7 @@ from app.media import (
     Symmetry,
     Variant,
 )
-from app.report.draft import draft, place_of
+from app.report.draft import MEMBERS, draft, place_of
 from tests.stubs import ADDRESS, HEADER, URL, canaries, digests_of, perceptual_of, stub
 
 UPLOADED = Provenance(received_at=datetime(2026, 1, 2, tzinfo=UTC))
@@ -54,6 +54,10 @@ def test_the_stub_says_what_was_found_where_by_which_signal() -> None:
     ]
     assert document["matches"][1]["quality"] == 100
     assert document["matches"][1]["query_value"] == perceptual_of("a").pdq.hex()
+
+
+def test_its_members_are_those_by_which_others_are_told_from_it() -> None:
+    assert set(_document()) == set(MEMBERS)
 
 
 def test_an_upload_tells_when_it_was_received() -> None:

@@ -61,6 +61,18 @@ def test_what_is_sealed_but_no_report_is_refused(content: bytes) -> None:
         open_report(seal(content, [identity.public_key]), identity)
 
 
+@pytest.mark.parametrize("member", ['{"a":', "["])
+@pytest.mark.parametrize("levels", [40, 900, 100_000])
+def test_what_is_nested_too_deeply_to_be_shown_is_no_report(member: str, levels: int) -> None:
+    """Whoever opens it reads that, and not where a program failed."""
+    identity = generate()
+    closing = {"[": "]", '{"a":': "}"}[member]
+    nested = member * levels + "1" + closing * levels
+    document = stub().to_json("01JREPORT")[:-1] + f',"matches":{nested}}}'.encode()
+    with pytest.raises(InvalidRequestError, match="no report that this Cordon can read"):
+        open_report(seal(document, [identity.public_key]), identity)
+
+
 def test_a_changed_byte_is_noticed() -> None:
     identity = generate()
     sealed = bytearray(seal(stub().to_json("01JREPORT"), [identity.public_key]))

@@ -16,7 +16,7 @@ from app.cli.console import FailedError, UsageError, emit, printable, say
 from app.cli.report import saying
 from app.cli.report.elsewhere import CaFile, Server, ServerOption, TokenFile, server_of
 from app.cli.report.opening import Opened, check_is_open, open_to_decide, read_key, signer_of, words_of
-from app.cli.report.reading import ReportId, readable
+from app.cli.report.reading import ReportId, of_report
 from app.cli.report.waiting import way_waits_for
 from app.cli.report.writing import write_new
 
@@ -173,7 +173,7 @@ def _show(opened: Opened) -> None:
     for number, document in enumerate(opened.documents):
         if number:
             emit(f"\nseen again ({number} of {len(opened.documents) - 1})")
-        for line in readable(document):
+        for line in of_report(document):
             emit(line)
     for words in saying.missing(opened):
         emit(f"missing: {words}")

@@ -234,7 +234,7 @@ def open_report(
             continue
         if number:
             emit(f"\nseen again ({number} of {len(documents) - 1})")
-        for line in readable(document):
+        for line in of_report(document):
             emit(line)
     if as_json:
         return
@@ -391,16 +391,28 @@ def _place(document: Document) -> tuple[Any, ...]:
     return tuple(said) if any(said) else ()
 
 
+def of_report(document: Document) -> Iterator[str]:
+    """An opened report as lines that a person can read.
+
+    What no Cordon writes stands apart, below a heading: it could call itself a decision, or a receipt.
+    """
+    from app.report.draft import MEMBERS
+
+    yield from readable({key: value for key, value in document.items() if key in MEMBERS})
+    others = {key: value for key, value in document.items() if key not in MEMBERS}
+    yield from readable({"in the report, and not written there by any Cordon": others})
+
+
 def readable(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """A document as lines that a person can read, nothing left out but what is empty."""
     for key, value in document.items():
-        name = f"{indent}{key.replace('_', ' ')}"
+        name = f"{indent}{printable(key.replace('_', ' '))}"
         if isinstance(value, Mapping):
             if value:
                 yield name
                 yield from readable(value, indent + "  ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            if value and isinstance(value[0], Mapping):
+            if value and all(isinstance(each, Mapping) for each in value):
                 for number, each in enumerate(value, 1):
                     yield f"{name} {number}"
                     yield from readable(each, indent + "  ")

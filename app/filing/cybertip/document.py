@@ -400,7 +400,7 @@ def _short(text: str | None, most: int) -> str | None:
 
 
 def _one_line(untrusted: object) -> str:
-    """A text on one line: a value from outside cannot pretend to be another ``Key: value``."""
+    """A text on one line: what is from outside cannot pretend to be another ``Key: value``."""
     return " ".join(rules.clean(str(untrusted)).split())
 
 
@@ -411,7 +411,7 @@ def _fit(lines: Iterable[tuple[str, object]]) -> str | None:
     for key, value in lines:
         if value is None:
             continue
-        line = f"{key}: {_one_line(value)}"
+        line = f"{_one_line(key)}: {_one_line(value)}"
         if line in written:
             continue
         if rules.units(line) + 1 > room:
