@@ -97,7 +97,9 @@ class Figures(NamedTuple):
 
 def main() -> None:
     """Measure, and print two tables."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        prog="python -m bench.detection", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     arguments.add_argument("folders", nargs="*", type=Path, help="folders of photographs")
     arguments.add_argument("--photographs", type=int, default=100, help="most of them (100)")
     arguments.add_argument("--drawn", type=int, default=40, help="drawn ones beside them (40)")

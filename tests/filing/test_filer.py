@@ -326,9 +326,23 @@ async def test_a_turn_is_nobody_elses_until_its_lease_ends(office: Office) -> No
     assert (await office.report(report_id)).state is State.SUBMITTED
 
 
+async def test_a_lease_that_a_clock_set_far_ahead_keeps_nobody_waiting(office: Office) -> None:
+    """Whoever has it may finish nothing under it, and the next one takes the turn at once."""
+    await office.approved()
+    now = office.clock()
+    async with office.database.begin() as connection:
+        ahead = await filings.claim(connection, environment="double", now=now + timedelta(days=30))
+        assert ahead is not None
+        assert await filings.opened(connection, ahead, "7", request_id=None, now=now, details={})
+        assert not await filings.attempt_finish(connection, ahead, now=now)
+        turn = await filings.claim(connection, environment="double", now=now)
+        assert turn is not None
+        assert turn.token != ahead.token
+
+
 @pytest.mark.parametrize("jump", [timedelta(days=-30), timedelta(days=30)])
 async def test_a_clock_that_jumps_keeps_no_report_waiting(office: Office, jump: timedelta) -> None:
-    """A lease and a pause that were set by a wrong clock end at once when it is right again."""
+    """A pause that was set by a wrong clock ends at once when it is right again."""
     report_id = await office.approved()
     office.double.plan.extend([Planned("submit", Fault.TOO_MANY)])
     office.clock.ahead = abs(jump)

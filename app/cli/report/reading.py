@@ -1,4 +1,4 @@
-"""Reports listed, held, and opened where a custodian's key is."""
+"""Reports listed, shown, and opened where a custodian's key is."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence

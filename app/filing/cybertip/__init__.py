@@ -1,1 +1,1 @@
-"""Filing with NCMEC's CyberTipline: the document, its rules, the client, and a double to try it with."""
+"""Filing with NCMEC's CyberTipline: the document, its rules, and the client."""
