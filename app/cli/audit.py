@@ -4,7 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,7 +15,7 @@ from app.cli.report.opening import read_key
 if TYPE_CHECKING:
     from app.custody.checkpoint import Checkpoint
     from app.custody.identity import Identity
-    from app.store.record.audit import Examined
+    from app.store.record.audit import Examined, Finding, Head
     from app.store.reports.inspection import Discrepancy, Stored
     from app.store.reports.removal_proofs import Examined as Removals
 
@@ -49,7 +49,9 @@ def verify(
     """Read the whole log; exit 1 and say where, if an entry was edited, removed, reordered or inserted.
 
     Without a checkpoint of your own, those that the database itself holds are taken, which whoever changes
-    the log can take out with it. What came after the last checkpoint can be written anew unseen. The sealed
+    the log can take out with it; and what the worker remembers beside its key, where this user can read that:
+    it shows a log that was cut off, as an older backup's is. What came after the last checkpoint can be
+    written anew unseen. The sealed
     files and decisions that stand in the database are held against the log too, and so are state, hold and
     times of each report: what is not as it was recorded is named with the entry that tells of it, and so is a
     report that is gone without an entry of its removal, or without a signature under that, or that nobody
@@ -61,8 +63,6 @@ def verify(
 
         cordon audit verify --checkpoint /media/stick/checkpoints
     """
-    from app.store.record.checkpoints import told
-
     kept = [line for path in checkpoint or () for line in _lines(path)]
     looked = asyncio.run(_verify(kept))
     examined, newest, differ, stored = looked.examined, looked.newest, looked.differ, looked.stored
@@ -72,7 +72,10 @@ def verify(
             {
                 "whole": finding is None and not differ,
                 "entries": examined.entries,
-                "vouched": examined.vouched,
+                "vouched": looked.vouched,
+                "vouched_by": newest.signer if newest else None,
+                "vouched_at": newest.at.isoformat() if newest else None,
+                "remembered": looked.remembered.seq if looked.remembered else None,
                 "first": finding.first if finding else None,
                 "last": finding.last if finding else None,
                 "what": finding.what if finding else None,
@@ -97,17 +100,13 @@ def verify(
         say(printable(each.told()))
     if looked.removed.before:
         before = looked.removed.signed_from or 0
-        vouched = "a checkpoint vouches" if examined.vouched >= before else "no checkpoint vouches"
+        vouched = "a checkpoint vouches" if looked.vouched >= before else "no checkpoint vouches"
         say(
             f"removed before Cordon signed removals (entry {before}): {looked.removed.before} reports, of "
             f"which the log alone tells; {vouched} for that entry"
         )
     if finding is not None:
-        say(
-            f"reports compared with what remains of the log: {len(stored.ids)}, of which entries from "
-            f"{finding.first} on tell of {len(stored.beyond)}: that these agree proves nothing"
-        )
-        raise FailedError(f"the audit log was changed: {told(finding)}")
+        _refuse(finding, looked)
     if differ:
         raise FailedError("what is stored is not what the audit log recorded: somebody changed the database")
     if not as_json:
@@ -115,9 +114,25 @@ def verify(
     if newest is None:
         say("warning: no checkpoint vouches for it; 'cordon audit checkpoint' signs one")
     elif not as_json:
-        emit(f"vouched for up to entry {examined.vouched} by {newest.signer}, {newest.at:%Y-%m-%d %H:%M} UTC")
+        emit(f"vouched for up to entry {looked.vouched} by {newest.signer}, {newest.at:%Y-%m-%d %H:%M} UTC")
     if newest is not None and not kept:
         say("warning: checkpoints of the database alone; give --checkpoint a copy from elsewhere")
+
+
+def _refuse(finding: "Finding", looked: "_Looked") -> NoReturn:
+    """Say where the log was changed, and what that leaves of the rest."""
+    from app.store.record.checkpoints import told
+
+    say(
+        f"reports compared with what remains of the log: {len(looked.stored.ids)}, of which entries from "
+        f"{finding.first} on tell of {len(looked.stored.beyond)}: that these agree proves nothing"
+    )
+    if looked.remembered is not None and finding.last <= looked.remembered.seq:
+        say(
+            f"the worker read entry {looked.remembered.seq}, and remembers it. Did you put an older database "
+            "in place? 'Backups' in docs/deploy/README.md says what comes then"
+        )
+    raise FailedError(f"the audit log was changed: {told(finding)}")
 
 
 @app.command()
@@ -164,7 +179,9 @@ class _Looked:
     """What an auditor's look at the database came to."""
 
     examined: "Examined"
+    vouched: int
     newest: "Checkpoint | None"
+    remembered: "Head | None"
     bad: int
     differ: "tuple[Discrepancy, ...]"
     stored: "Stored"
@@ -179,12 +196,17 @@ async def _verify(kept: list[bytes]) -> _Looked:
     from app.store.record.audit import Head
     from app.store.reports import inspection, removal_proofs
 
+    # Before the log is read, which is never behind it.
+    remembered = _remembered()
     async with open_custody() as (database, pins), database.connect() as connection:
         roster = pins.read_if_there()
         known = [verified(line, roster) for line in kept]
         of_database, bad = await checkpoints.stored(connection, roster)
         known += of_database
-        examined = await audit.examine(connection, [Head(each.seq, each.digest) for each in known])
+        heads = [Head(each.seq, each.digest) for each in known]
+        if remembered is not None:
+            heads.append(remembered)
+        examined = await audit.examine(connection, heads)
         broken_at = examined.finding.first if examined.finding is not None else None
         there = await inspection.stored(connection, broken_at)
         removed = await removal_proofs.examine(connection, roster)
@@ -193,7 +215,24 @@ async def _verify(kept: list[bytes]) -> _Looked:
         for report_id in counted(there.ids, "comparing reports"):
             found += await inspection.of_report(connection, report_id, roster)
     newest = max(known, key=lambda each: each.seq, default=None)
-    return _Looked(examined, newest, bad, tuple(found), there, removed, of_others)
+    # Nobody signed what the worker remembers.
+    vouched = max((each.seq for each in known if each.seq <= examined.vouched), default=0)
+    return _Looked(examined, vouched, newest, remembered, bad, tuple(found), there, removed, of_others)
+
+
+def _remembered() -> "Head | None":
+    """What the worker remembers of the log, where this user can read that."""
+    from app.cli.state import read_settings
+    from app.store.record import witness
+
+    path = read_settings().worker_memory_path
+    if not os.access(path, os.R_OK):
+        return None
+    try:
+        return witness.remembered(path)
+    except witness.MemoryUnusableError as error:
+        say(f"warning: {error}")
+        return None
 
 
 async def _checkpoint(identity: "Identity") -> "Checkpoint":

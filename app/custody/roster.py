@@ -67,6 +67,10 @@ class Pinned:
         """16 hex digits that name the public key."""
         return fingerprint(self.public_key)
 
+    def shares_a_key_with(self, worker: "WorkerKeys") -> bool:
+        """Whether the worker would open what is sealed to this person, or sign in their name."""
+        return self.public_key == worker.public_key or self.signing_key == worker.signing_key
+
 
 @dataclass(frozen=True)
 class WorkerKeys:
@@ -160,7 +164,17 @@ class Roster:
         return replace(self, former=former)
 
     def with_worker(self, keys: WorkerKeys) -> Self:
-        """The same with another worker; who was it until now is among the former."""
+        """The same with another worker; who was it until now is among the former.
+
+        Raises:
+            ConflictError: one of the keys is a custodian's: the worker would open every report.
+        """
+        for other in self.custodians:
+            if other.shares_a_key_with(keys):
+                raise ConflictError(
+                    f"Custodian '{other.name}' has this key, and the worker needs one of its own: make "
+                    f"another, or run 'cordon custodian remove {other.name}' first if it is no person's."
+                )
         was = (self.worker.as_pinned,) if self.worker is not None else ()
         former = tuple(
             each
@@ -176,6 +190,11 @@ class Roster:
             InvalidRequestError: the name is none, or the worker's.
             ConflictError: the name or the key is taken.
         """
+        if self.worker is not None and pinned.shares_a_key_with(self.worker):
+            raise ConflictError(
+                "This key is the filing worker's, which must open no report; a custodian needs one of their "
+                "own."
+            )
         if not NAME.fullmatch(pinned.name):
             raise InvalidRequestError(
                 "A custodian's name is 1 to 64 letters, digits and . _ @ -, a letter or digit first."

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import stat
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_a_kept_checkpoint_finds_what_the_database_alone_cannot(office: Cordon) 
     assert office("report", "annotate", report_of(office), *ADA, "--note", "n").code == 0
     whole = office("audit", "verify", "--checkpoint", "kept", "--json").document
     assert (whole["whole"], whole["vouched"]) == (True, entries)
+    signed_then = json.loads(json.loads(signed.out)["signed"])
+    vouched_at = datetime.fromisoformat(whole["vouched_at"])
+    assert (whole["vouched_by"], vouched_at) == (
+        signed_then["signer"],
+        datetime.fromisoformat(signed_then["at"]),
+    )
     assert whole["entries"] > entries
     tamper(office, f"DELETE FROM audit WHERE seq >= {entries}")  # noqa: S608 - a number
     tamper(office, "DELETE FROM audit_checkpoints")
@@ -61,6 +68,33 @@ def test_a_kept_checkpoint_finds_what_the_database_alone_cannot(office: Cordon) 
     assert (found.code, f"entry {entries} was cut off the end" in found.err) == (1, True)
     refused = office("audit", "checkpoint", "--identity", "grace.key")
     assert refused.code == 0
+
+
+def test_what_the_worker_remembers_shows_an_older_database_that_was_put_back(office: Cordon) -> None:
+    """Where its user reads that, and until it is taken away; it vouches for nothing, and garbage is told."""
+    state, memory = office.home / "state", office.home / "state" / "worker.key.seen"
+    assert office("custodian", "keygen", "--out", "state/worker.key").code == 0
+    first = office("audit", "verify", "--json").document
+    assert first["remembered"] is None
+    tamper(office, f"VACUUM INTO '{office.home / 'backup'}'")
+    assert office("report", "annotate", report_of(office), *ADA, "--note", "n").code == 0
+    assert office("report", "purge").code == 0
+    whole = office("audit", "verify", "--json").document
+    assert (whole["whole"], whole["remembered"]) == (True, whole["entries"])
+    assert (whole["vouched"], whole["vouched_by"], whole["vouched_at"]) == (0, None, None)
+    for left in state.glob("cordon.db*"):
+        left.unlink()
+    (office.home / "backup").rename(state / "cordon.db")
+    cut_off = f"entries {first['entries'] + 1} to {whole['entries']} were cut off the end"
+    found = office("audit", "verify")
+    assert (found.code, cut_off in found.err) == (1, True)
+    assert f"the worker read entry {whole['entries']}, and remembers it" in found.err
+    assert not office("audit", "verify", "--json").document["whole"]
+    memory.write_text("garbage")
+    spoilt = office("audit", "verify")
+    assert (spoilt.code, "is no memory of a worker" in spoilt.err) == (0, True)
+    memory.unlink()
+    assert office("audit", "verify").code == 0
 
 
 def report_of(office: Cordon) -> str:

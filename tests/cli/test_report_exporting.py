@@ -285,7 +285,14 @@ def test_a_destroyed_report_leaves_nothing_in_the_files(own: Cordon, report_id: 
     assert _state(own, report_id) == "queued"
     ran = own(*destroy, YES)
     assert ran.code == 0, ran.err
-    assert own("report", "open", report_id, *ADA).code == 1
+    for arguments in (("open", *ADA), ("hold",), ("approve", *ADA, YES), ("export", "--out", "again.age")):
+        gone = own("report", arguments[0], report_id, *arguments[1:])
+        assert (gone.code, "This report was removed" in gone.err, "'cordon report show'" in gone.err) == (
+            1,
+            True,
+            True,
+        )
+    assert own("report", "show", report_id).code == 0
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
 
 

@@ -1,12 +1,16 @@
 """Reports removed by command: shown before, gone afterwards, and from the files too."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.custody.identity import generate, write_identity
+from app.settings import StoreSettings
+from app.store.database import Database
 from tests.cli.conftest import Cordon
+from tests.filing.office import open_office
 
 ADA = ("--identity", "ada.key")
 AT_ONCE = {"CORDON_REJECTED_DAYS": "0"}
@@ -63,6 +67,24 @@ def test_a_purge_removes_what_is_due_from_the_lists_and_from_the_files(own: Cord
     assert left["removed_at"] <= left["erased_at"]
     assert [each["step"] for each in left["steps"]] == ["rejected"]
     assert not any(piece in each.read_bytes() for each in (own.home / "state").glob("cordon.db*"))
+
+
+async def test_a_purge_says_what_of_the_databases_own_files_is_not_erased(
+    cordon: Cordon, store: StoreSettings, database: Database
+) -> None:
+    """All of SQLite's are; PostgreSQL's log of changes is not, and so it is not said to be."""
+    settings = {"CORDON_STATE_DIR": str(store.state_dir), "CORDON_DATABASE_URL": store.database_url or ""}
+    async with open_office(database, store) as office:
+        report_id = await office.queued("a")
+        write_identity(office.ada, cordon.home / "ada.key")
+        given = {key: value for key, value in settings.items() if value} | AT_ONCE
+        rejected = ("report", "reject", report_id, *ADA, "--reason", "a logo", "--yes")
+        assert (await asyncio.to_thread(cordon, *rejected, given=given)).code == 0
+        ran = await asyncio.to_thread(cordon, "report", "purge", *ADA, given=given)
+    assert (ran.code, "removed: 1 reports" in ran.err) == (0, True)
+    erased = "nothing of them is left in the database's files" in ran.err
+    left = "PostgreSQL's write-ahead log holds it until that is recycled" in ran.err
+    assert (erased, left) == ((True, False) if database.is_sqlite else (False, True))
 
 
 def test_with_the_workers_key_a_purge_believes_no_log_that_the_worker_would_not(

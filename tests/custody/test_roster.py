@@ -100,6 +100,22 @@ def test_names_and_keys_are_pinned_once() -> None:
         roster.with_custodian(_pinned("worker"))
 
 
+def test_the_workers_key_is_no_custodians_and_a_custodians_not_the_workers() -> None:
+    """Reports would be sealed to the worker; a file that has both from before is read all the same."""
+    ada, worker = generate(), WorkerKeys.of(generate())
+    of_worker = Pinned("filer", worker.public_key, worker.signing_key)
+    with pytest.raises(ConflictError, match="the filing worker's"):
+        Roster(worker=worker).with_custodian(of_worker)
+    with pytest.raises(ConflictError, match="the filing worker's"):
+        Roster(worker=worker).with_custodian(Pinned("filer", ada.public_key, worker.signing_key))
+    with pytest.raises(ConflictError, match="'cordon custodian remove filer' first"):
+        Roster((of_worker,)).with_worker(worker)
+    both = Roster((of_worker,), worker=worker)
+    assert parse(to_text(both).encode()) == both
+    assert both.with_custodian(_pinned("ada")).custodians[0] == of_worker
+    assert both.without_custodian("filer").with_worker(worker).worker == worker
+
+
 # A key made once: the ids of tests must be the same in every process.
 ADA = '[custodian."ada"]\npublic_key = "age1up3l4wze9qej6976rqpnpspmewq8lzwyzn897juvxtyupxt24qgqk8jhck"\n'
 

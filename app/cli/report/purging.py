@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from app.custody.roster import Roster
     from app.retention.purge import Planned
     from app.store.database import Database
+
+_LEFT: Final = "nothing of them is left in the database's files; backups and replicas are yours to clear"
+_LEFT_ON_POSTGRESQL: Final = (
+    "nothing of them is left in the database's tables; PostgreSQL's write-ahead log holds it until that is "
+    "recycled (docs/retention.md), and backups and replicas are yours to clear"
+)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed, and when.")]
 On = Annotated[
@@ -78,7 +84,7 @@ def purge(dry_run: DryRun = False, on: On = None, identity: Signer = None, as_js
             "this again; the worker tries again every minute"
         )
     if done.removed:
-        say("nothing of them is left in the database's files; backups and replicas are yours to clear")
+        say(_LEFT if done.in_place else _LEFT_ON_POSTGRESQL)
 
 
 def _show(planned: "tuple[Planned, ...]", now: datetime, *, as_json: bool) -> None:
@@ -125,12 +131,21 @@ async def _plan() -> "tuple[Planned, ...]":
 
 @dataclass(frozen=True)
 class _Done:
-    """What a purge came to: ids, of how many an alarm stands, and what is still to be done."""
+    """What a purge came to.
+
+    Attributes:
+        removed: their ids.
+        altered: of how many the alarm stands that they are not as the log has them.
+        unsigned: whether nobody signs the removal of others.
+        erased: whether the database's files hold nothing of them.
+        in_place: whether these are all files that the database has.
+    """
 
     removed: tuple[str, ...]
     altered: int
     unsigned: bool
     erased: bool
+    in_place: bool
 
 
 async def _purge(identity: "Identity | None") -> _Done:
@@ -160,7 +175,8 @@ async def _purge(identity: "Identity | None") -> _Done:
         erased = await purging.erase(database)
         async with database.connect() as connection:
             stand = await alarms.count_standing(connection)
-    return _Done(removed, stand[AlarmKind.REPORT_ALTERED], stand[AlarmKind.REMOVAL_UNSIGNED] > 0, erased)
+        unsigned = stand[AlarmKind.REMOVAL_UNSIGNED] > 0
+        return _Done(removed, stand[AlarmKind.REPORT_ALTERED], unsigned, erased, in_place=database.is_sqlite)
 
 
 def _of_worker(path: Path) -> "Identity | None":

@@ -53,7 +53,7 @@ class Witness:
             MemoryUnusableError: others may write the file, or it is none of ours.
         """
         self._path = path
-        self._head = _read(path) if path is not None else None
+        self._head = remembered(path) if path is not None else None
         # How far this object has read, and of each subject how many entries, and a digest over theirs.
         self._walked: Head | None = None
         self._seen: dict[str, tuple[int, bytes]] = {}
@@ -104,7 +104,7 @@ class Witness:
 
     def _learn(self) -> None:
         """Take in what another process with the same file read: what it did must not be done again."""
-        theirs = _read(self._path) if self._path is not None else None
+        theirs = remembered(self._path) if self._path is not None else None
         if theirs is not None and (self._head is None or theirs.seq > self._head.seq):
             self._head = theirs
 
@@ -131,7 +131,12 @@ def _with(seen: tuple[int, bytes], digest: bytes) -> tuple[int, bytes]:
     return seen[0] + 1, hashlib.sha256(seen[1] + digest).digest()
 
 
-def _read(path: Path) -> Head | None:
+def remembered(path: Path) -> Head | None:
+    """The newest entry that a worker read, by the file that it keeps; None if there is no file.
+
+    Raises:
+        MemoryUnusableError: it cannot be read, others may write it, or it is none.
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

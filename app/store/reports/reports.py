@@ -18,7 +18,7 @@ from app.store import notices
 from app.store.record import audit
 from app.store.reports.report_states import DECIDED, TRANSITIONS, State
 from app.store.rows import UnreadableRowError, of_its_types, readable
-from app.store.schema import filings, idempotency, reports, sightings
+from app.store.schema import filings, idempotency, reports, sightings, tombstones
 
 MAX_LISTED: Final = 1000
 
@@ -189,8 +189,19 @@ async def get(connection: AsyncConnection, report_id: str) -> Report:
     """
     found = await _read(connection, _SHOWN.where(reports.c.id == report_id))
     if not found:
-        raise NotFoundError("There is no such report.")
+        raise await absent(connection, report_id)
     return found[0]
+
+
+async def absent(connection: AsyncConnection, report_id: str) -> NotFoundError:
+    """The error of a report that is not there; of one that was removed it says so."""
+    removed = await connection.execute(select(tombstones.c.id).where(tombstones.c.id == report_id))
+    if removed.first() is None:
+        return NotFoundError("There is no such report.")
+    return NotFoundError(
+        "This report was removed, and nothing can be done with it any more; 'cordon report show' tells what "
+        "is left."
+    )
 
 
 def named(connection: AsyncConnection) -> ColumnElement[bool]:
@@ -282,7 +293,7 @@ async def lock(connection: AsyncConnection, report_id: str) -> State:
     row = await connection.execute(select(reports.c.state).where(reports.c.id == report_id).with_for_update())
     state = row.scalar_one_or_none()
     if state is None:
-        raise NotFoundError("There is no such report.")
+        raise await absent(connection, report_id)
     with readable():
         return State(state)
 

@@ -16,7 +16,7 @@ from app.media import BankKind
 from app.store import custodians
 from app.store.record.audit import said
 from app.store.reports.report_states import State
-from app.store.reports.reports import named
+from app.store.reports.reports import absent, named
 from app.store.schema import audit as audit_log
 from app.store.schema import decisions, reports, sightings
 
@@ -77,7 +77,7 @@ async def sealed(connection: AsyncConnection, report_id: str) -> bytes:
     file = await connection.execute(select(reports.c.sealed).where(reports.c.id == report_id))
     row = file.one_or_none()
     if row is None:
-        raise NotFoundError("There is no such report.")
+        raise await absent(connection, report_id)
     return _as_file(row.sealed, report_id)
 
 
