@@ -280,7 +280,7 @@ class Tally:
                 shown += f" ({source['client_ref']})"
             emit(f"{outcome.verdict:<12}{printable(shown)}{f'  {printable(why)}' if why else ''}")
         if on_disk:
-            shown = printable(source) if isinstance(source, str) else f"of line {source['line']}"
+            shown = printable(source) if isinstance(source, str) else f"that of line {source['line']}"
             say(
                 f"the file that matched is still there: {shown}. Cordon never deletes it. Do not open, copy "
                 "or send it; tell whoever answers for reports, and remove it only as they say"

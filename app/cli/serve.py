@@ -51,8 +51,11 @@ def serve(
 def worker() -> None:
     """Run the worker until SIGTERM or SIGINT: it files, builds the index, removes what is past its time.
 
-    A gate works without it. Where several gates share one database and one snapshot directory, one worker
-    saves each of them from building a large index itself.
+    A gate matches and stores reports without it. The worker files what custodians approved where
+    CORDON_CYBERTIP says (nowhere by default; with 'double', at the 'cordon dev cybertip-double' of this
+    machine), tells custodians of new reports and alarms by webhook and mail, signs the audit log once an
+    hour, and removes reports whose time is over. One does for all gates of a database. Where these share a
+    snapshot directory, it saves each of them from building a large index itself.
 
         cordon worker
     """
