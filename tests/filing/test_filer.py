@@ -215,6 +215,20 @@ async def test_an_id_that_is_another_reports_is_never_finished_nor_withdrawn_for
     assert office.double.tell(second)["filed_exactly_once"]
 
 
+async def test_an_id_that_another_environment_gave_to_another_report_can_be_given(office: Office) -> None:
+    """Each counts for itself: what was tried at the double keeps nothing from being filed for real."""
+    await office.approved("first")
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    (there,) = office.double.service.reports.values()
+    second = await office.approved("second")
+    elsewhere = replace(office, environment=Environment.TEST)
+    async with office.database.begin() as connection:
+        turn = await filings.claim(connection, environment="test", now=office.clock())
+    assert turn is not None
+    assert await elsewhere.keep_opened(turn, there.id)
+    assert (await office.filing(second)).authority_report_id == there.id
+
+
 async def test_an_id_that_two_workers_are_given_at_once_is_kept_for_one_of_two_reports(
     database: Database, store: StoreSettings
 ) -> None:
