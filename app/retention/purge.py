@@ -9,6 +9,7 @@ a signature under its removal, so that a report that somebody else deleted is to
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -180,7 +181,7 @@ async def _altered(database: Database, roster: Roster) -> AsyncIterator[tuple[st
             try:
                 async with database.begin() as connection:
                     await _stands(connection, each.id)
-            except _AlteredError as error:
+            except ConflictError as error:
                 yield each.id, str(error)
             except NotFoundError:
                 continue
@@ -278,4 +279,5 @@ async def _read_all(database: Database) -> _Read:
             some = await reports.get_readable(connection, ids[page : page + reports.MAX_LISTED])
             found += reversed(some.reports)
             unreadable += some.unreadable
-    return _Read(found, unreadable)
+    twice = {report_id for report_id, times in Counter(each.id for each in found).items() if times > 1}
+    return _Read([each for each in found if each.id not in twice], [*unreadable, *sorted(twice)])

@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import ColumnElement, Connection, func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, MultipleResultsFound, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import NotReadyError
@@ -100,7 +100,11 @@ class Database:
         self.is_sqlite = file is not None
         self.file = file
         self._file_id = _file_id(file) if file is not None else None
-        self._writing_engine = engine.execution_options(**{WRITES: True})
+        # Said, since who owns the database or the role can set another: then what is looked at once a row is
+        # locked would be as old as the wait for it.
+        self._writing_engine = engine.execution_options(
+            **{WRITES: True}, **({} if self.is_sqlite else {"isolation_level": "READ COMMITTED"})
+        )
         # PostgreSQL would show each statement what was committed just before it: a report as it stood, and
         # the log as it says a moment later, which looks as if somebody had changed the database.
         self._reading_engine = (
@@ -339,7 +343,9 @@ def _told_as_not_ready() -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        if isinstance(error, DBAPIError) and is_unreadable(error):
+        if isinstance(error, MultipleResultsFound) or (
+            isinstance(error, DBAPIError) and is_unreadable(error)
+        ):
             raise UnreadableRowError from None
         raise NotReadyError(f"database ({describe(error)})") from None
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from sqlalchemy import ColumnElement, LargeBinary, RowMapping, Select, cast, literal, literal_column
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError
@@ -40,11 +40,14 @@ def readable() -> Iterator[None]:
     """Rows are read within: one that holds what no Cordon wrote is an ``UnreadableRowError``.
 
     SQLite keeps anything in any column, bytes that are no text in one of text too, and PostgreSQL times of
-    other ages than Python has. Whatever stumbles over that says so in one of these ways.
+    other ages than Python has; where somebody dropped a key, a row can stand there twice. Whatever stumbles
+    over that says so in one of these ways.
     """
     try:
         yield
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise UnreadableRowError from None
+    except MultipleResultsFound:
         raise UnreadableRowError from None
     except DBAPIError as error:
         if not is_unreadable(error):

@@ -245,6 +245,22 @@ async def test_writes_are_durable_on_postgresql_whatever_the_database_was_set_to
         assert (await connection.exec_driver_sql(setting)).scalar_one() in {2, "on"}
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_who_writes_on_postgresql_sees_what_others_committed_whatever_the_database_was_set_to(
+    database: Database, store: StoreSettings, level: str
+) -> None:
+    """What is looked at once a row is locked would be as old as the wait for that row."""
+    if store.database_url is None:
+        return
+    name = store.database_url.split("/")[3].split("?")[0]
+    await run_on_postgres(
+        store.database_url, f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
+    )
+    async with database.begin() as connection:
+        setting = await connection.exec_driver_sql("SHOW transaction_isolation")
+        assert setting.scalar_one() == "read committed"
+
+
 async def test_who_stops_in_the_middle_of_a_write_keeps_nobody_from_writing_for_ever(
     database: Database, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
