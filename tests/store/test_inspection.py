@@ -239,3 +239,56 @@ async def test_what_somebody_has_the_database_do_at_the_tables_is_named(database
             *("row security of reports", "rule hush of alarms", "trigger quiet of alarms"),
             "view notices",
         )
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        ("table more within audit", ["CREATE TABLE more (LIKE audit)", "ALTER TABLE more INHERIT audit"]),
+        ("table audit within basis", ["CREATE TABLE basis ()", "ALTER TABLE audit INHERIT basis"]),
+        ("rule hush of processes", ["CREATE RULE hush AS ON INSERT TO processes DO INSTEAD NOTHING"]),
+        ("function good at reports", ["ALTER TABLE reports ADD CHECK (public.good(state))"]),
+        ("function good at filings", ["CREATE INDEX ON filings (public.good(step))"]),
+        ("function good at alarms", ["ALTER TABLE alarms ADD more bool DEFAULT public.good('')"]),
+        (
+            "type odd at reports",
+            [
+                "CREATE DOMAIN odd AS text CHECK (public.good(VALUE))",
+                "ALTER TABLE reports ALTER cause TYPE odd",
+            ],
+        ),
+        (
+            "operator = of types of the system",
+            ["CREATE OPERATOR = (LEFTARG = text, RIGHTARG = varchar, FUNCTION = same)"],
+        ),
+        (
+            "function max, called as one of the system",
+            ["CREATE FUNCTION max(int, text) RETURNS int LANGUAGE sql AS 'SELECT 1'"],
+        ),
+        (
+            "table reports of schema public, hidden by another",
+            [
+                "CREATE SCHEMA before",
+                "CREATE TABLE before.reports (LIKE reports)",
+                "SET LOCAL search_path = before, public",
+            ],
+        ),
+    ],
+)
+async def test_what_else_changes_what_postgresql_writes_or_tells_is_named(
+    database: Database, named: str, made: list[str]
+) -> None:
+    """What the tables inherit, what their columns are made of, and what a comparison may call."""
+    async with database.begin() as connection:
+        for statement in (
+            "CREATE FUNCTION good(text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'",
+            "CREATE FUNCTION same(text, varchar) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'",
+            "ALTER TABLE processes RENAME TO whole",
+            "CREATE TABLE processes (LIKE whole) PARTITION BY LIST (id)",
+        ):
+            await connection.execute(text(statement))
+        assert await inspection.of_others(connection) == ()
+        for statement in made:
+            await connection.execute(text(statement))
+        assert await inspection.of_others(connection) == (named,)

@@ -27,6 +27,59 @@ _ULID: Final = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 _WITH_RECEIPT: Final = (State.FILED, State.DRY_RUN)
 _COMPARED_EVENTS: Final = (*sealed.RECORDING_EVENTS, *decisions.DECISION_EVENTS, *decisions.REMOVED_EVENTS)
 
+_OTHERS_ON_SQLITE: Final = """
+SELECT type || ' ' || name AS what FROM sqlite_schema
+WHERE type = 'trigger' OR (type = 'view' AND name IN :tables) ORDER BY what
+"""
+
+# By their full names: who owns a schema can put others of the same name before them. What comes with the
+# server, and what Cordon's own tables are made of, is in pg_catalog; what comes with an extension is known.
+_OTHERS_ON_POSTGRESQL: Final = """
+WITH ours AS (SELECT oid, relname, relkind, relrowsecurity FROM pg_catalog.pg_class WHERE relname IN :tables),
+system AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema')),
+extended AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
+parts AS (
+    SELECT 'pg_catalog.pg_constraint'::regclass AS classid, o.oid AS objid, ours.relname
+    FROM pg_catalog.pg_constraint o JOIN ours ON o.conrelid = ours.oid
+    UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, o.oid, ours.relname
+    FROM pg_catalog.pg_attrdef o JOIN ours ON o.adrelid = ours.oid
+    UNION ALL SELECT 'pg_catalog.pg_class'::regclass, o.indexrelid, ours.relname
+    FROM pg_catalog.pg_index o JOIN ours ON o.indrelid = ours.oid
+)
+SELECT 'trigger ' || t.tgname || ' of ' || ours.relname AS what
+FROM pg_catalog.pg_trigger t JOIN ours ON ours.oid = t.tgrelid WHERE NOT t.tgisinternal
+UNION SELECT 'rule ' || r.rulename || ' of ' || ours.relname
+FROM pg_catalog.pg_rewrite r JOIN ours ON ours.oid = r.ev_class WHERE ours.relkind IN ('r', 'p')
+UNION SELECT 'row security of ' || relname FROM ours WHERE relrowsecurity
+UNION SELECT 'view ' || relname FROM ours WHERE relkind IN ('v', 'm', 'f')
+UNION SELECT 'table ' || c.relname || ' within ' || p.relname
+FROM pg_catalog.pg_inherits i
+JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+WHERE i.inhrelid IN (SELECT oid FROM ours) OR i.inhparent IN (SELECT oid FROM ours)
+UNION SELECT 'table ' || c.relname || ' of schema ' || n.nspname || ', hidden by another'
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid IN (SELECT oid FROM ours) AND n.nspname = ANY (pg_catalog.current_schemas(true))
+AND NOT pg_catalog.pg_table_is_visible(c.oid)
+UNION SELECT 'function ' || f.proname || ' at ' || parts.relname
+FROM parts JOIN pg_catalog.pg_depend d ON d.classid = parts.classid AND d.objid = parts.objid
+JOIN pg_catalog.pg_proc f ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND f.oid = d.refobjid
+UNION SELECT 'type ' || t.typname || ' at ' || ours.relname
+FROM pg_catalog.pg_attribute a JOIN ours ON ours.oid = a.attrelid
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attnum > 0 AND t.typnamespace NOT IN (SELECT oid FROM system)
+UNION SELECT 'operator ' || o.oprname || ' of types of the system'
+FROM pg_catalog.pg_operator o
+JOIN pg_catalog.pg_type l ON l.oid = o.oprleft JOIN pg_catalog.pg_type r ON r.oid = o.oprright
+WHERE o.oprnamespace NOT IN (SELECT oid FROM system) AND l.typnamespace IN (SELECT oid FROM system)
+AND r.typnamespace IN (SELECT oid FROM system)
+AND ('pg_catalog.pg_operator'::regclass, o.oid) NOT IN (SELECT classid, objid FROM extended)
+UNION SELECT 'function ' || f.proname || ', called as one of the system'
+FROM pg_catalog.pg_proc f WHERE f.pronamespace NOT IN (SELECT oid FROM system)
+AND f.proname IN (SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace IN (SELECT oid FROM system))
+AND ('pg_catalog.pg_proc'::regclass, f.oid) NOT IN (SELECT classid, objid FROM extended)
+ORDER BY what
+"""
+
 
 @dataclass(frozen=True)
 class Discrepancy:
@@ -108,31 +161,14 @@ async def at_large(
 
 
 async def of_others(connection: AsyncConnection) -> tuple[str, ...]:
-    """Triggers, rules, views and row security at Cordon's tables, which no Cordon makes, in words.
+    """What no Cordon makes, and by which the database changes what is written, or what it tells; in words.
 
-    By them the database changes what is written as it is written, or answers each who asks otherwise.
+    Triggers, rules, views and row security at Cordon's tables, and on PostgreSQL tables that inherit from
+    these or hide them, and functions, types and operators that such a table, or a comparison, uses.
     """
-    if connection.dialect.name == "sqlite":
-        wanted = text(
-            "SELECT type || ' ' || name AS what FROM sqlite_schema "
-            "WHERE type = 'trigger' OR (type = 'view' AND name IN :tables) ORDER BY what"
-        )
-    else:
-        # By their full names: who owns a schema can put others of the same name before them.
-        wanted = text(
-            "SELECT 'trigger ' || t.tgname || ' of ' || c.relname AS what FROM pg_catalog.pg_trigger t "
-            "JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid "
-            "WHERE NOT t.tgisinternal AND c.relname IN :tables "
-            "UNION ALL SELECT 'rule ' || r.rulename || ' of ' || c.relname FROM pg_catalog.pg_rewrite r "
-            "JOIN pg_catalog.pg_class c ON c.oid = r.ev_class "
-            "WHERE c.relkind = 'r' AND c.relname IN :tables "
-            "UNION ALL SELECT 'row security of ' || c.relname FROM pg_catalog.pg_class c "
-            "WHERE c.relrowsecurity AND c.relname IN :tables "
-            "UNION ALL SELECT 'view ' || c.relname FROM pg_catalog.pg_class c "
-            "WHERE c.relkind IN ('v', 'm', 'f') AND c.relname IN :tables ORDER BY what"
-        )
+    wanted = _OTHERS_ON_SQLITE if connection.dialect.name == "sqlite" else _OTHERS_ON_POSTGRESQL
     rows = await connection.execute(
-        wanted.bindparams(bindparam("tables", expanding=True)), {"tables": sorted(metadata.tables)}
+        text(wanted).bindparams(bindparam("tables", expanding=True)), {"tables": sorted(metadata.tables)}
     )
     return tuple(rows.scalars())
 
