@@ -465,6 +465,20 @@ async def test_what_is_approved_no_more_is_parked_and_withdrawn(
     assert office.double.calls["finish"] == 0
 
 
+async def test_what_is_approved_no_more_and_was_finished_all_the_same_is_kept_as_filed(
+    office: Office,
+) -> None:
+    """The authority answers that to the withdrawal, as where the database forgot who called it before."""
+    report_id = await office.approved()
+    await opened_and_died(office, report_id)
+    await office.authority.finish(str((await office.filing(report_id)).authority_report_id))
+    await _unpinned(office, report_id)
+    assert await file_next(office.desk) is Outcome.DRY_RUN
+    assert (await office.report(report_id)).state is State.DRY_RUN
+    assert (office.double.calls["finish"], office.double.calls["retract"]) == (1, 1)
+    assert office.double.tell(report_id)["filed_exactly_once"]
+
+
 @pytest.mark.parametrize(
     ("xml", "changed", "cause"),
     [
