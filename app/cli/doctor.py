@@ -119,7 +119,7 @@ async def _state(settings: "Settings") -> "list[Control]":
     from app.custody.roster import RosterFile
     from app.errors import NotReadyError
     from app.settings import SettingsError
-    from app.store import custodians
+    from app.store import alarms, custodians
     from app.store.banks import bank_signals, banks
     from app.store.database import DATABASE_NAME, Database, SchemaError
 
@@ -140,6 +140,10 @@ async def _state(settings: "Settings") -> "list[Control]":
             in_force.subtract(await bank_signals.disabled(connection))
             roster = RosterFile(settings.roster_path).read_if_there()
             differences = (await custodians.compare(connection, roster)).told()
+            standing = sum((await alarms.count_standing(connection)).values())
+        async with database.begin():
+            # It may answer and take no write, as where a process was stopped in the middle of its own.
+            pass
         has_room = database.has_room()
     except (NotReadyError, SchemaError) as error:
         return [Control("database", False, False, str(error))]
@@ -155,7 +159,7 @@ async def _state(settings: "Settings") -> "list[Control]":
             "database",
             False,
             has_room,
-            "it answers, and has this Cordon's schema"
+            "it answers, takes writes, and has this Cordon's schema"
             if has_room
             else "its disk is full, so that no report can be stored; make room",
         ),
@@ -180,6 +184,14 @@ async def _state(settings: "Settings") -> "list[Control]":
                     *differences,
                 ]
             ),
+        ),
+        Control(
+            "alarms",
+            False,
+            not standing,
+            f"not ended: {standing}; 'cordon report alarms' has what to do about them"
+            if standing
+            else "none stands",
         ),
     ]
 

@@ -79,6 +79,19 @@ DATABASE_ERRORS: Final = (
 )
 
 
+_MEANT: Final = {
+    "SQLITE_BUSY": "another process has it locked",
+    "SQLITE_FULL": "its disk is full",
+    "SQLITE_READONLY": "it is read-only",
+    "25006": "it is read-only",
+    "28P01": "it refuses the password",
+    "3D000": "there is no such database",
+    "53100": "its disk is full",
+    "53300": "it takes no more connections",
+    "57P03": "it is starting or stopping",
+}
+"""What codes mean that an operator can do something about, for those who do not know them by heart."""
+
 Answer = TypeVar("Answer")
 
 
@@ -303,7 +316,8 @@ def describe(error: BaseException) -> str:
         or getattr(origin, "sqlstate", None)
         or (os.strerror(origin.errno) if isinstance(origin, OSError) and origin.errno else None)
     )
-    return type(error).__name__ + (f", {code}" if code else "")
+    kind = type(error).__name__ + (f", {code}" if code else "")
+    return f"{kind}: {_MEANT[code]}" if code in _MEANT else kind
 
 
 async def clock(connection: AsyncConnection) -> datetime:

@@ -1,5 +1,8 @@
 """``cordon doctor`` tells every control, and ``--end-to-end`` proves that a match is caught."""
 
+import contextlib
+import sqlite3
+
 from tests.cli.conftest import Cordon
 from tests.gates import RunningGate
 
@@ -21,6 +24,33 @@ def test_the_state_of_a_gate_is_told(site: Cordon) -> None:
     ran = site("doctor")
     lines = {line.split()[1]: line.split()[0] for line in ran.out.decode().splitlines()}
     assert (lines["database"], lines["banks"], lines["custodians"]) == ("ok", "ok", "ok")
+
+
+def test_a_database_that_answers_and_takes_no_write_is_told(own: Cordon) -> None:
+    """As where a process was stopped in the middle of its own write, which keeps all others waiting."""
+
+    def told() -> dict[str, object]:
+        return next(each for each in own("doctor", "--json").documents if each["control"] == "database")
+
+    assert told()["in_force"] is True
+    with contextlib.closing(sqlite3.connect(own.home / "state" / "cordon.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert told()["in_force"] is False
+        assert "another process has it locked" in str(told()["detail"])
+    assert told()["in_force"] is True
+
+
+def test_alarms_that_stand_are_told(own: Cordon) -> None:
+    """Who looks for what is wrong looks here first."""
+    assert "ok      alarms" in own("doctor").out.decode()
+    with contextlib.closing(sqlite3.connect(own.home / "state" / "cordon.db", isolation_level=None)) as other:
+        other.execute(
+            "INSERT INTO alarms (kind, subject, raised_at) "
+            "VALUES ('worker_blocked', 'memory', '2026-11-27 12:00:00.000000')"
+        )
+    told = own("doctor").out.decode()
+    assert "no      alarms" in told
+    assert "not ended: 1; 'cordon report alarms' has what to do about them" in told
 
 
 def test_a_bank_with_nothing_in_force_is_told_unless_it_only_suppresses(own: Cordon) -> None:

@@ -343,7 +343,7 @@ async def test_a_write_gives_up_when_the_reason_does_not_pass(
     await database.migrate_if_empty()
     other = sqlite3.connect(settings.state_dir / "cordon.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(NotReadyError, match="SQLITE_BUSY"):
+    with pytest.raises(NotReadyError, match="SQLITE_BUSY: another process has it locked"):
         await database.write(lambda connection: connection.execute(insert(secrets)))
     other.close()
     await database.close()
