@@ -66,6 +66,27 @@ def test_a_custodian_decides_at_her_own_machine(desk: Cordon, gate: RunningGate,
     assert not list(desk.home.rglob("cordon.db"))
 
 
+def test_what_ends_a_report_is_signed_at_her_own_machine_too(
+    desk: Cordon, gate: RunningGate, report_id: str
+) -> None:
+    """That it was filed by hand, and the order to destroy it; on hold it stays."""
+    said = ("--identity", "ada.key", "--reference", "web 17", "--yes")
+    filed = run(desk, gate, "filed", report_id, *said)
+    assert (filed.code, f"report {report_id} is filed by hand" in filed.err) == (0, True), filed.err
+    assert gate.client("report").get(f"/v1/reports/{report_id}").json()["state"] == "filed_manually"
+    order = ("destroy", report_id, "--identity", "grace.key", "--reason", "order 12", "--yes")
+    assert run(desk, gate, "hold", report_id, "--identity", "ada.key").code == 0
+    held = run(desk, gate, *order)
+    assert (held.code, "on hold" in held.err) == (1, True)
+    assert run(desk, gate, "unhold", report_id, "--identity", "ada.key").code == 0
+    destroyed = run(desk, gate, *order)
+    assert (destroyed.code, f"report {report_id} is destroyed" in destroyed.err) == (0, True), destroyed.err
+    assert "the worker there erases what is left" in destroyed.err
+    again = run(desk, gate, *order)
+    assert (again.code, "This report was removed" in again.err) == (1, True)
+    assert not list(desk.home.rglob("cordon.db"))
+
+
 def test_what_the_gate_refuses_is_told(desk: Cordon, gate: RunningGate, report_id: str) -> None:
     """A wrong token, a report that is not there, no gate at all; and no private key leaves the machine."""
     (desk.home / "token").write_text(gate.prepared.tokens["ingest"])

@@ -8,6 +8,7 @@ import typer
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, printable, say
 from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, first_word, worded
+from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
 from app.cli.report.opening import open_to_decide, read_key, words_of
 from app.cli.report.reading import ReportId
 from app.cli.report.writing import write_new
@@ -22,6 +23,9 @@ def destroy(
     ],
     out: Out = None,
     yes: Yes = False,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Destroy a report on lawful request, whatever its time, and erase it from the database's files.
 
@@ -35,7 +39,8 @@ def destroy(
 
     words = {"reason": worded(reason, "--reason")}
     held = read_key(identity)
-    opened = open_to_decide(report_id, held)
+    at = server_of(server, token_file, ca_file)
+    opened = open_to_decide(report_id, held, at)
     found = first_word(opened, held, Action.DESTROY)
     if found is not None:
         first, decision = found
@@ -50,12 +55,17 @@ def destroy(
         say(f"the signed order is in {printable(str(out))}; nothing is destroyed until it is handed in:")
         say(f"  POST /v1/reports/{report_id}/destroy with it as the body")
         return
-    erased = asyncio.run(_destroy(report_id, document))
+    if at is not None:
+        erased = True if asyncio.run(at.destroy(report_id, document)) else None
+    else:
+        erased = asyncio.run(_destroy(report_id, document))
     if erased is None:
         say(f"your order is kept; report {report_id} stays until a second custodian orders it too:")
         say(f"  cordon report destroy {report_id} --identity THEIR.key --reason ...")
         return
     say(f"report {report_id} is destroyed")
+    if at is not None:
+        say("the worker there erases what is left in the database's files, within a minute or two")
     if not erased:
         raise FailedError(
             "it may still stand in the database's files: something else is reading them. Run 'cordon report "

@@ -35,6 +35,7 @@ CaFile = Annotated[
 Answer = TypeVar("Answer")
 
 _PAGE: Final = 1000
+_GONE: Final = 204
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,15 @@ class Server:
         async def post(client: "httpx.AsyncClient") -> str:
             answer = await _asked(client, "POST", f"/v1/reports/{report_id}/{action}", document)
             return str(answer.json()["state"])
+
+        return await self._with_client(post)
+
+    async def destroy(self, report_id: str, document: bytes) -> bool:
+        """Hand in a signed order; False if another custodian must order it too."""
+
+        async def post(client: "httpx.AsyncClient") -> bool:
+            answer = await _asked(client, "POST", f"/v1/reports/{report_id}/destroy", document)
+            return answer.status_code == _GONE
 
         return await self._with_client(post)
 

@@ -7,6 +7,7 @@ import typer
 from app.cli.asking import confirmed
 from app.cli.console import FailedError, emit, printable, say
 from app.cli.report.deciding import IdentityFile, Out, Yes, drawn_up, first_word, hand_in, worded
+from app.cli.report.elsewhere import CaFile, ServerOption, TokenFile, server_of
 from app.cli.report.opening import check_is_open, open_to_decide, read_key, words_of
 from app.cli.report.reading import ReportId, readable
 
@@ -20,6 +21,9 @@ def filed(
     ],
     out: Out = None,
     yes: Yes = False,
+    server: ServerOption = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Record that you filed a report by hand, as with an authority's own form. Nothing is filed after that.
 
@@ -33,7 +37,8 @@ def filed(
 
     words = {"reference": worded(reference, "--reference")}
     held = read_key(identity)
-    opened = open_to_decide(report_id, held)
+    at = server_of(server, token_file, ca_file)
+    opened = open_to_decide(report_id, held, at)
     check_is_open(opened)
     found = first_word(opened, held, Action.FILED)
     if found is not None:
@@ -44,4 +49,4 @@ def filed(
         emit(line)
     if not yes and not confirmed("Record that this report was filed by hand"):
         raise FailedError("nothing was recorded")
-    hand_in(drawn_up(Action.FILED, opened, held, words), held, out, "filed by hand")
+    hand_in(drawn_up(Action.FILED, opened, held, words), held, out, "filed by hand", at)
