@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 WIDTH, HEIGHT = 960, 640
 
@@ -44,6 +44,11 @@ def edited(picture: Image.Image) -> Image.Image:
     copy = ImageEnhance.Brightness(picture).enhance(1.15)
     ImageDraw.Draw(copy).text((WIDTH - 190, HEIGHT - 30), "seen on example.org", fill=(255, 255, 255))
     return copy.resize((WIDTH * 2 // 3, HEIGHT * 2 // 3))
+
+
+def flipped(picture: Image.Image) -> Image.Image:
+    """What somebody does so that plain PDQ does not find it: flipped left to right, on a white border."""
+    return ImageOps.expand(ImageOps.mirror(picture), border=60, fill=(255, 255, 255))
 
 
 def encoded(picture: Image.Image, encoding: str, **options: int) -> bytes:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.host import PictureHost
-from demo.pictures import edited, encoded, scene
+from demo.pictures import edited, encoded, flipped, scene
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
@@ -69,8 +69,8 @@ def main() -> int:
         show(console, sent)
         say(console, "3", "What is left of the matches")
         shown = show_reports(console, host)
-    expected = ["clear", "match", "match", "match", "undecidable", "undecidable", "clear", "match", "refused"]
-    expected += ["clear", "clear", "match", "refused"]
+    expected = ["clear", "match", "match", "match", "match", "undecidable", "undecidable"]
+    expected += ["clear", "match", "refused", "clear", "clear", "match", "refused"]
     if [each.verdict for each in sent] != expected or not shown:
         console.print("\n[red]Something here is not as it should be; see the table above.[/red]")
         return 1
@@ -101,6 +101,7 @@ def prepare() -> None:
         "exact-copy.png": encoded(banked, "PNG"),
         "edited-copy.jpg": encoded(edited(banked), "JPEG", quality=70),
         "palette-copy.gif": encoded(banked.quantize(128), "GIF"),
+        "flipped-copy.jpg": encoded(flipped(banked), "JPEG", quality=80),
         "harmless.jpg": encoded(harmless, "JPEG", quality=90),
         "harmless.webp": encoded(scene(33), "WEBP", quality=90),
         "harmless.avif": encoded(scene(45), "AVIF", quality=90),
@@ -178,6 +179,7 @@ def upload_all(client: httpx.Client) -> list[Sent]:
         "exact-copy.png": "the banked picture, byte for byte",
         "edited-copy.jpg": "the same, smaller, brighter, marked, JPEG",
         "palette-copy.gif": "the same in 128 colours, GIF",
+        "flipped-copy.jpg": "the same, flipped, on a border",
         "flat.png": "one plain colour",
         "notes.jpg": "words under a picture's name",
     }
