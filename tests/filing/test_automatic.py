@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.context import Context
 from app.custody.decision import Action, Decision, sign
 from app.custody.identity import Identity, encrypt, generate, read_identity
 from app.custody.roster import WorkerKeys
@@ -215,10 +216,10 @@ async def _sealed_by_hand(office: Office, found: Stub, *, marked: bool = True) -
 async def test_a_later_sighting_is_filed_with_its_report_if_nobody_must_look_at_it(
     automatic: Automatic,
 ) -> None:
-    """One that waits for a person keeps its report waiting."""
+    """What it tells stands in the XML. One that waits for a person keeps its report waiting."""
     office = automatic.office
     certain = (await automatic.found()).id
-    assert (await automatic.found()).joined
+    assert (await automatic.found(stub(context=Context(account_id="seen-again")))).joined
     other = (await automatic.found(stub("b"))).id
     joined = await _automatic(office, None).outbox.commit(stub("b"))
     assert (joined.id, joined.joined) == (other, True)
@@ -227,6 +228,8 @@ async def test_a_later_sighting_is_filed_with_its_report_if_nobody_must_look_at_
     async with office.database.connect() as connection:
         (signed,) = await decisions.every(connection, certain, office.pins.read())
     assert len(signed.decision.sealed_sha256) == 2
+    assert signed.decision.xml is not None
+    assert b"seen-again" in office.ada.decrypt(signed.decision.xml)
     assert await automatic.state(other) is State.QUEUED
 
 
