@@ -32,15 +32,19 @@ def emit_json(document: Mapping[str, Any]) -> None:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal something that is no result."""
-    sys.stderr.write(f"cordon: {line}\n")
+    """Tell the person at the terminal something that is no result: one line, whatever it names."""
+    sys.stderr.write(f"cordon: {printable(line)}\n")
     sys.stderr.flush()
 
 
 def emit_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write results to stdout as a table, aligned for people; just the headings if there are none."""
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    for row in (headings, *rows):
+    """Write results to stdout as a table, aligned for people; just the headings if there are none.
+
+    Names in it come from the database: a terminal obeys none of them.
+    """
+    shown = [[printable(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(headings))]
+    for row in shown:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         emit("  ".join(cells).rstrip())
 

@@ -243,7 +243,7 @@ def _show(found: "list[Control]") -> None:
     if not console.is_terminal:
         for each in found:
             state = "ok" if each.in_force else "MISSING" if each.required else "no"
-            emit(f"{state:<8}{each.control:<26}{each.detail}")
+            emit(printable(f"{state:<8}{each.control:<26}{each.detail}"))
         return
     table = Table()
     for heading in ("control", "required", "in force", "detail"):
@@ -252,6 +252,9 @@ def _show(found: "list[Control]") -> None:
         colour = "green" if each.in_force else "red" if each.required else "yellow"
         state = "yes" if each.in_force else "no"
         table.add_row(
-            each.control, "yes" if each.required else "", f"[{colour}]{state}[/{colour}]", escape(each.detail)
+            each.control,
+            "yes" if each.required else "",
+            f"[{colour}]{state}[/{colour}]",
+            escape(printable(each.detail)),
         )
     console.print(table)

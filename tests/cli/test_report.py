@@ -166,6 +166,30 @@ def test_what_a_taken_gate_writes_obeys_no_terminal_and_is_no_decision(cordon: C
     assert "matches: {'bank': 'known'}, 1, \\x1b[31m" in lines
 
 
+def test_what_somebody_writes_into_the_database_obeys_no_terminal(own: Cordon) -> None:
+    """Each name is one cell of a table, or part of one line."""
+    report_id = str(own("ingest", PICTURES[0], "--json").document["report"]["id"])
+    junk = "\x1b[2J\nall is well\u202e"
+    with sqlite3.connect(own.home / "state" / "cordon.db") as database:
+        database.execute("UPDATE banks SET name = name || ?", (junk,))
+        database.execute("UPDATE reports SET cause = ?, state = 'parked'", (junk,))
+        database.execute("UPDATE keys SET name = ?", (junk,))
+        database.execute(
+            "INSERT INTO alarms (kind, subject, raised_at) VALUES ('report_parked', ?, '2026-01-01')", (junk,)
+        )
+        database.execute("UPDATE custodians SET name = name || ?", (junk,))
+    database.close()
+    for command in (
+        *(("bank", "list"), ("key", "list"), ("custodian", "list"), ("audit", "verify"), ("doctor",)),
+        *(("report", "list"), ("report", "alarms"), ("report", "show", report_id)),
+    ):
+        ran = own(*command)
+        lines = (ran.out.decode() + ran.err).splitlines()
+        assert lines, command
+        assert all(line.isprintable() for line in lines), command
+        assert "all is well" not in lines, command
+
+
 @pytest.mark.parametrize("name", ["missing.age", "cordon.db"])
 def test_what_is_no_sealed_report_is_refused(site: Cordon, name: str) -> None:
     """Exit 2, told on one line."""

@@ -246,7 +246,7 @@ def open_report(
         if lines:
             emit(f"\n{heading}")
         for line in lines:
-            emit(f"  {line}")
+            emit(f"  {printable(line)}")
 
 
 async def _list(state: "State | None") -> "tuple[Page, dict[str, str]]":
