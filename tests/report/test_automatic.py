@@ -134,6 +134,12 @@ def test_only_csam_is_filed_and_a_test_never(match: Match, changed: dict[str, An
     assert not may_file(document(match) | {"test": True}, distance=8)
 
 
+@pytest.mark.parametrize("kind", ["ncii", "terrorism", "other", "test"])
+def test_what_is_told_to_be_of_another_kind_waits(kind: str) -> None:
+    """Whatever it says of its matches: the kind is what the report stands under in the clear."""
+    assert not may_file(document(BY_DIGEST) | {"bank_kind": kind}, distance=8)
+
+
 @pytest.mark.parametrize("action", [BankAction.BLOCK, BankAction.OBSERVE])
 def test_a_bank_that_does_not_report_has_nothing_filed(action: BankAction) -> None:
     """Beside one that does, less certainly."""
