@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
@@ -14,10 +14,12 @@ from app.custody.roster import RosterFile
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database
+from app.store.record import audit
 from app.store.reports import (
     accepting,
     decisions,
     inspection,
+    recorded,
     removal,
     removal_proofs,
     reports,
@@ -103,6 +105,50 @@ async def test_what_is_as_it_was_recorded_is_no_discrepancy(shelf: Shelf) -> Non
     assert await shelf.found() == []
     await shelf.remove(shelf.untouched)
     assert await shelf.found() == []
+
+
+class Ahead(datetime):
+    """The clock of a machine that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Ahead":
+        """A day too late."""
+        return super().now(tz) + timedelta(days=1)
+
+
+async def test_that_a_clock_was_set_back_or_is_behind_anothers_is_no_change_of_the_database(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written last is not the latest then; time still counts from the latest."""
+    with monkeypatch.context() as machine:
+        machine.setattr(reports, "datetime", Ahead)
+        machine.setattr(audit, "datetime", Ahead)
+        async with shelf.database.begin() as connection:
+            parked = await reports.move(connection, shelf.report_id, to=State.PARKED, cause="test")
+    rejection = deciding(
+        Action.REJECT,
+        shelf.report_id,
+        await seen(shelf.database, shelf.report_id, shelf.pins.read()),
+        shelf.ada,
+    )
+    async with shelf.database.begin() as connection:
+        await accepting.take(
+            connection,
+            rejection,
+            shelf.pins.read(),
+            report_id=shelf.report_id,
+            actions=(Action.REJECT,),
+            by="cli",
+        )
+        rejected = await reports.get(connection, shelf.report_id)
+    assert parked.changed_at is not None
+    assert rejected.changed_at is not None
+    assert rejected.changed_at < parked.changed_at
+    assert await shelf.found() == []
+    async with shelf.database.connect() as connection:
+        kept = (await recorded.recorded(connection, shelf.report_id)).no_earlier(rejected)
+    assert kept.changed_at is not None
+    assert kept.changed_at >= parked.changed_at
 
 
 @pytest.mark.parametrize("writes", [False, True])

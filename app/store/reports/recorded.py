@@ -35,6 +35,16 @@ _EVENTS: Final = frozenset({*_STATES, *_DECISIONS, *_SEALED, HELD_EVENT, UNHELD_
 
 
 @dataclass(frozen=True)
+class Times:
+    """When entries were written that the times of a report's row go with; None if there is no such entry."""
+
+    created_at: datetime | None = None
+    changed_at: datetime | None = None
+    decided_at: datetime | None = None
+    receipt_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What the log says of a report.
 
@@ -43,8 +53,9 @@ class Recorded:
         entry: number of the newest entry of all that is told here; None if there is none.
         cause: why it is parked, if it is.
         bank_kind: which kind it is of; None where no entry says so, as of before they did.
-        created_at, changed_at, decided_at, receipt_at: when the entries were written that its row's times go
-            with; None if there is no such entry.
+        last: the times of the entries that were written last, as the row has them.
+        latest: the latest times of all of them. A clock that was set back, or another machine's that is
+            behind, makes what is written last not the latest.
     """
 
     state: State | None = None
@@ -52,10 +63,8 @@ class Recorded:
     entry: int | None = None
     cause: str | None = None
     bank_kind: str | None = None
-    created_at: datetime | None = None
-    changed_at: datetime | None = None
-    decided_at: datetime | None = None
-    receipt_at: datetime | None = None
+    last: Times = Times()
+    latest: Times = Times()
 
     def contradicts(self, report: Report) -> str | None:
         """What the row says otherwise, for a person; None if they agree."""
@@ -69,10 +78,10 @@ class Recorded:
         if self.cause != report.cause:
             return "the log has another cause for which it is parked"
         for row, entry, what in (
-            (report.created_at, self.created_at, "sealed"),
-            (report.changed_at, self.changed_at, "changed last"),
-            (report.decided_at, self.decided_at, "decided last"),
-            (report.receipt_at, self.receipt_at, "received by the authority"),
+            (report.created_at, self.last.created_at, "sealed"),
+            (report.changed_at, self.last.changed_at, "changed last"),
+            (report.decided_at, self.last.decided_at, "decided last"),
+            (report.receipt_at, self.last.receipt_at, "received by the authority"),
         ):
             if not _agree(row, entry):
                 return f"the log has another time than it says when it was {what}"
@@ -82,10 +91,10 @@ class Recorded:
         """The same report with no time earlier than the log has it."""
         return replace(
             report,
-            created_at=later(report.created_at, self.created_at) or report.created_at,
-            changed_at=later(report.changed_at, self.changed_at),
-            decided_at=later(report.decided_at, self.decided_at),
-            receipt_at=later(report.receipt_at, self.receipt_at),
+            created_at=later(report.created_at, self.latest.created_at) or report.created_at,
+            changed_at=later(report.changed_at, self.latest.changed_at),
+            decided_at=later(report.decided_at, self.latest.decided_at),
+            receipt_at=later(report.receipt_at, self.latest.receipt_at),
         )
 
 
@@ -133,11 +142,19 @@ def _read(entries: Sequence[Any]) -> Recorded:
         entry=max((entry.seq for entry in entries), default=None),
         cause=cause,
         bank_kind=bank_kind,
-        created_at=_newest(entries, _SEALED),
-        changed_at=_newest(entries, _STATES),
-        decided_at=_newest(entries, _DECISIONS),
-        receipt_at=_newest(entries, _FILED),
+        last=_times(entries, last=True),
+        latest=_times(entries, last=False),
     )
+
+
+def _times(entries: Sequence[Any], *, last: bool) -> Times:
+    """The times of the entries that were written last of their kind, or the latest times of that kind."""
+
+    def of(events: Collection[str]) -> datetime | None:
+        found = [entry.at for entry in entries if entry.event in events]
+        return max(found[-1:] if last else found, default=None)
+
+    return Times(of(_SEALED), of(_STATES), of(_DECISIONS), of(_FILED))
 
 
 def _sealed_as(details: str) -> State | None:
@@ -146,10 +163,6 @@ def _sealed_as(details: str) -> State | None:
     except (ValueError, TypeError, RecursionError):
         # No Cordon wrote such an entry.
         return None
-
-
-def _newest(entries: Sequence[Any], events: Collection[str]) -> datetime | None:
-    return max((entry.at for entry in entries if entry.event in events), default=None)
 
 
 def _agree(row: datetime | None, entry: datetime | None) -> bool:

@@ -176,7 +176,7 @@ def _signer_of_purge(
         removed, signer = signed_removal.verify(untrusted if isinstance(untrusted, str) else "", roster)
     except SignatureRequiredError:
         return "nobody who is or was pinned signed that its time was over"
-    since = logged.decided_at if logged.state in _FROM_THE_DECISION else logged.created_at
+    since = logged.latest.decided_at if logged.state in _FROM_THE_DECISION else logged.latest.created_at
     if removed.report_id != report_id:
         return "what was signed of its removal is about another report"
     if logged.state is None or since is None or removed.state != logged.state.value:
