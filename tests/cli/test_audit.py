@@ -97,6 +97,28 @@ def test_what_the_worker_remembers_shows_an_older_database_that_was_put_back(off
     assert office("audit", "verify").code == 0
 
 
+def test_what_is_left_of_a_removed_report_is_held_against_the_log(office: Cordon) -> None:
+    """How it ended and of what kind: what is counted of removed reports is read from there."""
+    report_id = report_of(office)
+    assert office("report", "reject", report_id, *ADA, "--reason", "a logo", "--yes").code == 0
+    purged = office("report", "purge", "--json", *ADA, given={"CORDON_REJECTED_DAYS": "0"})
+    assert purged.document == {"id": report_id}
+    assert office("audit", "verify").code == 0
+    tamper(office, "UPDATE tombstones SET state = 'filed'")
+    ended = office("audit", "verify")
+    assert (ended.code, "its tombstone says that it ended as filed, and the log rejected" in ended.err) == (
+        1,
+        True,
+    )
+    tamper(office, "UPDATE tombstones SET state = 'rejected', bank_kind = 'test'")
+    assert "says that it was of kind test, and the log csam" in office("audit", "verify").err
+    tamper(office, "DELETE FROM tombstones")
+    gone = office("audit", "verify", "--json")
+    assert (gone.code, gone.document["tampered_reports"]) == (1, [report_id])
+    assert f"report {report_id}" in gone.err
+    assert "it was removed, and its tombstone is gone" in gone.err
+
+
 def report_of(office: Cordon) -> str:
     """The id of its report."""
     return str(office("report", "list", "--json").document["id"])

@@ -214,7 +214,7 @@ async def _an_order_whose_tombstone_was_taken_away(site: Site) -> str:
     await site.delete(report_id, DESTROYED_EVENT, order, decision_sha256=name)
     assert await site.found() == set()
     async with site.database.begin() as connection:
-        await connection.execute(delete(tombstones))
+        await connection.execute(delete(tombstones).where(tombstones.c.id == report_id))
     return report_id
 
 

@@ -145,6 +145,8 @@ async def at_large(
 ) -> tuple[Discrepancy, ...]:
     """What is wrong with the reports as a whole: one is gone, was put back, or has no id.
 
+    And what is left of a removed one says otherwise than the log.
+
     Args:
         connection: to read with.
         found: which are stored.
@@ -156,6 +158,10 @@ async def at_large(
         *unproven(removed),
         *await put_back(connection),
         *await buried_alive(connection),
+        *(
+            Discrepancy(each.report_id, each.entry, each.what)
+            for each in await removal_proofs.untrue_tombstones(connection)
+        ),
         *await of_no_report(connection),
     )
 

@@ -105,6 +105,48 @@ async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
     return Examined(tuple(unproven), len(entries) - len(asked), signed_from)
 
 
+async def untrue_tombstones(connection: AsyncConnection) -> tuple[Unproven, ...]:
+    """Removed reports whose tombstone is gone, or says otherwise than the log how they ended or of what kind.
+
+    What is counted of removed reports, and told of one, is read from there.
+    """
+    entries = [each for each in await _entries(connection) if each.seq is not None]
+    found: list[Unproven] = []
+    for page in range(0, len(entries), _PAGE):
+        some = entries[page : page + _PAGE]
+        subjects = [each.subject for each in some]
+        details = await _details(connection, [each.seq for each in some if each.seq is not None])
+        stones, logged = await _stones(connection, subjects), await _recorded(connection, subjects)
+        for each in some:
+            ended = details.get(each.seq or 0, {}).get("state")
+            kind = logged[each.subject].bank_kind
+            if each.subject not in stones:
+                # An order went with it, and ``examine`` misses that.
+                if each.event == decisions.PURGED_EVENT:
+                    found.append(
+                        Unproven(each.subject, each.seq, "it was removed, and its tombstone is gone")
+                    )
+                continue
+            says, is_of = stones[each.subject]
+            if isinstance(ended, str) and says != ended:
+                what = f"its tombstone says that it ended as {says}, and the log {ended}"
+                found.append(Unproven(each.subject, each.seq, what))
+            if kind is not None and is_of != kind:
+                what = f"its tombstone says that it was of kind {is_of}, and the log {kind}"
+                found.append(Unproven(each.subject, each.seq, what))
+    return tuple(found)
+
+
+async def _stones(connection: AsyncConnection, report_ids: list[str]) -> dict[str, tuple[str, str]]:
+    """The state and the kind that tombstones tell, by id, whatever somebody wrote there."""
+    wanted = select(
+        tombstones.c.id,
+        as_it_stands(connection, tombstones.c.state),
+        as_it_stands(connection, tombstones.c.bank_kind),
+    ).where(tombstones.c.id.in_(report_ids))
+    return {each: (as_text(state), as_text(kind)) for each, state, kind in await connection.execute(wanted)}
+
+
 def _is_before(entry: _Entry, signed_from: int | None) -> bool:
     """Whether it is of a purge of before these were signed; orders always were."""
     return (
