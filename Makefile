@@ -23,7 +23,7 @@ help:  ## list these tasks
 setup: .venv/.runtime  ## make .venv with the cordon command in it
 	@echo "Ready: $(BIN)/cordon"
 
-demo: .venv/.runtime  ## watch pictures and URLs go through a gate, with a state of its own
+demo: .venv/.runtime  ## watch pictures and URLs go through a gate, and a report be filed with a stand-in; a state of its own
 	@$(BIN)/python -m demo.run
 
 serve: .venv/.runtime  ## run the gate on this machine

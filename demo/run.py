@@ -1,8 +1,8 @@
-"""Watch media go through a gate: ``make demo``.
+"""Watch media go through a gate, and a match to who must hear of it: ``make demo``.
 
-Everything is real but the content: the server, its database, the custodian's key, the HTTP requests. The
-pictures are drawn by code, and the bank is a mock list made from one of them. State goes to ``.demo/``,
-which each run makes anew.
+Everything is real but the content and the authority: the server, its database, the custodian's key, the HTTP
+requests. The pictures are drawn by code, the bank is a mock list made from one of them, and the report goes
+to a stand-in on this machine. State goes to ``.demo/``, which each run makes anew.
 """
 
 import contextlib
@@ -37,6 +37,14 @@ CONFIGURATION = """\
 state_dir = "{home}/state"
 fetch_allow = ["127.0.0.0/8"]
 fetch_ports = "*"
+filing_identity = "{home}/worker.key"
+cybertip = "double"
+jurisdiction = "us"
+reporter_role = "voluntary"
+reporter_first_name = "Ada"
+reporter_last_name = "Nowak"
+reporter_email = "ada@lab.example"
+reporter_company = "The Lab of Letters"
 
 [profile.demo]
 disclose_banks = true
@@ -68,10 +76,12 @@ def main() -> int:
         sent = [*upload_all(client), *send_urls(client, host), *send_batch(client, host)]
         show(console, sent)
         say(console, "3", "What is left of the matches")
-        shown = show_reports(console, host)
+        report_id = show_reports(console, host)
+    say(console, "4", "A custodian approves one, and it is filed with a stand-in for NCMEC's CyberTipline")
+    filed = report_id is not None and file_with_stand_in(console, report_id)
     expected = ["clear", "match", "match", "match", "match", "undecidable", "undecidable"]
     expected += ["clear", "match", "refused", "clear", "clear", "match", "refused"]
-    if [each.verdict for each in sent] != expected or not shown:
+    if [each.verdict for each in sent] != expected or not filed:
         console.print("\n[red]Something here is not as it should be; see the table above.[/red]")
         return 1
     console.print("\n[green]Done.[/green] To keep this gate running and try it yourself:\n")
@@ -112,11 +122,12 @@ def prepare() -> None:
 
 
 def set_up(console: Console) -> str:
-    """Make two custodians, a key and a bank with the command line, as an operator would."""
+    """Make two custodians, a worker, a key and a bank with the command line, as an operator would."""
     for name in ("ada", "grace"):
         console.print(f"   {name} makes a key and becomes a custodian")
-        recipient = cordon("custodian", "keygen", "--out", str(HOME / f"{name}.key")).strip()
-        cordon("custodian", "add", name, recipient)
+        cordon("custodian", "add", name, *make_key(name, "--signing-key"))
+    console.print("   so does the worker, which files what they approve: its key is pinned")
+    cordon("custodian", "pin", "--yes", "--worker", *make_key("worker", "--worker-signing-key"))
     key = json.loads(
         cordon("key", "create", "--name", "demo", "--scope", "ingest", "--profile", "demo", "--json")
     )
@@ -127,6 +138,12 @@ def set_up(console: Console) -> str:
     cordon("bank", "import", "mock-list", str(HOME / "bank.jsonl"))
     console.print("   the server starts")
     return str(key["token"])
+
+
+def make_key(name: str, option: str) -> tuple[str, str, str]:
+    """Make somebody's private key; what tells a command of the public halves, the second as an option."""
+    key = json.loads(cordon("custodian", "keygen", "--out", str(HOME / f"{name}.key"), "--json"))
+    return key["public_key"], option, key["signing_key"]
 
 
 @contextlib.contextmanager
@@ -266,8 +283,8 @@ def show(console: Console, sent: list[Sent]) -> None:
     console.print(table)
 
 
-def show_reports(console: Console, host: PictureHost) -> bool:
-    """List the reports, show that the database tells nothing, and open one with a custodian's key."""
+def show_reports(console: Console, host: PictureHost) -> str | None:
+    """Show that the database tells nothing, and open one with a custodian's key; its id if all is well."""
     reports = [json.loads(line) for line in cordon("report", "list", "--json").splitlines()]
     console.print(f"   {len(reports)} sealed reports are queued for the custodians")
     stored = b"".join(path.read_bytes() for path in (HOME / "state").glob("cordon.db*"))
@@ -290,7 +307,7 @@ def show_reports(console: Console, host: PictureHost) -> bool:
             opened = document
     if opened is None:
         console.print("   [red]no report tells of the edited copy that was fetched[/red]")
-        return False
+        return None
     match = next(match for match in opened["matches"] if match["signal"] == "pdq")
     console.print("   opened with ada's key, one of them says:")
     console.print_json(
@@ -309,12 +326,51 @@ def show_reports(console: Console, host: PictureHost) -> bool:
         ),
         indent=2,
     )
-    return not found
+    return str(opened["report_id"]) if not found else None
 
 
-def cordon(*arguments: str) -> str:
+@contextlib.contextmanager
+def stand_in() -> Iterator[str]:
+    """NCMEC's CyberTipline, played on a free port of this machine; its base URL."""
+    command: list[str | Path] = [CORDON, "dev", "cybertip-double", "--port", "0"]
+    with (HOME / "double.log").open("wb") as double_log:
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=double_log, text=True
+        )
+        try:
+            assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def file_with_stand_in(console: Console, report_id: str) -> bool:
+    """Approve a report with ada's key and file it as the worker would; whether it was filed just once."""
+    with stand_in() as authority:
+        cordon("report", "approve", report_id, "--identity", str(HOME / "ada.key"), "--yes")
+        console.print("   ada signed the very document that is to be filed; the worker can file no other")
+        cordon("report", "file", report_id, CORDON_CYBERTIP_DOUBLE_URL=authority)
+        told = httpx.get(f"{authority.removesuffix('/ispws')}/double/reports/{report_id}", trust_env=False)
+    report = json.loads(cordon("report", "show", report_id, "--json"))
+    once = bool(told.json()["filed_exactly_once"])
+    log = json.loads(cordon("audit", "verify", "--json"))
+    console.print(
+        f"   the stand-in has it {'exactly once' if once else '[red]not exactly once[/red]'}; here it is "
+        f"'{report['state']}', since practice never counts as filed"
+    )
+    console.print(
+        "   its receipt is sealed to the custodians, and each step is on the audit log, which is "
+        f"{'whole' if log['whole'] else '[red]not whole[/red]'}: {log['entries']} entries"
+    )
+    return once and bool(log["whole"])
+
+
+def cordon(*arguments: str, **settings: str) -> str:
     """Run one command of Cordon on the demo's state; what it prints."""
-    run = subprocess.run([CORDON, *arguments], env=environment(), capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [CORDON, *arguments], env=environment() | settings, capture_output=True, text=True, check=False
+    )
     if run.returncode != 0:
         message = f"cordon {' '.join(arguments[:2])} failed ({run.returncode}): {run.stderr}"
         raise SystemExit(message)

@@ -27,6 +27,9 @@ def custodian() -> None:
     """
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
 @app.command()
 def keygen(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the private key goes; a new file.")],
@@ -42,6 +45,7 @@ def keygen(
             dir_okay=False,
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key pair on the custodian's own machine. Prints the public key; the file is private.
 
@@ -61,6 +65,9 @@ def keygen(
     harden_this_process()
     identity = generate() if plugin is None else _with_signing_key(plugin)
     write_identity(identity, out, ask_new_passphrase() if passphrase else None)
+    if as_json:
+        emit_json({"public_key": identity.public_key, "signing_key": identity.signing_public_key})
+        return
     emit(identity.public_key)
     say(f"the private key is in {printable(str(out))}; on the gate's machine, run:")
     say(f"  cordon custodian add NAME {identity.public_key} --signing-key {identity.signing_public_key}")
@@ -124,7 +131,7 @@ def add(
 
 @app.command("list")
 def list_custodians(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the pinned custodians, whom new reports are sealed to, and where the database says otherwise.
 

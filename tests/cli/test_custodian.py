@@ -51,6 +51,14 @@ def on_a_terminal(
     return process.returncode, out
 
 
+def test_a_script_learns_both_public_keys_of_a_new_pair_and_makes_a_custodian_of_them(own: Cordon) -> None:
+    made = own("custodian", "keygen", "--out", "eve.key", "--json").document
+    added = own("custodian", "add", "eve", made["public_key"], "--signing-key", made["signing_key"])
+    assert added.code == 0, added.err
+    (eve,) = [each for each in own("custodian", "list", "--json").documents if each["name"] == "eve"]
+    assert {key: eve[key] for key in made} == made
+
+
 def test_a_passphrase_is_asked_on_the_terminal_and_age_takes_the_same_file(tmp_path: Path) -> None:
     """Twice when it is made; too short a one, or two that differ, write nothing."""
     key = tmp_path / "ada.key"
