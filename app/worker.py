@@ -22,7 +22,7 @@ from app.custody.roster import RosterFile
 from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.filing import alarms, checkpoints, notify
 from app.filing.cybertip.environment import endpoint
-from app.filing.desk import Filer, open_filer
+from app.filing.filer import Filer, open_filer
 from app.retention import purge
 from app.settings import RetentionSettings, Settings
 from app.store import alarms as alarms_in_store

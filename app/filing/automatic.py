@@ -21,7 +21,7 @@ from app.filing.cybertip.document import Said, build, unguessable
 from app.filing.cybertip.reading import read
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import refusals
-from app.filing.filer import Desk
+from app.filing.desk import Desk
 from app.report.automatic import may_file
 from app.report.seal import open_report
 from app.store.banks import bank_listing

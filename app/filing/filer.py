@@ -1,611 +1,309 @@
-"""Filing one report after another with the CyberTipline: approved bytes, once each, across every crash.
+"""The worker's filing: opened as the settings ask for it, and one turn after another.
 
-A report is opened (``/submit``), and then filed (``/finish``), which cannot be undone:
-
-1. take the turn at a report that is due, under a lease with a fresh token;
-2. open what a custodian signed, and check that these are the bytes;
-3. ``/submit``; keep the authority's id before anything else;
-4. look at lease, state and approval for the last time, and write down that the next call is about to be made,
-   in the log and in the worker's own memory of it;
-5. ``/finish``; keep the answer, verbatim, sealed to the custodians.
-
-Until 4 is written, whoever comes next begins with ``/submit`` again: an open report that nobody finishes
-expires. From then on ``/finish`` is repeated under the very same id, and only what the authority says counts.
-Where a custodian rejects a report that is open, ``/retract`` takes the place of ``/finish``: the authority
-takes one of the two, and its answer says which. Nothing is cleaned up on the way out, so that a kill is no
-different from any other end.
+Where the authority refuses Cordon itself, nothing is sent any more but ``/status``, now and then, until that
+says that it knows these credentials: an alarm stands meanwhile.
 """
 
-import hashlib
+import contextlib
 import logging
-import random
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from app import log
-from app.custody import ending
-from app.custody.ending import Ending
-from app.custody.identity import Identity, fingerprint
-from app.custody.roster import Roster, RosterFile, WorkerKeys
-from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.custody.identity import Identity
+from app.custody.roster import RosterFile, WorkerKeys
+from app.errors import NotReadyError
 from app.filing import receipts
-from app.filing.cybertip.answers import Answer, Call, Meaning, cause, meaning
-from app.filing.cybertip.client import CyberTipline
-from app.filing.cybertip.environment import Environment
-from app.filing.cybertip.reading import UnreadableError, read
-from app.filing.cybertip.reporter import reporter_is_placeholder
-from app.filing.cybertip.schema import Schema, refusals
+from app.filing.automatic import AutomaticApproval, Terms
+from app.filing.cybertip.answers import Call, Meaning, meaning
+from app.filing.cybertip.client import open_client
+from app.filing.cybertip.environment import check_reporter, endpoint
+from app.filing.cybertip.reporter import Reporter
+from app.filing.cybertip.schema import load
+from app.filing.desk import Desk, NotPinnedError, pinning, warn_that_not_pinned, worker_identity
+from app.filing.turn import Outcome, file_next, take_next
+from app.settings import Settings, SettingsError
 from app.store import alarms
 from app.store.alarms import AlarmKind
 from app.store.database import Database
-from app.store.record.audit import TakenBackError
 from app.store.record.checkpoints import AuditBrokenError
-from app.store.record.witness import Witness
-from app.store.reports import decisions, endings, filing_log, filings, reports
-from app.store.reports.decisions import NotApprovedError, WithdrawnError
-from app.store.reports.filings import Step, Transaction, Turn
-from app.store.reports.report_states import State
+from app.store.record.witness import MemoryUnusableError, Witness
+from app.store.reports import filings
+from app.store.reports.filings import UnreadableReportError
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE: Final = timedelta(seconds=30)
-LONGEST_PAUSE: Final = timedelta(hours=1)
-"""Pauses double from the first to the longest; then it goes on at that, for as long as it takes."""
+ASK_AGAIN_SECONDS: Final = 600.0
+"""How long the authority is left alone after it refused Cordon itself."""
 
-OPEN_FOR: Final = timedelta(hours=20)
-"""An open report is not finished after this; the authority deletes it after 24 hours."""
+_MOST_IN_A_TURN: Final = 500
 
 
-_TRIED_OUT: Final = frozenset(each.value for each in Environment if not each.counts)
+class Lacking(StrEnum):
+    """What a worker needs before it files anything, and only a person can mend."""
+
+    MEMORY = "memory"
+    KEY = "key"
+    CUSTODIANS = "custodians"
 
 
-class Outcome(StrEnum):
-    """What came of a turn."""
-
-    FILED = "filed"
-    DRY_RUN = "dry_run"
-    PARKED = "parked"
-    RETRACTED = "retracted"
-    """A custodian took the approval back, and what was open at the authority is withdrawn."""
-    POSTPONED = "postponed"
-    STOPPED = "stopped"
-    """The authority refuses Cordon itself: no report can be filed until a person mends that."""
-    OVERTAKEN = "overtaken"
-    """Somebody else has the turn, or decided otherwise; nothing was done here."""
+class _PinsUnreadableError(Exception):
+    """The file of the pinned cannot be read, or is none."""
 
 
-@dataclass(frozen=True)
-class Desk:
-    """What filing needs.
+@dataclass
+class Filer:
+    """Files what is due, turn by turn.
 
     Attributes:
-        identity: the worker's own; what custodians approve is sealed to it.
-        schema: NCMEC's, where there is one.
-        automatic: whether the worker's own approvals count.
-        witness: what was seen of the audit log; nothing is filed that contradicts it.
-        now: the clock, which may jump.
+        desk: what filing needs; None if it is off.
+        alarm_after: how long after its approval an unfiled report raises an alarm.
+        by_itself: what the worker approves by itself; None if nothing.
+        passed_over: ids of reports that the last whole turn could not file: a row of theirs holds what no
+            Cordon wrote.
+        refused_until: by the monotonic clock; None while the authority takes reports.
+        blocked: of why nothing is filed, what the log said last; None while it goes on.
     """
 
     database: Database
-    pins: RosterFile
-    identity: Identity
-    authority: CyberTipline
-    environment: Environment
-    dual_control: bool
-    schema: Schema | None = None
-    automatic: bool = False
-    witness: Witness = field(default_factory=Witness)
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    desk: Desk | None
+    alarm_after: timedelta
+    by_itself: AutomaticApproval | None = None
+    passed_over: frozenset[str] = frozenset()
+    refused_until: float | None = None
+    blocked: str | None = None
+    _lacked: set[str] = field(default_factory=set)
+    _goes_on: bool = False
 
-    def is_pinned(self, roster: Roster) -> bool:
-        """Whether what this worker signs counts from here on."""
-        return roster.worker == WorkerKeys.of(self.identity)
+    async def turn(self) -> None:
+        """File all that is due, and say what is overdue, and what keeps it from filing anything.
+
+        Raises:
+            NotReadyError: the database failed, or the file of the pinned became none in the meantime.
+        """
+        await self.watch()
+        if self.desk is None:
+            await self._go_on()
+            return
+        if self.desk.authority.asks_to_wait or not await self._may_ask(self.desk):
+            return
+        try:
+            await self._file(self.desk)
+        except AuditBrokenError as error:
+            # Its own alarm stands already.
+            self._say_that_nothing_is_filed(str(error))
+        except MemoryUnusableError as error:
+            await self._block(Lacking.MEMORY, str(error))
+        except NotPinnedError:
+            if Lacking.KEY.value not in self._lacked:
+                warn_that_not_pinned(self.desk.identity)
+            await self._block(Lacking.KEY, "the worker's key is not the pinned one")
+        except _PinsUnreadableError as error:
+            await self._block(Lacking.CUSTODIANS, str(error))
+        else:
+            await self._go_on()
+
+    async def watch(self) -> None:
+        """Say what is overdue; also while a turn is under way, which many slow answers make long.
+
+        That another authority refused Cordon is over: none but this worker's is asked any more.
+
+        Raises:
+            NotReadyError: the database failed.
+        """
+        now = self.desk.now() if self.desk is not None else datetime.now(UTC)
+        async with self.database.begin() as connection:
+            late = await filings.overdue(connection, now - self.alarm_after)
+            await alarms.match_to(connection, AlarmKind.FILING_FAILING, late)
+            mine = self.desk.environment.value if self.desk is not None else None
+            for environment in await alarms.subjects_of(connection, AlarmKind.FILING_REFUSED):
+                if environment != mine:
+                    await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, environment)
+
+    async def file_one(self, desk: Desk, report_id: str) -> Outcome | None:
+        """File one report now, as ``file_next``; the authority that takes it refuses Cordon no more."""
+        outcome = await file_next(desk, report_id)
+        if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
+            await self._taken(desk)
+        return outcome
+
+    async def seal_receipts(self) -> None:
+        """Seal to every custodian what could not be when it came, if filing is on.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        if self.desk is not None:
+            await receipts.seal_waiting(self.database, self.desk.pins, self.desk.identity)
+
+    async def _file(self, desk: Desk) -> None:
+        await desk.witness.follow(desk.database)
+        _check_pinned(desk)
+        if self.by_itself is not None:
+            await self.by_itself.turn()
+        passed_over: set[str] = set()
+        taken: set[str] = set()
+        # Each report once: one that the database calls due again at once, whatever came of it, waits for the
+        # next turn.
+        while len(taken) < _MOST_IN_A_TURN and (next_one := await _take_next(desk, passed_over, taken)):
+            report_id, outcome = next_one
+            taken.add(report_id)
+            if outcome is Outcome.STOPPED:
+                await self._refused(desk)
+                return
+            if outcome in {Outcome.FILED, Outcome.DRY_RUN}:
+                await self._taken(desk)
+            if desk.authority.asks_to_wait:
+                return
+        await self._tell(frozenset(passed_over))
+
+    async def _block(self, lacking: Lacking, reason: str) -> None:
+        """Call a person: nothing is filed before somebody mends it, and no report would say so."""
+        self._say_that_nothing_is_filed(reason)
+        self._lacked.add(lacking.value)
+        async with self.database.begin() as connection:
+            await alarms.raise_alarm(connection, AlarmKind.WORKER_BLOCKED, lacking.value)
+
+    def _say_that_nothing_is_filed(self, reason: str) -> None:
+        """Say it in the log, once until it is another reason."""
+        if self.blocked != reason:
+            log.event(logger, logging.ERROR, "nothing_is_filed", detail=reason)
+        self.blocked = reason
+
+    async def _go_on(self) -> None:
+        """End the alarms that this worker raised; at first, also those that one before it left standing.
+
+        Another worker beside it ends its own.
+        """
+        self.blocked = None
+        if self._goes_on and not self._lacked:
+            return
+        async with self.database.begin() as connection:
+            for lacked in await alarms.subjects_of(connection, AlarmKind.WORKER_BLOCKED):
+                if lacked in self._lacked or not self._goes_on:
+                    await alarms.clear_alarm(connection, AlarmKind.WORKER_BLOCKED, lacked)
+        self._lacked, self._goes_on = set(), True
+
+    async def _tell(self, passed_over: frozenset[str]) -> None:
+        """Call a person for each report that was passed over; the worker ends the alarms of the others."""
+        new, self.passed_over = passed_over - self.passed_over, passed_over
+        if new:
+            async with self.database.begin() as connection:
+                for report_id in sorted(new):
+                    await alarms.raise_alarm(connection, AlarmKind.ROW_UNREADABLE, report_id)
+
+    async def _may_ask(self, desk: Desk) -> bool:
+        if self.refused_until is None:
+            return True
+        if time.monotonic() < self.refused_until:
+            return False
+        answer = await desk.authority.status()
+        if meaning(Call.STATUS, answer) is not Meaning.DONE:
+            self.refused_until = time.monotonic() + ASK_AGAIN_SECONDS
+            return False
+        self.refused_until = None
+        return True
+
+    async def _refused(self, desk: Desk) -> None:
+        self.refused_until = time.monotonic() + ASK_AGAIN_SECONDS
+        async with self.database.begin() as connection:
+            await alarms.raise_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
+
+    async def _taken(self, desk: Desk) -> None:
+        async with self.database.begin() as connection:
+            await alarms.clear_alarm(connection, AlarmKind.FILING_REFUSED, desk.environment.value)
 
 
-@dataclass(frozen=True)
-class _Document:
-    """The XML that custodians signed."""
-
-    xml: bytes
-    sha256: str
-
-
-class NotPinnedError(InvalidRequestError):
-    """The worker's key is not the pinned one: nothing would prove what it says of reports."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The worker's key is not the pinned one: nothing proves what it signs of the reports that it "
-            "files. Start a worker with that key, or pin this one's with 'cordon custodian pin'."
-        )
-
-
-class _HaltedError(Exception):
-    """The turn cannot go on; ``halt`` says what follows, ``cause`` why if a person is needed."""
-
-    def __init__(
-        self, halt: Meaning, cause: str, answer: Answer | None = None, *, keep_open: bool = False
-    ) -> None:
-        super().__init__(cause)
-        self.halt = halt
-        self.cause = cause
-        self.answer = answer or Answer()
-        self.keep_open = keep_open
-
-
-class _IdUnprovenError(_HaltedError):
-    """Nothing that the worker signed says that the authority opened this report under the id in its row."""
-
-    def __init__(self) -> None:
-        super().__init__(Meaning.PARK, "id_unproven")
-
-
-class _WithdrawnError(_HaltedError):
-    """A custodian took the approval back: what is open at the authority is to be withdrawn there."""
-
-
-async def file_next(
-    desk: Desk, report_id: str | None = None, *, but_for: Collection[str] = ()
-) -> Outcome | None:
-    """As ``take_next``; what came of it, or None if none is due."""
-    taken = await take_next(desk, report_id, but_for=but_for)
-    return taken[1] if taken is not None else None
-
-
-async def take_next(
-    desk: Desk, report_id: str | None = None, *, but_for: Collection[str] = ()
-) -> tuple[str, Outcome] | None:
-    """Take one turn at a report that is due; its id and what came of it, or None if none is due.
-
-    Args:
-        desk: what filing needs.
-        report_id: this report, and no other; None for whichever is due longest.
-        but_for: ids of reports that are passed over.
+def _check_pinned(desk: Desk) -> None:
+    """Return only if what the worker signs counts.
 
     Raises:
-        UnreadableReportError: the report that is due longest has a row that holds what no Cordon wrote.
-        AuditBrokenError: the audit log does not follow on from what was seen of it; nothing is filed by it.
-        MemoryUnusableError: what was seen of it cannot be remembered.
-        NotPinnedError: the worker is not the pinned one.
-        NotReadyError: the database failed, or the file of the pinned is none. The lease runs out by itself.
+        NotPinnedError: its key is not the pinned one.
+        _PinsUnreadableError: nobody can tell.
     """
-    await desk.witness.follow(desk.database)
-    if not desk.is_pinned(desk.pins.read()):
+    try:
+        roster = desk.pins.read_if_there()
+    except NotReadyError as error:
+        raise _PinsUnreadableError(str(error)) from None
+    if not desk.is_pinned(roster):
         raise NotPinnedError
-    async with desk.database.begin() as connection:
-        turn = await filings.claim(
-            connection,
-            environment=desk.environment.value,
-            now=desk.now(),
-            report_id=report_id,
-            but_for=but_for,
-        )
-    if turn is None:
-        return None
-    try:
-        return turn.report_id, await _take(desk, turn)
-    except AuditBrokenError:
-        raise
-    except ConflictError:
-        # Somebody changed it since the turn began, which runs out by itself.
-        raise filings.UnreadableReportError(turn.report_id) from None
 
 
-async def _take(desk: Desk, turn: Turn) -> Outcome:
-    """Take a turn to its end, and log what came of it."""
-    try:
-        outcome = await _file(desk, turn)
-    except _HaltedError as halted:
-        outcome = await _halt(desk, turn, halted)
-        _tell(outcome, turn, halted.answer, halted.cause)
-        return outcome
-    _tell(outcome, turn, Answer(), None)
-    return outcome
+async def _take_next(desk: Desk, passed_over: set[str], taken: set[str]) -> tuple[str, Outcome] | None:
+    """Take a turn at the next report that can be read; others before it are named in ``passed_over``."""
+    while True:
+        try:
+            return await take_next(desk, but_for=passed_over | taken)
+        except UnreadableReportError as error:
+            passed_over.add(error.report_id)
 
 
-async def _file(desk: Desk, turn: Turn) -> Outcome:
-    opened = turn
-    try:
-        document = await _document(desk, turn)
-        opened = turn = await _from_where_it_stands(desk, turn)
-        await _check_opened_here(desk, turn)
-        async with desk.database.connect() as connection:
-            await _check_never_attempted_otherwise(connection, desk, turn)
-        if turn.filing.authority_report_id is None:
-            if (ended := await _close_earlier(desk, turn)) is not None:
-                return ended
-            answer = _expect(Meaning.DONE, Call.SUBMIT, await desk.authority.submit(document.xml))
-            filing = replace(turn.filing, authority_report_id=str(answer.report_id))
-            kept = await _keep_opened(desk, turn, answer)
-            opened = replace(turn, state=State.SUBMITTED, filing=filing)
-            if not kept:
-                return await _retract_unwanted(desk, opened)
-        if not await _attempt_finish(desk, opened, document):
-            return Outcome.OVERTAKEN
-    except _HaltedError as halted:
-        is_open = opened.state is State.SUBMITTED and opened.filing.authority_report_id is not None
-        if isinstance(halted, _WithdrawnError) and is_open:
-            return await _withdraw(desk, opened)
-        unproven = isinstance(halted, _IdUnprovenError)
-        if halted.halt is Meaning.PARK and not unproven and _open_and_unfinished(desk, opened):
-            return await _withdraw_and_park(desk, opened, halted)
-        raise
-    authority_report_id = str(opened.filing.authority_report_id)
-    answer = _expect(Meaning.FINISHED, Call.FINISH, await desk.authority.finish(authority_report_id))
-    return await _keep_finished(desk, turn, authority_report_id, answer)
-
-
-async def _from_where_it_stands(desk: Desk, turn: Turn) -> Turn:
-    """The turn as it may go on: as it stands, or from the beginning where that is safe."""
-    filing, now = turn.filing, desk.now()
-    elsewhere = filing.environment != desk.environment.value
-    if filing.step is Step.RETRACTED:
-        return await _afresh(desk, turn, now)
-    tried_out = filing.step is Step.FINISHED or elsewhere
-    if filing.finish_attempted_at is not None:
-        if tried_out and filing.environment in _TRIED_OUT:
-            return await _afresh(desk, turn, now)
-        if elsewhere or turn.state is not State.SUBMITTED:
-            raise _HaltedError(Meaning.PARK, "finish_unknown")
-        return turn
-    expired = filing.opened_at is not None and abs(now - filing.opened_at) > OPEN_FOR
-    # Approved again since it was opened: what is open may be another document.
-    superseded = filing.step is Step.OPENED and turn.state is not State.SUBMITTED
-    if elsewhere or expired or superseded:
-        return await _afresh(desk, turn, now)
-    return turn
-
-
-async def _afresh(desk: Desk, turn: Turn, now: datetime) -> Turn:
-    async with desk.database.begin() as connection:
-        await filings.begin_afresh(connection, turn, environment=desk.environment.value, now=now)
-        filing = await filings.get(connection, turn.report_id)
-    if filing is None:
-        raise _HaltedError(Meaning.RETRY, "gone")
-    return replace(turn, filing=filing)
-
-
-async def _document(desk: Desk, turn: Turn) -> _Document:
-    """What is to be filed, opened and checked: these very bytes, and none that the authority must refuse."""
-    async with desk.database.connect() as connection:
-        approval = await _approval(connection, desk, turn)
-    try:
-        xml = desk.identity.decrypt(approval.xml)
-    except InvalidRequestError:
-        raise _HaltedError(Meaning.PARK, "not_sealed_to_worker") from None
-    if hashlib.sha256(xml).hexdigest() != approval.xml_sha256:
-        raise _HaltedError(Meaning.PARK, "not_what_was_signed")
-    try:
-        root = read(xml)
-    except UnreadableError:
-        raise _HaltedError(Meaning.PARK, "invalid_document") from None
-    # What was true when it was signed is so still, even if this clock was set back since.
-    now = max(desk.now(), *(signed.decision.decided_at for signed in approval.signed))
-    if wrong := refusals(root, now, desk.schema):
-        log.event(
-            logger, logging.WARNING, "document_refusable", report=turn.report_id, detail="; ".join(wrong)
-        )
-        raise _HaltedError(Meaning.PARK, "invalid_document")
-    if desk.environment is Environment.PRODUCTION and reporter_is_placeholder(root):
-        raise _HaltedError(Meaning.PARK, "reporter_placeholder")
-    return _Document(xml, approval.xml_sha256)
-
-
-async def _approval(connection: Transaction, desk: Desk, turn: Turn) -> decisions.Approval:
-    try:
-        await desk.witness.check(connection, turn.report_id)
-        roster = desk.pins.read()
-        if not desk.is_pinned(roster):
-            # Another key was pinned since the turn began.
-            raise _HaltedError(Meaning.RETRY, "worker_not_pinned")
-        return await decisions.approval(
-            connection,
-            turn.report_id,
-            roster,
-            dual_control=desk.dual_control,
-            automatic=desk.automatic,
-            seen=desk.witness.seen(turn.report_id),
-        )
-    except WithdrawnError:
-        raise _WithdrawnError(Meaning.PARK, "not_approved") from None
-    except NotApprovedError:
-        raise _HaltedError(Meaning.PARK, "not_approved") from None
-    except ConflictError:
-        raise _HaltedError(Meaning.PARK, "tampered") from None
-    except NotFoundError:
-        # Destroyed by a custodian; there is nothing left to park either.
-        raise _HaltedError(Meaning.RETRY, "gone") from None
-
-
-async def _keep_opened(desk: Desk, turn: Turn, answer: Answer) -> bool:
-    """Commit the authority's id; whether the report may go on under it."""
-
-    async def keep(connection: Transaction) -> bool:
-        return await filings.opened(
-            connection,
-            turn,
-            str(answer.report_id),
-            request_id=answer.request_id,
-            now=desk.now(),
-            details=details,
-            signed=signed,
-        )
-
-    details = _details(desk, str(answer.report_id))
-    signed = _signed(desk, turn, State.SUBMITTED, details)
-    try:
-        return await desk.database.write(keep)
-    except filings.KnownIdError:
-        raise _HaltedError(Meaning.PARK, "authority_known_report_id", answer) from None
-
-
-async def _attempt_finish(desk: Desk, turn: Turn, document: _Document) -> bool:
-    """Commit that ``/finish`` is about to be called; whether it may be."""
-    async with desk.database.begin() as connection:
-        if not await filings.attempt_finish(connection, turn, now=desk.now()):
-            return False
-        await _check_still_approved(connection, desk, turn, document)
-        await _check_never_attempted_otherwise(connection, desk, turn)
-        await filings.record_attempt(connection, turn, _details(desk, str(turn.filing.authority_report_id)))
-    await _remember_attempt(desk, turn)
-    return True
-
-
-async def _remember_attempt(desk: Desk, turn: Turn) -> None:
-    """Return only if the worker itself remembers that this report is about to be finished, and as what.
-
-    The log is where anybody who can write to the database takes out again what came of it, as a trigger does
-    in the very transaction: the report would be due as if nothing had been, and be filed again and again.
-    """
-    await desk.witness.follow(desk.database)
-    where = (desk.environment.value, str(turn.filing.authority_report_id))
-    if all(each.at_authority != where for each in desk.witness.attempts(turn.report_id)):
-        raise _HaltedError(Meaning.PARK, "tampered")
-
-
-async def _check_still_approved(connection: Transaction, desk: Desk, turn: Turn, document: _Document) -> None:
-    """Return only if this very document is approved still; the report's row is locked."""
-    approval = await _approval(connection, desk, turn)
-    if approval.xml_sha256 != document.sha256:
-        raise _HaltedError(Meaning.PARK, "approval_changed")
-
-
-async def _check_opened_here(desk: Desk, turn: Turn) -> None:
-    """Return only if the authority gave this very report the id in its row, if one stands there.
-
-    Whoever can write to the database could put one there that is finished already: this report would be
-    called filed, and never be.
-    """
-    filing = turn.filing
-    if filing.authority_report_id is None:
-        return
-    async with desk.database.connect() as connection:
-        given = await endings.given(connection, turn.report_id, desk.pins.read())
-    if (filing.environment, filing.authority_report_id) not in given:
-        raise _IdUnprovenError
-
-
-async def _check_never_attempted_otherwise(connection: Transaction, desk: Desk, turn: Turn) -> None:
-    """Return only if neither the log nor what was seen of it knows of an attempt for real by another id."""
-    roster, report_id = desk.pins.read(), turn.report_id
-    withdrawn = await endings.withdrawn(connection, report_id, roster)
-    try:
-        afresh = await decisions.afresh(
-            *(connection, report_id, roster),
-            dual_control=desk.dual_control,
-            seen=desk.witness.seen(report_id),
-        )
-    except NotApprovedError:
-        raise _HaltedError(Meaning.PARK, "not_approved") from None
-    except TakenBackError:
-        raise _HaltedError(Meaning.PARK, "tampered") from None
-    stands = await filing_log.attempted(connection, report_id, withdrawn=withdrawn, afresh=afresh)
-    seen = filing_log.attempted_as_seen(desk.witness.attempts(report_id), withdrawn=withdrawn, afresh=afresh)
-    for environment, authority_report_id in (*stands, *seen):
-        if environment not in _TRIED_OUT and authority_report_id != turn.filing.authority_report_id:
-            raise _HaltedError(Meaning.PARK, "finish_unknown")
-
-
-async def _keep_finished(desk: Desk, turn: Turn, authority_report_id: str, answer: Answer) -> Outcome:
-    receipt, to_all = await receipts.seal(answer.body, desk.pins, desk.identity)
-    state = State.FILED if desk.environment.counts else State.DRY_RUN
-    details = _details(desk, authority_report_id)
-    details |= _signed(desk, turn, state, details)
-
-    async def keep(connection: Transaction) -> bool:
-        filed = await filings.finished(
-            connection,
-            turn,
-            authority_report_id,
-            counts=desk.environment.counts,
-            receipt=receipt,
-            code=answer.code,
-            request_id=answer.request_id,
-            now=desk.now(),
-            details=details,
-        )
-        # Another worker may have kept its own. The report's row is locked, so that nobody else raises it.
-        if not to_all and await reports.receipt(connection, turn.report_id) == receipt:
-            await alarms.raise_alarm(connection, AlarmKind.RECEIPT_NOT_SEALED, turn.report_id)
-        return filed
-
-    if not await desk.database.write(keep):
-        return Outcome.OVERTAKEN
-    return Outcome.FILED if desk.environment.counts else Outcome.DRY_RUN
-
-
-async def _withdraw(desk: Desk, turn: Turn) -> Outcome:
-    """Withdraw a report at the authority, as a custodian wanted, unless it is filed already.
-
-    Finishing may have been attempted before, and may be under way: the authority takes either that or this.
-    """
-    await _check_opened_here(desk, turn)
-    filing, authority_report_id = turn.filing, str(turn.filing.authority_report_id)
-    attempted = filing.finish_attempted_at is not None
-    if filing.environment != desk.environment.value:
-        if attempted and filing.environment not in _TRIED_OUT:
-            raise _HaltedError(Meaning.PARK, "finish_unknown")
-        # What is open in another environment expires there: nobody finishes it.
-        return await _keep_retracted(desk, turn, Answer())
-    answer = await desk.authority.retract(authority_report_id)
-    found = meaning(Call.RETRACT, answer)
-    if found is Meaning.FINISHED:
-        return await _keep_finished(desk, turn, authority_report_id, answer)
-    # What is not known there expired, unless somebody tried to file it.
-    if found is Meaning.DONE or (found is Meaning.GONE and not attempted):
-        return await _keep_retracted(desk, turn, answer)
-    if found in {Meaning.RETRY, Meaning.STOP}:
-        raise _HaltedError(found, f"{Call.RETRACT.value}_{found.value}", answer)
-    raise _HaltedError(Meaning.PARK, cause(answer), answer, keep_open=True)
-
-
-async def _close_earlier(desk: Desk, turn: Turn) -> Outcome | None:
-    """Withdraw what a custodian signed is filed afresh; what came of it, if the authority has it after all.
-
-    A filer that stood still since before ``/finish`` may send that yet: the authority takes either of them.
-    Whatever else it answers, that custodian's word stands.
-    """
-    async with desk.database.connect() as connection:
-        given = await endings.given(connection, turn.report_id, desk.pins.read())
-        earlier = await filing_log.attempted_before_afresh(connection, turn.report_id, given=given)
-    if earlier is None or earlier[0] != desk.environment.value:
-        return None
-    answer = await desk.authority.retract(earlier[1])
-    found = meaning(Call.RETRACT, answer)
-    if found is Meaning.FINISHED:
-        return await _keep_finished(desk, turn, earlier[1], answer)
-    if found in {Meaning.RETRY, Meaning.STOP}:
-        raise _HaltedError(found, f"{Call.RETRACT.value}_{found.value}", answer)
-    return None
-
-
-async def _retract_unwanted(desk: Desk, turn: Turn) -> Outcome:
-    """Withdraw what was opened while somebody decided otherwise; it would expire anyway."""
-    answer = await desk.authority.retract(str(turn.filing.authority_report_id))
-    if meaning(Call.RETRACT, answer) is not Meaning.DONE:
-        return Outcome.OVERTAKEN
-    return await _keep_retracted(desk, turn, answer)
-
-
-async def _keep_retracted(desk: Desk, turn: Turn, answer: Answer) -> Outcome:
-    where = {
-        "environment": turn.filing.environment,
-        "authority_report_id": str(turn.filing.authority_report_id),
-    }
-    details = where | _signed(desk, turn, State.RETRACTED, where)
-
-    async def keep(connection: Transaction) -> bool:
-        return await filings.retracted(
-            connection, turn, code=answer.code, request_id=answer.request_id, details=details
-        )
-
-    return Outcome.RETRACTED if await desk.database.write(keep) else Outcome.OVERTAKEN
-
-
-async def _withdraw_and_park(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
-    """Withdraw at the authority what is open there and must not be finished; it would expire otherwise."""
-    authority_report_id = str(turn.filing.authority_report_id)
-    try:
-        await _check_opened_here(desk, turn)
-    except _IdUnprovenError:
-        raise halted from None
-    answer = await desk.authority.retract(authority_report_id)
-    if meaning(Call.RETRACT, answer) is Meaning.FINISHED:
-        return await _keep_finished(desk, turn, authority_report_id, answer)
-    raise halted
-
-
-async def _halt(desk: Desk, turn: Turn, halted: _HaltedError) -> Outcome:
-    """End a turn that cannot go on."""
-    answer = halted.answer
-    async with desk.database.begin() as connection:
-        if halted.halt is Meaning.PARK:
-            kept = await filings.park(
-                connection,
-                turn,
-                cause=halted.cause,
-                code=answer.code,
-                request_id=answer.request_id,
-                keep_open=halted.keep_open,
-                details={"environment": desk.environment.value},
-            )
-            return Outcome.PARKED if kept else Outcome.OVERTAKEN
-        until = desk.now() + max(
-            pause_after(turn.filing.attempts, random.random()),  # noqa: S311 - spreads load, guards nothing
-            timedelta(seconds=answer.retry_after),
-        )
-        kept = await filings.postpone(
-            connection, turn, until=until, code=answer.code, request_id=answer.request_id
-        )
-    if halted.halt is Meaning.STOP:
-        return Outcome.STOPPED
-    return Outcome.POSTPONED if kept else Outcome.OVERTAKEN
-
-
-def pause_after(attempts: int, drawn: float) -> timedelta:
-    """How long to wait after so many attempts: doubling up to an hour, and up to a half more at random.
+@contextlib.asynccontextmanager
+async def open_filer(
+    settings: Settings, database: Database, witness: Witness | None = None
+) -> AsyncIterator[Filer]:
+    """The filer that the settings ask for, until the block ends.
 
     Args:
-        attempts: how many there were, from 1.
-        drawn: from 0 to 1.
+        settings: what to file, and where.
+        database: whose reports they are.
+        witness: what was seen of the audit log; None reads what the worker remembers of it.
+
+    Raises:
+        SettingsError: something that filing needs is missing, or is not what it must be.
+        NotFoundError, InvalidRequestError: the worker's identity, or its memory, cannot be used.
     """
-    doubled: timedelta = FIRST_PAUSE * 2.0 ** min(max(attempts - 1, 0), 16)
-    return min(doubled, LONGEST_PAUSE) * (1 + drawn / 2)
+    alarm_after = timedelta(hours=settings.filing.filing_alarm_hours)
+    where = endpoint(settings)
+    if where is None:
+        yield Filer(database, None, alarm_after)
+        return
+    schema = load(settings.filing.cybertip_xsd) if settings.filing.cybertip_xsd is not None else None
+    identity = worker_identity(settings)
+    pins = RosterFile(settings.roster_path)
+    terms = _terms(settings, identity, pins)
+    async with open_client(where) as authority:
+        desk = Desk(
+            database,
+            pins,
+            identity,
+            authority,
+            where.environment,
+            settings.custody.dual_control,
+            schema,
+            automatic=terms is not None,
+            witness=witness or Witness(settings.worker_memory_path),
+        )
+        log.event(logger, logging.INFO, "filing_on", environment=where.environment.value)
+        if terms is not None:
+            log.event(logger, logging.INFO, "files_by_itself", distance=terms.distance)
+        yield Filer(database, desk, alarm_after, AutomaticApproval(desk, terms) if terms else None)
 
 
-def _open_and_unfinished(desk: Desk, turn: Turn) -> bool:
-    filing = turn.filing
-    return (
-        filing.authority_report_id is not None
-        and filing.finish_attempted_at is None
-        and filing.step is not Step.RETRACTED
-        and filing.environment == desk.environment.value
-    )
+def _terms(settings: Settings, identity: Identity, pins: RosterFile) -> Terms | None:
+    """On which terms the worker files by itself; None if it does not.
 
-
-def _expect(wanted: Meaning, call: Call, answer: Answer) -> Answer:
-    """The answer, if it means what is wanted."""
-    found = meaning(call, answer)
-    if found is wanted:
-        return answer
-    if found in {Meaning.RETRY, Meaning.STOP}:
-        raise _HaltedError(found, f"{call.value}_{found.value}", answer)
-    raise _HaltedError(Meaning.PARK, cause(answer), answer)
-
-
-def _details(desk: Desk, authority_report_id: str) -> dict[str, str]:
-    """What the audit log says of a step: ids alone."""
-    return {"environment": desk.environment.value, "authority_report_id": authority_report_id}
-
-
-def _signed(desk: Desk, turn: Turn, state: State, details: dict[str, str]) -> dict[str, str]:
-    """The worker's signature under what became of a report at the authority, for an audit entry."""
-    said = Ending(
-        report_id=turn.report_id,
-        state=state.value,
-        at=desk.now(),
-        worker=fingerprint(desk.identity.public_key),
-        **details,
-    )
-    return {endings.MEMBER: ending.sign(said, desk.identity)}
-
-
-def _tell(outcome: Outcome, turn: Turn, answer: Answer, why: str | None) -> None:
-    """Log what came of a turn, never what was sent or answered."""
-    troubled = outcome in {Outcome.PARKED, Outcome.POSTPONED, Outcome.STOPPED}
-    log.event(
-        logger,
-        logging.WARNING if troubled else logging.INFO,
-        "filing",
-        outcome=outcome.value,
-        report=turn.report_id,
-        cause=why,
-        attempts=turn.filing.attempts,
-        http_status=answer.status,
-        code=answer.code,
-        trouble=answer.trouble.value if answer.trouble is not None else None,
-        request_id=answer.request_id,
-    )
+    Raises:
+        SettingsError: something is missing for it.
+    """
+    distance = settings.files_by_itself_within
+    if distance is None:
+        return None
+    if settings.filing.filing_identity is None:
+        raise SettingsError(
+            "CORDON_AUTOFILE needs CORDON_FILING_IDENTITY: whoever has the worker's key reads what is sealed "
+            "to it, so name a file that gates cannot read"
+        )
+    check_reporter(settings)
+    keys = WorkerKeys.of(identity)
+    if pins.read().worker != keys:
+        raise SettingsError(
+            "CORDON_AUTOFILE needs the worker's key to be pinned first; run "
+            f"'{pinning(keys)}', as whoever owns the custodians' file"
+        )
+    report = settings.report
+    return Terms(distance, Reporter.of(settings.filing), report.reporter_role, report.preservation)

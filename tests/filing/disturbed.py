@@ -18,7 +18,8 @@ from app.errors import NotReadyError
 from app.filing.automatic import AutomaticApproval, Terms
 from app.filing.cybertip.client import open_client
 from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoint, Environment
-from app.filing.filer import Desk, Outcome, file_next
+from app.filing.desk import Desk
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record.witness import Witness

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import httpx
 from sqlalchemy import func, select
 
-from app.filing.filer import Outcome
+from app.filing.turn import Outcome
 from app.store.reports.filing_log import AFRESH_EVENT, FINISHING_EVENT, WITHDRAWN_EVENT
 from app.store.schema import audit
 from tests.filing.office import Office

@@ -25,7 +25,7 @@ from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoi
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip_double.application import Application
 from app.filing.cybertip_double.service import Service
-from app.filing.filer import Desk
+from app.filing.desk import Desk
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store.database import Database

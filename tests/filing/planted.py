@@ -1,6 +1,6 @@
 """Bugs that a filer could have, planted one at a time: what the torture must call out.
 
-Each takes a promise of ``app.filing.filer`` or ``app.store.reports.filings`` out, as a hurried change might;
+Each takes a promise of ``app.filing.turn`` or ``app.store.reports.filings`` out, as a hurried change might;
 nothing of them is ever in ``app``. Where one promise is kept in two places, a bug takes it out of both.
 """
 
@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import and_, or_, update
 
-from app.filing import filer
+from app.filing import turn as filing_turn
 from app.filing.cybertip import answers
 from app.filing.cybertip.answers import Answer, Call, Meaning
 from app.filing.cybertip.client import CyberTipline
-from app.filing.filer import Desk, Outcome
+from app.filing.desk import Desk
+from app.filing.turn import Outcome
 from app.store.reports import decisions, filings
 from app.store.reports.filings import Step, Turn
 from app.store.schema import filings as table
@@ -29,7 +30,7 @@ def no_look_at_the_log(patch: Patch) -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    patch.setattr(filer, "_check_never_attempted_otherwise", nothing)
+    patch.setattr(filing_turn, "_check_never_attempted_otherwise", nothing)
 
 
 def no_fence(patch: Patch) -> None:
@@ -62,7 +63,7 @@ def turn_not_looked_at_before_finish(patch: Patch) -> None:
 
 def id_kept_after_finish(patch: Patch) -> None:
     """The authority's id is committed with its last word, and not before anything else."""
-    keep_opened, keep_finished = filer._keep_opened, filer._keep_finished
+    keep_opened, keep_finished = filing_turn._keep_opened, filing_turn._keep_finished
     opened: dict[bytes, Answer] = {}
 
     async def later(_desk: Desk, turn: Turn, answer: Answer) -> bool:
@@ -77,9 +78,9 @@ def id_kept_after_finish(patch: Patch) -> None:
             await keep_opened(desk, turn, opened.pop(turn.token))
         return await keep_finished(desk, turn, authority_report_id, answer)
 
-    patch.setattr(filer, "_keep_opened", later)
-    patch.setattr(filer, "_attempt_finish", at_once)
-    patch.setattr(filer, "_keep_finished", both)
+    patch.setattr(filing_turn, "_keep_opened", later)
+    patch.setattr(filing_turn, "_attempt_finish", at_once)
+    patch.setattr(filing_turn, "_keep_finished", both)
 
 
 def submits_again_after_an_attempt(patch: Patch) -> None:
@@ -88,9 +89,9 @@ def submits_again_after_an_attempt(patch: Patch) -> None:
     async def from_the_beginning(desk: Desk, turn: Turn) -> Turn:
         if turn.filing.step is Step.FINISHED:
             return turn
-        return await filer._afresh(desk, turn, desk.now())
+        return await filing_turn._afresh(desk, turn, desk.now())
 
-    patch.setattr(filer, "_from_where_it_stands", from_the_beginning)
+    patch.setattr(filing_turn, "_from_where_it_stands", from_the_beginning)
     no_look_at_the_log(patch)
 
 
@@ -109,7 +110,7 @@ def attempt_not_written_down(patch: Patch) -> None:
 
     patch.setattr(filings, "attempt_finish", attempt)
     patch.setattr(filings, "record_attempt", nothing)
-    patch.setattr(filer, "_remember_attempt", nothing)
+    patch.setattr(filing_turn, "_remember_attempt", nothing)
 
 
 def retracted_is_tried_again(patch: Patch) -> None:
@@ -128,7 +129,7 @@ def unknown_begins_anew(patch: Patch) -> None:
 
 
 def _begins_anew_after(patch: Patch, wanted: Callable[[Answer], bool]) -> None:
-    halt = filer._halt
+    halt = filing_turn._halt
 
     async def begin_anew(desk: Desk, turn: Turn, halted: Any) -> Outcome:
         if halted.halt is Meaning.PARK and wanted(halted.answer):
@@ -140,7 +141,7 @@ def _begins_anew_after(patch: Patch, wanted: Callable[[Answer], bool]) -> None:
             return Outcome.POSTPONED
         return await halt(desk, turn, halted)
 
-    patch.setattr(filer, "_halt", begin_anew)
+    patch.setattr(filing_turn, "_halt", begin_anew)
     no_look_at_the_log(patch)
 
 
@@ -150,7 +151,7 @@ def approval_not_looked_at_before_finish(patch: Patch) -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    patch.setattr(filer, "_check_still_approved", nothing)
+    patch.setattr(filing_turn, "_check_still_approved", nothing)
 
 
 def finished_taken_for_retracted(patch: Patch) -> None:
@@ -160,12 +161,12 @@ def finished_taken_for_retracted(patch: Patch) -> None:
 
 def rejection_not_read(patch: Patch) -> None:
     """What is open is finished even though a custodian rejected it."""
-    approval = filer._approval
+    approval = filing_turn._approval
 
     async def standing(connection: Any, desk: Desk, turn: Turn) -> Any:
         try:
             return await approval(connection, desk, turn)
-        except filer._WithdrawnError:
+        except filing_turn._WithdrawnError:
             signed = [
                 each
                 for each in await decisions.every(connection, turn.report_id, desk.pins.read())
@@ -174,7 +175,7 @@ def rejection_not_read(patch: Patch) -> None:
             last = signed[-1].decision
             return decisions.Approval(str(last.xml_sha256), bytes(last.xml or b""), (signed[-1],))
 
-    patch.setattr(filer, "_approval", standing)
+    patch.setattr(filing_turn, "_approval", standing)
 
 
 def wrong_clocks_are_believed(patch: Patch) -> None:
@@ -191,14 +192,14 @@ def wrong_clocks_are_believed(patch: Patch) -> None:
 
 def parked_without_a_word(patch: Patch) -> None:
     """A turn that needs a person ends, and nobody is told."""
-    halt = filer._halt
+    halt = filing_turn._halt
 
     async def forgets(desk: Desk, turn: Turn, halted: Any) -> Outcome:
         if halted.halt is Meaning.PARK:
             return Outcome.PARKED
         return await halt(desk, turn, halted)
 
-    patch.setattr(filer, "_halt", forgets)
+    patch.setattr(filing_turn, "_halt", forgets)
 
 
 def other_bytes(patch: Patch) -> None:

@@ -18,7 +18,7 @@ from app.custody.identity import Identity, encrypt, generate, read_identity
 from app.custody.roster import WorkerKeys
 from app.errors import ConflictError, InvalidRequestError, SignatureRequiredError
 from app.filing.automatic import AutomaticApproval, Terms
-from app.filing.filer import Outcome, file_next
+from app.filing.turn import Outcome, file_next
 from app.media import BankKind, ReportReference
 from app.report.draft import Stub
 from app.report.outbox import SealedOutbox

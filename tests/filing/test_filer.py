@@ -22,8 +22,8 @@ from app.filing.cybertip.environment import DOUBLE_PASSWORD, DOUBLE_USER, Endpoi
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
-from app.filing.desk import Filer
-from app.filing.filer import LONGEST_PAUSE, Outcome, file_next, pause_after
+from app.filing.filer import Filer
+from app.filing.turn import LONGEST_PAUSE, Outcome, file_next, pause_after
 from app.media import BankKind
 from app.settings import FilingSettings, StoreSettings
 from app.store import alarms

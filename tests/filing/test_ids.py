@@ -11,7 +11,7 @@ from app.custody.decision import Action
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
-from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
+from app.filing.turn import LONGEST_PAUSE, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record import audit

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from app.custody.identity import Identity, encrypt, read_identity, write_identity
 from app.errors import InvalidRequestError
 from app.filing import receipts
-from app.filing.filer import Outcome, file_next
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind

@@ -15,7 +15,8 @@ from sqlalchemy import delete, insert, select, update
 from app.errors import InvalidRequestError
 from app.filing.cybertip.answers import Answer
 from app.filing.cybertip.client import CyberTipline
-from app.filing.filer import Desk, Outcome, file_next
+from app.filing.desk import Desk
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record import audit

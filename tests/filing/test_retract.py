@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import delete, update
 
 from app.custody.decision import Action
-from app.filing import filer
+from app.filing import turn as filing_turn
 from app.filing.cybertip.answers import Answer
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
 from app.filing.cybertip_double.service import State as There
-from app.filing.filer import Desk, Outcome, file_next
+from app.filing.desk import Desk
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.reports import decisions, filing_orders, filings, reports
@@ -325,13 +326,13 @@ async def test_a_rejection_just_before_finish_is_called_withdraws_it(
 ) -> None:
     """The last look, in the transaction that allows the call, sees it."""
     report_id = await office.approved()
-    attempt = filer._attempt_finish
+    attempt = filing_turn._attempt_finish
 
     async def rejected_first(*arguments: Any) -> bool:
         await office.reject(report_id)
         return await attempt(*arguments)
 
-    monkeypatch.setattr(filer, "_attempt_finish", rejected_first)
+    monkeypatch.setattr(filing_turn, "_attempt_finish", rejected_first)
     assert await file_next(office.desk) is Outcome.RETRACTED
     assert there(office) == [There.RETRACTED]
     assert (await office.filing(report_id)).finish_attempted_at is None

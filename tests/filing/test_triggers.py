@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
-from app.filing.desk import Filer
-from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
+from app.filing.filer import Filer
+from app.filing.turn import LONGEST_PAUSE, Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record import audit

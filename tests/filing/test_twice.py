@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import text
 
 from app.filing.cybertip.environment import Environment
-from app.filing.desk import Filer
+from app.filing.filer import Filer
 from app.retention import purge
 from app.settings import RetentionSettings, StoreSettings
 from app.store import alarms

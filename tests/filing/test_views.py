@@ -9,7 +9,7 @@ from sqlalchemy import text
 from app.custody.decision import Action
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Planned
-from app.filing.filer import Outcome, file_next
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store.database import Database
 from app.store.record import audit

@@ -22,8 +22,8 @@ from app.custody.decision import Action
 from app.custody.identity import generate, write_identity
 from app.custody.roster import Pinned, Roster, WorkerKeys
 from app.filing.cybertip_double.application import Fault, Planned
-from app.filing.desk import Filer
-from app.filing.filer import Outcome, file_next
+from app.filing.filer import Filer
+from app.filing.turn import Outcome, file_next
 from app.settings import StoreSettings
 from app.store import alarms
 from app.store.alarms import AlarmKind

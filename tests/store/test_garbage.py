@@ -26,8 +26,8 @@ from app.custody.roster import Roster, RosterFile
 from app.errors import ConflictError, NotFoundError
 from app.filing.cybertip.environment import Environment
 from app.filing.cybertip_double.application import Fault, Planned
-from app.filing.desk import Filer
-from app.filing.filer import LONGEST_PAUSE, Outcome, file_next
+from app.filing.filer import Filer
+from app.filing.turn import LONGEST_PAUSE, Outcome, file_next
 from app.report.outbox import SealedOutbox
 from app.settings import StoreSettings
 from app.store import alarms

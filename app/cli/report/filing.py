@@ -7,7 +7,7 @@ from app.cli.console import FailedError, emit, emit_json
 from app.cli.report.reading import AsJson, ReportId
 
 if TYPE_CHECKING:
-    from app.filing.filer import Outcome
+    from app.filing.turn import Outcome
     from app.store.reports.reports import Report
 
 
@@ -52,7 +52,7 @@ def _why_not(report: "Report") -> str:
 
 async def _file(report_id: str) -> "tuple[Outcome | None, Report]":
     from app.cli.state import open_state, read_settings
-    from app.filing.desk import open_filer
+    from app.filing.filer import open_filer
     from app.kernel import harden_this_process
     from app.store.reports import reports
 
