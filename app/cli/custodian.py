@@ -60,6 +60,7 @@ def keygen(
         cordon custodian keygen --out ada.key --plugin yubikey.txt
     """
     from app.custody.identity import generate, write_identity
+    from app.custody.roster import WorkerKeys
     from app.kernel import harden_this_process
 
     harden_this_process()
@@ -69,8 +70,11 @@ def keygen(
         emit_json({"public_key": identity.public_key, "signing_key": identity.signing_public_key})
         return
     emit(identity.public_key)
-    say(f"the private key is in {printable(str(out))}; on the gate's machine, run:")
+    say(f"the private key is in {printable(str(out))}; on the gate's machine, run for a custodian's:")
     say(f"  cordon custodian add NAME {identity.public_key} --signing-key {identity.signing_public_key}")
+    if plugin is None:
+        say("or for the filing worker's:")
+        say(f"  {WorkerKeys.of(identity).pinned_by}")
 
 
 def _with_signing_key(plugin: Path) -> "Identity":

@@ -113,6 +113,11 @@ class WorkerKeys:
         """The same as it would stand among the former."""
         return Pinned(WORKER_NAME, self.public_key, self.signing_key)
 
+    @property
+    def pinned_by(self) -> str:
+        """The command that pins them."""
+        return f"cordon custodian pin --worker {self.public_key} --worker-signing-key {self.signing_key}"
+
 
 @dataclass(frozen=True)
 class Roster:

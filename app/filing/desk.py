@@ -80,9 +80,4 @@ def worker_identity(settings: Settings) -> Identity:
 
 def warn_that_not_pinned(identity: Identity) -> None:
     """Say how its keys are pinned: until they are, nothing can be approved for it, and it files nothing."""
-    log.event(logger, logging.WARNING, "worker_key_not_pinned", run=pinning(WorkerKeys.of(identity)))
-
-
-def pinning(keys: WorkerKeys) -> str:
-    """The command that pins a worker's keys."""
-    return f"cordon custodian pin --worker {keys.public_key} --worker-signing-key {keys.signing_key}"
+    log.event(logger, logging.WARNING, "worker_key_not_pinned", run=WorkerKeys.of(identity).pinned_by)

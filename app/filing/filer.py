@@ -24,7 +24,7 @@ from app.filing.cybertip.client import open_client
 from app.filing.cybertip.environment import check_reporter, endpoint
 from app.filing.cybertip.reporter import Reporter
 from app.filing.cybertip.schema import load
-from app.filing.desk import Desk, NotPinnedError, pinning, warn_that_not_pinned, worker_identity
+from app.filing.desk import Desk, NotPinnedError, warn_that_not_pinned, worker_identity
 from app.filing.turn import Outcome, file_next, take_next
 from app.settings import Settings, SettingsError
 from app.store import alarms
@@ -303,7 +303,7 @@ def _terms(settings: Settings, identity: Identity, pins: RosterFile) -> Terms | 
     if pins.read().worker != keys:
         raise SettingsError(
             "CORDON_AUTOFILE needs the worker's key to be pinned first; run "
-            f"'{pinning(keys)}', as whoever owns the custodians' file"
+            f"'{keys.pinned_by}', as whoever owns the custodians' file"
         )
     report = settings.report
     return Terms(distance, Reporter.of(settings.filing), report.reporter_role, report.preservation)

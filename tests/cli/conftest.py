@@ -92,7 +92,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Cordo
     cordon = Cordon(tmp_path_factory.mktemp("untouched"), forker)
     for name in ("ada", "grace"):
         made = cordon("custodian", "keygen", "--out", f"{name}.key")
-        public_key, signing_key = made.out.decode().strip(), made.err.split("--signing-key ")[1].strip()
+        public_key, signing_key = made.out.decode().strip(), made.err.split("--signing-key ")[1].split()[0]
         assert cordon("custodian", "add", name, public_key, "--signing-key", signing_key).code == 0
     pictures(cordon.home)
     hashed = cordon("bank", "hash", "banked.png", "--json")

@@ -20,7 +20,7 @@ def office(cordon: Cordon, host: MediaHost) -> Cordon:
     """A custodian, a bank and a report."""
     for name in ("ada", "grace"):
         made = cordon("custodian", "keygen", "--out", f"{name}.key")
-        signing_key = made.err.split("--signing-key ")[1].strip()
+        signing_key = made.err.split("--signing-key ")[1].split()[0]
         added = cordon("custodian", "add", name, made.out.decode().strip(), "--signing-key", signing_key)
         assert added.code == 0
     host.serve("/audited.jpg", EDITED, "image/jpeg")

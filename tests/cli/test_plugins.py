@@ -38,7 +38,7 @@ def test_a_custodian_opens_and_decides_with_a_plugin(
     (report,) = own("report", "list", "--json").documents
     made = own("custodian", "keygen", "--out", "pia.key", "--plugin", "hardware.txt")
     assert (made.code, made.out.decode().strip()) == (0, pia.recipient)
-    signing_key = made.err.split("--signing-key ")[1].strip()
+    signing_key = made.err.split("--signing-key ")[1].split()[0]
     added = own("custodian", "add", "pia", pia.recipient, "--signing-key", signing_key, given=given)
     assert added.code == 0, added.err
     closed = own("report", "open", report["id"], "--identity", "pia.key", given=given)
@@ -124,7 +124,7 @@ def test_a_report_that_is_seen_again_while_it_is_sealed_anew_is_sealed_with_all_
     Pia's key has to be touched to open the first; meanwhile it is seen again, and another is destroyed.
     """
     made = own("custodian", "keygen", "--out", "pia.key", "--plugin", "hardware.txt")
-    signing = ("--signing-key", made.err.split("--signing-key ")[1].strip())
+    signing = ("--signing-key", made.err.split("--signing-key ")[1].split()[0])
     assert own("custodian", "add", "pia", pia.recipient, *signing, given=given).code == 0
     seen, goes = (_ingested(own, host, path, given) for path in ("/edited.jpg", "/banked.png"))
     made = own("custodian", "keygen", "--out", "joan.key")

@@ -246,7 +246,7 @@ def test_what_is_missing_is_named_and_added_by_a_person_or_explained(site: Cordo
     refused = site("report", "approve", report_id, *ADA, YES)
     assert refused.code == 2
     assert "missing: who uploaded it or where it was" in refused.out.decode()
-    assert "account_id or profile_url" in refused.err
+    assert "Add it, as '--add account_id=VALUE'" in refused.err
     assert site("report", "approve", report_id, *ADA, "--add", "account_id", YES).code == 2
     two = ("--add", "account_id=4711", "--add", "account_id=4712")
     twice = site("report", "approve", report_id, *ADA, *two, YES)
@@ -305,7 +305,7 @@ def test_who_is_added_later_opens_old_reports_after_resealing_and_who_left_opens
     """Debian's age opens what was sealed anew; what was approved stays so; a removal is recorded."""
     assert site("report", "approve", report_id, *ADA, YES).code == 0
     made = site("custodian", "keygen", "--out", "joan.key")
-    keys = (made.out.decode().strip(), "--signing-key", made.err.split("--signing-key ")[1].strip())
+    keys = (made.out.decode().strip(), "--signing-key", made.err.split("--signing-key ")[1].split()[0])
     assert site("custodian", "add", "joan", *keys).code == 0
     try:
         closed = site("report", "open", report_id, "--identity", "joan.key")

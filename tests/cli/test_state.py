@@ -68,7 +68,7 @@ def test_custodians_are_made_added_listed_and_removed(cordon: Cordon) -> None:
     public_key = made.out.decode().strip()
     assert public_key.startswith("age1")
     assert stat.S_IMODE((cordon.home / "ada.key").stat().st_mode) == 0o600
-    signing_key = made.err.split("--signing-key ")[1].strip()
+    signing_key = made.err.split("--signing-key ")[1].split()[0]
     again = cordon("custodian", "keygen", "--out", "ada.key")
     assert again.code == 1
     added = cordon("custodian", "add", "ada", public_key, "--signing-key", signing_key)
