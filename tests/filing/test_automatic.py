@@ -332,11 +332,14 @@ async def test_the_workers_approval_counts_for_nothing_where_it_is_not_wanted(
 async def test_the_worker_is_never_the_first_of_two(automatic: Automatic) -> None:
     """A custodian who approves the very same document is the first; another must be the second.
 
-    Even if somebody made the worker's key a custodian's too.
+    Even if somebody wrote the worker's key into the pinned as a custodian's too.
     """
     office = automatic.office
     grace = await add_custodian(office.database, office.pins, "grace")
+    pinned = office.pins.read()
+    office.pins.write(replace(pinned, worker=None))
     await add_custodian(office.database, office.pins, "machine", office.worker)
+    office.pins.write(replace(office.pins.read(), worker=pinned.worker))
     report_id = (await automatic.found()).id
     await automatic.approval.turn()
     async with office.database.begin() as connection:
