@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import ColumnElement, Connection, func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, MultipleResultsFound, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import NotReadyError
@@ -357,9 +357,7 @@ def _told_as_not_ready() -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        if isinstance(error, MultipleResultsFound) or (
-            isinstance(error, DBAPIError) and is_unreadable(error)
-        ):
+        if is_unreadable(error):
             raise UnreadableRowError from None
         raise NotReadyError(f"database ({describe(error)})") from None
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from sqlalchemy import ColumnElement, LargeBinary, RowMapping, Select, cast, literal, literal_column
-from sqlalchemy.exc import DBAPIError, MultipleResultsFound
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConflictError
@@ -47,9 +47,7 @@ def readable() -> Iterator[None]:
         yield
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UnreadableRowError from None
-    except MultipleResultsFound:
-        raise UnreadableRowError from None
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
         if not is_unreadable(error):
             raise
         raise UnreadableRowError from None
@@ -115,6 +113,9 @@ def of_its_types(row: Row) -> Row:
     return row
 
 
-def is_unreadable(error: DBAPIError) -> bool:
-    """Whether it is Python's driver that found text to be no UTF-8, and not SQLite that failed."""
-    return isinstance(error.orig, sqlite3.OperationalError) and not hasattr(error.orig, "sqlite_errorname")
+def is_unreadable(error: BaseException) -> bool:
+    """Whether a row is there twice, or Python's driver found text to be no UTF-8; and no database failed."""
+    if isinstance(error, MultipleResultsFound):
+        return True
+    origin = error.orig if isinstance(error, DBAPIError) else None
+    return isinstance(origin, sqlite3.OperationalError) and not hasattr(origin, "sqlite_errorname")

@@ -11,7 +11,7 @@ before without writing anew what a checkpoint, or the worker's memory, holds fas
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ MEMBER: Final = sealed.REMOVAL
 SIGNED_FROM_EVENT: Final = "removals.signed"
 """Written by the migration: what was removed before it was removed without a signature."""
 
-_PAGE: Final = 500
+_AT_ONCE: Final = 500
 _FROM_THE_DECISION: Final = frozenset({State.REJECTED, State.RETRACTED})
 """Their time counts from the decision; that of others never from before the report was sealed."""
 
@@ -79,21 +79,31 @@ class _Entry:
     subject: str
 
 
+@dataclass(frozen=True)
+class _Page:
+    """Some entries of removals, what they say, and what the log says of their reports."""
+
+    entries: list[_Entry]
+    details: dict[int, dict[str, Any]]
+    logged: dict[str, Recorded]
+
+    def __iter__(self) -> Iterator[tuple[_Entry, dict[str, Any], Recorded]]:
+        for each in self.entries:
+            told = self.details.get(each.seq, {}) if each.seq is not None else {}
+            yield each, told, self.logged[each.subject]
+
+
 async def examine(connection: AsyncConnection, roster: Roster) -> Examined:
     """Hold every entry of a removal against what was signed of it."""
     signed_from = await _signed_from(connection)
     entries = await _entries(connection)
     asked = [each for each in entries if not _is_before(each, signed_from)]
     unproven: list[Unproven] = []
-    for page in range(0, len(asked), _PAGE):
-        some = asked[page : page + _PAGE]
-        subjects = [each.subject for each in some]
-        details = await _details(connection, [each.seq for each in some if each.seq is not None])
-        orders, logged = await _orders(connection, subjects), await _recorded(connection, subjects)
-        for each in some:
-            told = details.get(each.seq, {}) if each.seq is not None else {}
+    async for some in _pages(connection, asked):
+        orders = await _orders(connection, list(some.logged))
+        for each, told, logged in some:
             found = (
-                _signer_of_purge(each.subject, told, logged[each.subject], roster)
+                _signer_of_purge(each.subject, told, logged, roster)
                 if each.event == decisions.PURGED_EVENT
                 else _signer_of_order(each.subject, told, orders.get(each.subject, b""), roster)
             )
@@ -112,14 +122,10 @@ async def untrue_tombstones(connection: AsyncConnection) -> tuple[Unproven, ...]
     """
     entries = [each for each in await _entries(connection) if each.seq is not None]
     found: list[Unproven] = []
-    for page in range(0, len(entries), _PAGE):
-        some = entries[page : page + _PAGE]
-        subjects = [each.subject for each in some]
-        details = await _details(connection, [each.seq for each in some if each.seq is not None])
-        stones, logged = await _stones(connection, subjects), await _recorded(connection, subjects)
-        for each in some:
-            ended = details.get(each.seq or 0, {}).get("state")
-            kind = logged[each.subject].bank_kind
+    async for some in _pages(connection, entries):
+        stones = await _stones(connection, list(some.logged))
+        for each, told, logged in some:
+            ended, kind = told.get("state"), logged.bank_kind
             if each.subject not in stones:
                 # An order went with it, and ``examine`` misses that.
                 if each.event == decisions.PURGED_EVENT:
@@ -135,6 +141,14 @@ async def untrue_tombstones(connection: AsyncConnection) -> tuple[Unproven, ...]
                 what = f"its tombstone says that it was of kind {is_of}, and the log {kind}"
                 found.append(Unproven(each.subject, each.seq, what))
     return tuple(found)
+
+
+async def _pages(connection: AsyncConnection, entries: list[_Entry]) -> AsyncIterator[_Page]:
+    """Entries of removals with what the log says, not too many at a time."""
+    for at in range(0, len(entries), _AT_ONCE):
+        some = entries[at : at + _AT_ONCE]
+        details = await _details(connection, [each.seq for each in some if each.seq is not None])
+        yield _Page(some, details, await _recorded(connection, [each.subject for each in some]))
 
 
 async def _stones(connection: AsyncConnection, report_ids: list[str]) -> dict[str, tuple[str, str]]:
